@@ -1,0 +1,47 @@
+PYTHON ?= python3
+RUN := .venv/bin
+PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: run test test-slow check demo bench lock clean
+
+run: .venv/run.stamp  ## the server on 127.0.0.1:8080, embedded PostgreSQL, data in ./.sequencer
+	exec $(RUN)/sequencer serve
+
+demo: .venv/run.stamp  ## 6,900 real orders through the running server, every receipt and proof verified offline
+	$(RUN)/python -m bench.demo
+
+test: .venv/dev.stamp  ## all tests but the slow ones
+	$(RUN)/python -m pytest -m "not slow"
+
+test-slow: .venv/dev.stamp  ## crash, restart and chaos tests
+	$(RUN)/python -m pytest -m slow
+
+check: .venv/dev.stamp  ## lint, format, types, import rules
+	$(RUN)/ruff check . && $(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+bench: .venv/run.stamp  ## throughput and latency of the whole service on this machine
+	$(RUN)/python -m bench.ingest
+
+lock:  ## renew requirements/*.lock
+	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
+	.venv-lock/bin/uv pip compile --quiet $(LOCK) pyproject.toml requirements/build.in -o requirements/run.lock
+	.venv-lock/bin/uv pip compile --quiet $(LOCK) pyproject.toml requirements/build.in --group dev -c requirements/run.lock -o requirements/dev.lock
+	rm -rf .venv-lock
+LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/run.stamp: requirements/run.lock pyproject.toml | .venv/bin/python
+	$(PIP) --require-hashes -r requirements/run.lock
+	$(PIP) --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/dev.stamp: requirements/dev.lock .venv/run.stamp
+	$(PIP) --require-hashes -r requirements/dev.lock
+	touch $@
+
+clean:
+	rm -rf .venv .sequencer

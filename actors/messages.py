@@ -1,0 +1,138 @@
+"""What can be asked of whom. Each message is named after what is wanted and says what it is answered with.
+
+Messages are frozen and carry raw bytes, not live objects, so that a letter can wait, be retried in the next
+life, or be shown to an operator. ``repeatable`` messages may be handed to a second incarnation when the
+first one died with the letter in hand: doing them twice is the same as once.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Generic, TypeVar
+
+import msgspec
+
+from ves.records import (
+    BodyRefused,
+    Commitment,
+    KeyName,
+    NumberedEvent,
+    Receipt,
+    Refusal,
+    Scope,
+    SealedEvent,
+    Uuid,
+    VerifiedBatch,
+)
+
+A = TypeVar("A")
+
+
+class Message(msgspec.Struct, Generic[A], frozen=True):
+    """A letter's content; ``A`` is the type of its answer."""
+
+    repeatable: ClassVar[bool] = False
+
+
+# To the verifier pool.
+
+
+class Verify(Message[VerifiedBatch | BodyRefused], frozen=True):
+    """Answered with the request's events verified, each or refused, or with the refusal of the whole body."""
+
+    repeatable: ClassVar[bool] = True
+    body: bytes
+    scope: Scope
+
+
+# To the encryptor pool.
+
+
+class Seal(Message[list[SealedEvent]], frozen=True):
+    """Answered with one SealedEvent per event, in order."""
+
+    repeatable: ClassVar[bool] = True
+    tenant_id: Uuid
+    events: list[NumberedEvent]
+
+
+class SealedPayload(msgspec.Struct, frozen=True, array_like=True):
+    """A frame and what binds it to its row (DECISIONS: the AAD of ``ves_events.payload_sealed``)."""
+
+    store_id: Uuid
+    event_id: Uuid
+    sequence_number: int
+    event_signing_hash: bytes
+    payload_sealed: bytes
+
+
+class Open(Message[list[bytes]], frozen=True):
+    """Answered with the plaintext of each frame, in order. A frame that does not open kills nothing: it is
+    an ``Unavailable`` naming the row, for the operator to see."""
+
+    repeatable: ClassVar[bool] = True
+    tenant_id: Uuid
+    payloads: list[SealedPayload]
+
+
+# To the agent-key registry.
+
+
+class FindKeys(Message[dict[KeyName, bytes]], frozen=True):
+    """Answered with the public keys (32 bytes) of those that are registered; absent ones are left out."""
+
+    repeatable: ClassVar[bool] = True
+    keys: list[KeyName]
+
+
+# To a tenant's sequencer.
+
+
+class Append(Message["Appended"], frozen=True):
+    """Answered with ``Appended`` once everything accepted is durable."""
+
+    batch: VerifiedBatch
+    credential_id: Uuid | None
+    """The API key the request came with; None for the bootstrap credential."""
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """Durable. Verdicts in request order: Receipt for accepted and replayed events, else Refusal."""
+
+    verdicts: list[Receipt | Refusal]
+    events_accepted: int
+    events_replayed: int
+    sequence_start: int | None
+    sequence_end: int | None
+    head_sequence: int
+
+
+# To the committer.
+
+
+class Commit(Message["Committed | NothingToCommit | RangeRefused"], frozen=True):
+    """Commit a stream's events: the given range, or without one everything not yet committed, up to the
+    limit of one commitment. Repeating a stored range is answered with the stored commitment."""
+
+    tenant_id: Uuid
+    store_id: Uuid
+    sequence_start: int | None = None
+    sequence_end: int | None = None
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """The stored commitment; ``remaining`` events of the stream stay uncommitted."""
+
+    commitment: Commitment
+    remaining: int
+
+
+class NothingToCommit(msgspec.Struct, frozen=True):
+    """The stream has no uncommitted event (409)."""
+
+
+class RangeRefused(msgspec.Struct, frozen=True):
+    """The range cannot be committed (409 or 400); the message names the next possible start."""
+
+    conflict: bool
+    """True: it clashes with what is stored (409). False: it is no range of existing events (400)."""
+    message: str

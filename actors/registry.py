@@ -1,0 +1,45 @@
+"""The agent-key registry: answers which public key a key name is bound to.
+
+A binding (tenant, agent, key_id) -> public key never changes, so it may be remembered for ever; that a key
+is absent is never remembered, since it may be registered a moment later. Whether a key is *currently* valid
+is none of its business: that is judged inside the append.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from actors.errors import Unavailable
+from actors.mailbox import Inbox
+from actors.messages import FindKeys
+from journal.port import Journal, JournalAway
+from ves.records import KeyName
+
+
+class KeyRegistry:
+    """Answers ``FindKeys``."""
+
+    def __init__(self, *, journal: Journal, bindings_max: int = 100_000) -> None:
+        self._journal = journal
+        self._bindings_max = bindings_max
+        self._bindings: OrderedDict[KeyName, bytes] = OrderedDict()
+
+    async def run(self, inbox: Inbox) -> None:
+        while True:
+            letter = await inbox.take()
+            assert isinstance(letter.message, FindKeys)
+            try:
+                letter.answer(await self._find(letter.message.keys))
+            except JournalAway as error:
+                letter.refuse(Unavailable(f"agent keys cannot be read: {error}"))
+
+    async def _find(self, names: list[KeyName]) -> dict[KeyName, bytes]:
+        missing = [name for name in names if name not in self._bindings]
+        if missing:
+            self._remember(await self._journal.find_public_keys(missing))
+        return {name: self._bindings[name] for name in names if name in self._bindings}
+
+    def _remember(self, found: dict[KeyName, bytes]) -> None:
+        self._bindings.update(found)
+        while len(self._bindings) > self._bindings_max:
+            self._bindings.popitem(last=False)

@@ -1,0 +1,218 @@
+"""The sequencer: one per tenant, owner of the numbers of its streams and of the group being written.
+
+Takes whatever requests have gathered while the last group went to disk, reads what the journal knows of
+them, lets ``ves.decide`` plan, has the plan sealed, appends it in one transaction, and only then answers. No
+timer: the busier the tenant, the bigger the group. One group is in flight at a time.
+
+It believes nothing it remembers: every append carries a fence, and when another node moved first the same
+incarnation reads, decides and seals again. When COMMIT was sent and not answered it dies; its next life
+reads what is true, and callers learn that resending is harmless. It never answers before the journal did.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import trio
+
+from actors.errors import CredentialRevoked, NotNow, OutcomeUnknown, Unavailable
+from actors.faults import checkpoint
+from actors.mailbox import Inbox, Letter, Ref
+from actors.messages import Append, Appended, Message, Seal
+from journal.port import (
+    Away,
+    CommandUse,
+    Group,
+    Journal,
+    JournalAway,
+    JournalOutcomeUnknown,
+    Moved,
+    Stored,
+    VersionStep,
+)
+from ves.decide import Plan, Planned, Request, RequestPlan, ask, decide
+from ves.records import Facts, NumberedEvent, Receipt, SealedEvent, Uuid
+
+MOVED_MAX = 5
+"""How often a group is decided anew because another node moved first."""
+AWAY_PATIENCE_S = 2.0
+"""How long a group waits for a database that has just gone away: hides a restart, not an outage."""
+AWAY_PAUSE_S = (0.05, 1.0)
+"""First and longest pause between tries while the database is away."""
+
+
+@dataclass(frozen=True)
+class ReceiptIdentity:
+    """Who signs the receipts: recorded in every event row and published to everybody."""
+
+    sequencer_id: Uuid
+    key_version: int
+
+
+@dataclass(frozen=True)
+class GroupLimits:
+    letters_max: int
+    events_max: int
+    bytes_max: int
+    """Of payloads."""
+    seal_deadline_s: float = 10.0
+
+
+class Sequencer:
+    """Answers ``Append``."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: Uuid,
+        journal: Journal,
+        encryptors: Ref,
+        identity: ReceiptIdentity,
+        limits: GroupLimits,
+        chance: random.Random,
+    ) -> None:
+        self._tenant_id = tenant_id
+        self._journal = journal
+        self._encryptors = encryptors
+        self._identity = identity
+        self._limits = limits
+        self._chance = chance
+        self._settled = False
+        self._pause_s = 0.0
+
+    async def run(self, inbox: Inbox) -> None:
+        weight_of_one = self._limits.bytes_max // self._limits.events_max
+
+        def weigh(message: Message[object]) -> int:
+            assert isinstance(message, Append)
+            return sum(max(weight_of_one, len(getattr(e, "payload", b""))) for e in message.batch.outcomes)
+
+        while True:
+            letters = await inbox.take_group(
+                letters_max=self._limits.letters_max, weight_max=self._limits.bytes_max, weigh=weigh
+            )
+            waiting = [letter for letter in letters if not letter.abandoned]
+            if waiting:
+                await self._sequence(waiting)
+
+    async def _sequence(self, letters: list[Letter[Appended]]) -> None:
+        """Every letter is answered or refused, or this life ends with OutcomeUnknown."""
+        requests = [_request_of(letter) for letter in letters]
+        give_up_at = trio.current_time() + (0.0 if self._pause_s else AWAY_PATIENCE_S)
+        moves = 0
+        while True:
+            outcome = await self._try(requests)
+            if isinstance(outcome, Done):
+                self._pause_s = 0.0
+                return outcome.answer(letters, self._identity)
+            if isinstance(outcome, NotNow):
+                return _refuse(letters, f"sealing is not available: {outcome}", outcome.retry_after_s)
+            if isinstance(outcome, Moved):
+                moves += 1
+                if moves > MOVED_MAX:
+                    return _refuse(letters, "the stream is contended by other nodes", 1.0)
+                await trio.sleep(self._chance.uniform(0, 0.01 * 2**moves))
+                continue
+            first, longest = AWAY_PAUSE_S
+            self._pause_s = min(longest, max(first, self._pause_s * 2))
+            if trio.current_time() + self._pause_s >= give_up_at:
+                _refuse(letters, "the database is not available", 2.0)
+                return await trio.sleep(self._pause_s)
+            await trio.sleep(self._pause_s)
+
+    async def _try(self, requests: list[Request]) -> Done | Moved | Away | NotNow:
+        """One round of read, decide, seal, append. Everything but Done means that nothing was stored."""
+        try:
+            if not self._settled:
+                await self._journal.settle(self._tenant_id)
+                self._settled = True
+            facts = await self._journal.read_facts(ask(self._tenant_id, requests))
+        except JournalAway as error:
+            return Away(str(error))
+        checkpoint("sequencer.read")
+        plan = decide(requests, facts)
+        try:
+            sealed = await self._seal(plan)
+        except NotNow as reason:  # the encryptors' (sealing stores nothing, so doing it twice is harmless)
+            return reason
+        checkpoint("sequencer.sealed")
+        if not plan.numbered and not plan.depends_on_state:
+            return Done(plan, sealed)
+        try:
+            outcome = await self._journal.append(self._group(plan, sealed, facts))
+        except JournalOutcomeUnknown as error:
+            raise OutcomeUnknown(str(error)) from error
+        checkpoint("sequencer.appended")
+        # Durable from here on, if Stored: everything above can be repeated, everything below is unafraid.
+        return Done(plan, sealed) if isinstance(outcome, Stored) else outcome
+
+    async def _seal(self, plan: Plan) -> list[SealedEvent]:
+        if not plan.numbered:
+            return []
+        letter = Seal(tenant_id=self._tenant_id, events=plan.numbered)
+        return await self._encryptors.ask(letter, deadline_s=self._limits.seal_deadline_s)
+
+    def _group(self, plan: Plan, sealed: list[SealedEvent], facts: Facts) -> Group:
+        return Group(
+            fence=facts.fence,
+            numbered=plan.numbered,
+            sealed=sealed,
+            sequencer_id=self._identity.sequencer_id,
+            sequencer_key_version=self._identity.key_version,
+            versions=[VersionStep(name, believed, new) for name, (believed, new) in plan.versions.items()],
+            commands=[CommandUse(name, event_id) for name, event_id in plan.commands.items()],
+        )
+
+
+@dataclass(frozen=True)
+class Done:
+    """A plan that is durable, or needed nothing to be stored: may be told."""
+
+    plan: Plan
+    sealed: list[SealedEvent]
+
+    def answer(self, letters: list[Letter[Appended]], identity: ReceiptIdentity) -> None:
+        receipts = [
+            _receipt(numbered, sealed, identity)
+            for numbered, sealed in zip(self.plan.numbered, self.sealed, strict=True)
+        ]
+        for letter, request in zip(letters, self.plan.requests, strict=True):
+            if request.credential_revoked:
+                letter.refuse(CredentialRevoked("the API key has been revoked"))
+            else:
+                letter.answer(_appended(request, receipts))
+
+
+def _request_of(letter: Letter[Appended]) -> Request:
+    message = letter.message
+    assert isinstance(message, Append)
+    return Request(message.batch, message.credential_id)
+
+
+def _receipt(numbered: NumberedEvent, sealed: SealedEvent, identity: ReceiptIdentity) -> Receipt:
+    return Receipt(
+        event_id=numbered.event.event_id,
+        sequence_number=numbered.sequence_number,
+        sequenced_at_us=numbered.sequenced_at_us,
+        receipt_hash=sealed.receipt_hash,
+        sequencer_id=identity.sequencer_id,
+        sequencer_key_version=identity.key_version,
+        sequencer_signature=sealed.sequencer_signature,
+    )
+
+
+def _appended(request: RequestPlan, receipts: list[Receipt]) -> Appended:
+    return Appended(
+        verdicts=[receipts[v.index] if isinstance(v, Planned) else v for v in request.verdicts],
+        events_accepted=request.events_accepted,
+        events_replayed=request.events_replayed,
+        sequence_start=request.sequence_start,
+        sequence_end=request.sequence_end,
+        head_sequence=request.head_sequence,
+    )
+
+
+def _refuse(letters: list[Letter[Appended]], why: str, retry_after_s: float) -> None:
+    for letter in letters:
+        letter.refuse(Unavailable(why, retry_after_s=retry_after_s))

@@ -1,0 +1,111 @@
+"""The operator's choices, read once from the environment at start; each room receives its own part.
+
+Alone owns the names and defaults of the environment variables. Never reads a secret file and never logs:
+``config.secrets`` does the first, nobody does the second with a secret.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Every setting is one environment variable of the same name in capitals."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    # Where we live.
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65533)] = 8080
+    """0 lets the system choose (tests); the admin listener then chooses its own too."""
+    admin_bind: str | None = None
+    """``host:port`` of the admin listener; default 127.0.0.1 and PORT+2."""
+    data_dir: Path = Path(".sequencer")
+
+    # The journal.
+    database_url: SecretStr | None = None
+    """None: the embedded PostgreSQL under DATA_DIR."""
+    database_admin_url: SecretStr | None = None
+    """Migrations run at start only with it or with the embedded server."""
+    pg_bin: Path | None = None
+    """A folder with initdb and postgres, instead of the wheel's."""
+    db_connections_max: Count = 8
+    db_unit_deadline_s: Seconds = 15.0
+    db_statement_timeout_s: Seconds = 10.0
+    db_lock_timeout_s: Seconds = 5.0
+    db_idle_in_transaction_timeout_s: Seconds = 5.0
+
+    # Secrets, from the environment or generated under DATA_DIR/keys with mode 0600.
+    bootstrap_admin_api_key: SecretStr | None = None
+    ves_sequencer_id: UUID | None = None
+    ves_sequencer_signing_key: SecretStr | None = None
+    payload_encryption_keys: SecretStr | None = None
+    payload_encryption_key: SecretStr | None = None
+
+    # Limits at the door.
+    max_body_size_bytes: Count = 10_485_760
+    max_events_per_batch: Annotated[int, Field(ge=1, le=1000)] = 1000
+    max_event_payload_size: Count = 1_048_576
+    request_timeout_secs: Seconds = 30.0
+    connections_max: Count = 1000
+    connections_per_address_max: Count = 500
+    tenant_bytes_in_flight_max: Count = 64 * 1024 * 1024
+    node_bytes_in_flight_max: Count | None = None
+    """None: a quarter of the machine's memory."""
+    page_bytes_max: Count = 8 * 1024 * 1024
+    write_stall_secs: Seconds = 30.0
+    graceful_timeout_secs: Seconds = 20.0
+    shutdown_pause_secs: Annotated[float, Field(ge=0)] = 0.0
+    """Between /ready going false and the listener closing, for a load balancer to notice."""
+    log_level: str = "info"
+    log_format: str = "json"
+    """json or text."""
+
+    # The house.
+    verifiers: Count | None = None
+    """Worker processes that verify; None: one per core."""
+    encryptors: Count | None = None
+    """Worker processes that seal and sign; None: one per two cores."""
+    mailbox_letters_max: Count = 1024
+    sequencer_letters_max: Count = 256
+    """Per tenant; a full one answers 503."""
+    group_events_max: Count = 2000
+    group_bytes_max: Count = 16 * 1024 * 1024
+    tenants_max: Count = 10_000
+    tenant_idle_secs: Seconds = 120.0
+    commitment_events: Annotated[int, Field(ge=1, le=65_536)] = 1000
+    """Commit a stream when so many events wait …"""
+    commitment_interval_secs: Seconds = 60.0
+    """… or when its oldest waiting event is this old."""
+    commitment_sweep_secs: Seconds = 5.0
+
+    @field_validator(
+        "database_url",
+        "database_admin_url",
+        "bootstrap_admin_api_key",
+        "ves_sequencer_signing_key",
+        "payload_encryption_keys",
+        "payload_encryption_key",
+    )
+    @classmethod
+    def _set_but_empty_is_an_error(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().strip():
+            raise ValueError("is set but empty; unset it or give it a value")
+        return value
+
+    @property
+    def verifier_count(self) -> int:
+        return self.verifiers or max(1, os.cpu_count() or 1)
+
+    @property
+    def encryptor_count(self) -> int:
+        return self.encryptors or max(1, (os.cpu_count() or 1) // 2)

@@ -1,0 +1,377 @@
+"""What the house asks of its memory: the Journal port, its values and its named failures.
+
+PostgreSQL (``journal.postgres``) answers it in production; an in-memory fake (``journal.memory``) answers it
+in deterministic simulation. One contract suite runs against both; a behaviour that is not in it may not be
+in the fake. Every method is one unit: it crosses into the database once, is shielded from cancellation, is
+atomic, and ends within its deadline.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from ves.records import (
+    CommandName,
+    Commitment,
+    EntityName,
+    Facts,
+    Fence,
+    KeyName,
+    NumberedEvent,
+    Question,
+    SealedEvent,
+    StoredEvent,
+    Uuid,
+)
+
+
+class JournalError(Exception):
+    """Something about the journal; see the subclasses."""
+
+
+class JournalAway(JournalError):
+    """No database, or it failed before COMMIT was sent: nothing was stored, for certain."""
+
+
+class JournalOutcomeUnknown(JournalError):
+    """COMMIT was sent and no answer came: it is stored or not. Read again before saying anything."""
+
+
+class SchemaMismatch(JournalError):
+    """The schema is older or newer than this code; the text names the command that helps."""
+
+
+class ReceiptKeyDiffers(JournalError):
+    """The recorded receipt key of this sequencer_id is another one than ours: refuse to start."""
+
+
+class AtRestKeyMissing(JournalError):
+    """Data exists under an at-rest key that the ring lacks; the text names its fingerprint."""
+
+
+# What append says.
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """Durable: COMMIT was acknowledged."""
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """Nothing stored, certain: the fence, a counter or an id moved. Read, decide and seal again."""
+
+    what: str
+
+
+class Away(msgspec.Struct, frozen=True):
+    """Nothing stored, certain: no connection, or failure before COMMIT was sent."""
+
+    why: str
+
+
+class VersionStep(msgspec.Struct, frozen=True):
+    """An entity's version, moved by compare-and-set; ``believed`` 0 means believed absent."""
+
+    entity: EntityName
+    believed: int
+    new: int
+
+
+class CommandUse(msgspec.Struct, frozen=True):
+    command: CommandName
+    event_id: Uuid
+
+
+class Group(msgspec.Struct, frozen=True):
+    """One transaction's worth for one tenant. Without rows only the fence is checked (a refusal that
+    depended on state is answered only after that)."""
+
+    fence: Fence
+    numbered: list[NumberedEvent]
+    sealed: list[SealedEvent]
+    sequencer_id: Uuid
+    sequencer_key_version: int
+    versions: list[VersionStep]
+    commands: list[CommandUse]
+
+
+# Reading.
+
+
+class EventPage(msgspec.Struct, frozen=True):
+    """Events from a sequence number on, and the stream's head as of the same snapshot."""
+
+    head_sequence: int
+    events: list[StoredEvent]
+    has_more: bool
+    next_from: int
+    """Where the next page starts: last + 1, or the asked ``from`` when the page is empty."""
+
+
+class EntityPage(msgspec.Struct, frozen=True):
+    """An entity's events by sequence_number, with its version (accepted events, 0 = unknown)."""
+
+    version: int
+    events: list[StoredEvent]
+    has_more: bool
+    next_from: int
+
+
+# Commitments.
+
+
+class StreamBehind(msgspec.Struct, frozen=True):
+    """A stream with uncommitted events."""
+
+    tenant_id: Uuid
+    store_id: Uuid
+    committed_through: int
+    head_sequence: int
+    oldest_uncommitted_us: int
+    """``sequenced_at`` of its first uncommitted event."""
+
+
+class CommitmentCounter(msgspec.Struct, frozen=True):
+    """Where a stream's commitments stand: (0, 32 zero bytes) before the first."""
+
+    committed_through: int
+    state_root: bytes
+    head_sequence: int
+
+
+class LeafSource(msgspec.Struct, frozen=True, gc=False):
+    """What one Merkle leaf is made of (VES 3.7)."""
+
+    sequence_number: int
+    event_signing_hash: bytes
+    agent_signature: bytes
+
+
+class CommitmentPage(msgspec.Struct, frozen=True):
+    commitments: list[Commitment]
+    has_more: bool
+    next_from: int
+    """``sequence_start`` to ask from for the next page."""
+
+
+# Agent keys.
+
+
+class AgentKey(msgspec.Struct, frozen=True):
+    """A registered agent signing key with its revocation, if any."""
+
+    name: KeyName
+    public_key: bytes
+    key_algorithm: int
+    valid_from_us: int | None
+    valid_to_us: int | None
+    registered_at_us: int = 0
+    """Set by the journal."""
+    proof_of_possession: int | None = None
+    """Which challenge was proven: 1, 2, or None."""
+    revoked_at_us: int | None = None
+    revocation_reason: str | None = None
+
+
+class KeyRegistered(msgspec.Struct, frozen=True):
+    key: AgentKey
+    already: bool
+    """True: exactly this binding was there before; nothing changed."""
+
+
+class KeyConflict(msgspec.Struct, frozen=True):
+    """Nothing registered. ``same_name``: (tenant, agent, key_id) is bound to another key; otherwise this
+    public key belongs to another agent, whose name is not told."""
+
+    same_name: bool
+
+
+class KeyRevoked(msgspec.Struct, frozen=True):
+    key: AgentKey
+    already: bool
+
+
+# Credentials.
+
+
+class ApiKey(msgspec.Struct, frozen=True):
+    """An API key's record; the key itself is never stored, only its SHA-256."""
+
+    id: Uuid
+    key_hash: bytes
+    prefix: str
+    """First characters, enough to recognise, useless to guess."""
+    tenant_id: Uuid
+    store_ids: tuple[Uuid, ...] | None
+    agent_id: Uuid | None
+    permissions: tuple[str, ...]
+    """Subset of read, write, admin."""
+    name: str | None
+    created_at_us: int = 0
+    revoked_at_us: int | None = None
+
+
+class Revocations(msgspec.Struct, frozen=True):
+    """API keys revoked after ``cursor`` was handed out, and the new cursor."""
+
+    credential_ids: list[Uuid]
+    cursor: int
+
+
+# Keys of our own.
+
+
+class ReceiptKey(msgspec.Struct, frozen=True):
+    sequencer_id: Uuid
+    key_version: int
+    public_key: bytes
+    created_at_us: int
+    active: bool
+
+
+class AuditEntry(msgspec.Struct, frozen=True):
+    """Who did what to what. Written in the transaction of the act itself, chained per node by hash."""
+
+    actor: str
+    """``bootstrap``, ``api_key:<id>``, ``cli``, ``system``."""
+    action: str
+    """``agent_key.register``, ``api_key.revoke`` …"""
+    subject: str
+    tenant_id: Uuid | None
+    details: dict[str, str | int | None] = {}
+
+
+class Journal(Protocol):
+    """Raises JournalAway where nothing happened, JournalOutcomeUnknown where that cannot be told."""
+
+    # The database itself.
+
+    async def ping(self) -> None:
+        """Returns when the primary answered a trivial query."""
+        ...
+
+    # The write path.
+
+    async def settle(self, tenant_id: Uuid) -> None:
+        """First act of a sequencer's life: locks and releases the tenant's counters, so that a
+        predecessor's transaction still running is waited out before anything is read."""
+        ...
+
+    async def read_facts(self, question: Question) -> Facts:
+        """One statement, one snapshot."""
+        ...
+
+    async def append(self, group: Group) -> Stored | Moved | Away:
+        """One transaction. Raises JournalOutcomeUnknown (never JournalAway)."""
+        ...
+
+    # Reading back. ``bytes_max`` bounds the sum of the sealed payloads of a page (at least one event).
+
+    async def read_events(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> EventPage: ...
+
+    async def read_event(
+        self, tenant_id: Uuid, event_id: Uuid, *, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredEvent | None: ...
+
+    async def read_head(self, tenant_id: Uuid, store_id: Uuid) -> int: ...
+
+    async def read_entity(
+        self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> EntityPage: ...
+
+    # Commitments.
+
+    async def streams_behind(self, *, after: tuple[Uuid, Uuid] | None, limit: int) -> list[StreamBehind]:
+        """Ordered by (tenant_id, store_id), all tenants; page with ``after``."""
+        ...
+
+    async def read_commitment_counter(self, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter: ...
+
+    async def read_leaf_sources(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
+    ) -> list[LeafSource]:
+        """Ordered; at most 4,096 a call."""
+        ...
+
+    async def commit(
+        self, commitment: Commitment, *, levels: bytes, believed_through: int
+    ) -> Stored | Moved | Away:
+        """Compare-and-set of the commitment counter (committed_through and prev_state_root) and INSERT in
+        one transaction; the range must end at or before the head read there. ``levels``: all Merkle levels
+        from the padded leaves (level 0) to the root, concatenated."""
+        ...
+
+    async def read_commitment(
+        self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> Commitment | None: ...
+
+    async def find_commitment(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> Commitment | None:
+        """The commitment whose range holds this sequence number."""
+        ...
+
+    async def list_commitments(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, anchored: bool | None
+    ) -> CommitmentPage: ...
+
+    async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+        """Merkle nodes by their index in ``levels`` (counted in 32-byte nodes), in the order asked."""
+        ...
+
+    # Agent keys. Registering and revoking take the tenant's exclusive key lock and raise its key_epoch.
+
+    async def find_public_keys(self, keys: list[KeyName]) -> dict[KeyName, bytes]: ...
+
+    async def register_agent_key(self, key: AgentKey, audit: AuditEntry) -> KeyRegistered | KeyConflict: ...
+
+    async def list_agent_keys(
+        self, tenant_id: Uuid, agent_id: Uuid, *, from_key_id: int, limit: int
+    ) -> list[AgentKey]: ...
+
+    async def revoke_agent_key(self, name: KeyName, reason: str, audit: AuditEntry) -> KeyRevoked | None:
+        """None: no such key."""
+        ...
+
+    # Credentials. Revoking takes the tenant's exclusive key lock and raises its credential_epoch.
+
+    async def create_api_key(self, key: ApiKey, audit: AuditEntry) -> ApiKey: ...
+
+    async def find_api_key(self, key_hash: bytes) -> ApiKey | None: ...
+
+    async def list_api_keys(
+        self, tenant_id: Uuid | None, *, after: Uuid | None, limit: int
+    ) -> list[ApiKey]: ...
+
+    async def revoke_api_key(
+        self, credential_id: Uuid, *, tenant_id: Uuid | None, audit: AuditEntry
+    ) -> ApiKey | None:
+        """None: no such key (in that tenant, if one is named). Revoking twice changes nothing."""
+        ...
+
+    async def revocations_since(self, cursor: int | None) -> Revocations:
+        """``None`` asks for the present cursor only. No committed revocation is ever skipped."""
+        ...
+
+    async def audit(self, entry: AuditEntry) -> None:
+        """For acts that change nothing else in the journal."""
+        ...
+
+    # Our own keys.
+
+    async def claim_receipt_key(self, sequencer_id: Uuid, public_key: bytes) -> int:
+        """The key_version under which receipts are to be signed: recorded as version 1 at first sight.
+        Raises ReceiptKeyDiffers."""
+        ...
+
+    async def receipt_keys(self) -> list[ReceiptKey]:
+        """All of them, of every node, retired ones too."""
+        ...
+
+    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
+        """Records the ring's key ids (current first). Raises AtRestKeyMissing when a recorded one is not
+        in the ring."""
+        ...

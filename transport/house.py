@@ -1,0 +1,48 @@
+"""What the doors know of the house behind them: addresses, the journal to read from, and who we are.
+
+Built by ``supervisor.tree``; the doors never start, stop or name an actor themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.credentials import CredentialBook
+from actors.mailbox import Ref
+from config.settings import Settings
+from journal.port import Journal
+from ves.records import Uuid
+
+
+@dataclass
+class Readiness:
+    """Why the node should get no traffic now; empty means ready. ``/ready`` tells it, SIGTERM sets it first."""
+
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Name of the part -> what it waits for."""
+
+    def wait_for(self, part: str, why: str) -> None:
+        self.reasons[part] = why
+
+    def done(self, part: str) -> None:
+        self.reasons.pop(part, None)
+
+
+@dataclass(frozen=True)
+class House:
+    settings: Settings
+    journal: Journal
+    credentials: CredentialBook
+    verifiers: Ref
+    encryptors: Ref
+    sequencer_of: Callable[[Uuid], Ref]
+    """The tenant's sequencer; started on first use. Raises TooManyChildren."""
+    committer: Ref
+    sequencer_id: Uuid
+    sequencer_key_version: int
+    bootstrap_key_sha256: bytes
+    readiness: Readiness
+    snapshot: Callable[[], Any]
+    """The live supervision tree (msgspec Struct), for operators."""

@@ -1,0 +1,251 @@
+"""The one place where it is decided what becomes of a group of verified events.
+
+Pure: the journal's facts and the group come in, the plan comes out; time is ``facts.now_us``. The plan is
+only as good as its facts: nothing of it may be told to anybody before the journal has seen the fence
+unchanged. Never numbers an event twice and never leaves a gap: numbers are head + 1, head + 2, … per stream.
+
+Order per event, first failing check gives the reason: doubled in its request, replay, policy findings, key
+status, command id, base version. Requests are decided in the order they came, each seeing the effects of
+those before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from ves.encoding import uuid_text
+from ves.records import (
+    CommandName,
+    EntityName,
+    Facts,
+    Head,
+    KeyName,
+    KeyStatus,
+    KnownEvent,
+    NumberedEvent,
+    Question,
+    Receipt,
+    Refusal,
+    Uuid,
+    VerifiedBatch,
+    VerifiedEvent,
+)
+
+
+class Request(NamedTuple):
+    """One caller's verified batch and the API key it came with (None: the bootstrap credential)."""
+
+    batch: VerifiedBatch
+    credential_id: Uuid | None
+
+
+class Planned(NamedTuple):
+    """A receipt that will exist once the plan is durable: that of ``plan.numbered[index]``."""
+
+    index: int
+
+
+Verdict = Planned | Receipt | Refusal
+
+
+class RequestPlan(msgspec.Struct):
+    """One request's verdicts, in request order. A revoked credential has none."""
+
+    credential_revoked: bool = False
+    verdicts: list[Verdict] = []
+    events_accepted: int = 0
+    events_replayed: int = 0
+    sequence_start: int | None = None
+    sequence_end: int | None = None
+    head_sequence: int = 0
+    """The stream's head right after this request."""
+
+
+class Plan(msgspec.Struct):
+    """What to store, and what to answer once it is."""
+
+    numbered: list[NumberedEvent] = []
+    versions: dict[EntityName, tuple[int, int]] = {}
+    """Believed and new version of every entity touched."""
+    commands: dict[CommandName, Uuid] = {}
+    """Command ids used, and by which event."""
+    requests: list[RequestPlan] = []
+    depends_on_state: bool = False
+    """Some refusal rests on what the journal held: tell it only after the fence was seen unchanged."""
+
+
+def ask(tenant_id: Uuid, requests: Sequence[Request]) -> Question:
+    """Everything ``decide`` will need to know about this group, as one question."""
+    stores: set[Uuid] = set()
+    events: set[Uuid] = set()
+    commands: set[CommandName] = set()
+    entities: set[EntityName] = set()
+    keys: set[KeyName] = set()
+    credentials: set[Uuid] = set()
+    for batch, credential_id in requests:
+        store_id = batch.store_id
+        stores.add(store_id)
+        if credential_id is not None:
+            credentials.add(credential_id)
+        for event in batch.outcomes:
+            if isinstance(event, Refusal):
+                continue
+            events.add(event.event_id)
+            entities.add(EntityName(store_id, event.entity_type, event.entity_id))
+            keys.add(KeyName(tenant_id, event.source_agent_id, event.agent_key_id))
+            if event.command_id is not None:
+                commands.add(CommandName(store_id, event.command_id))
+    return Question(
+        tenant_id=tenant_id,
+        store_ids=frozenset(stores),
+        event_ids=frozenset(events),
+        commands=frozenset(commands),
+        entities=frozenset(entities),
+        keys=frozenset(keys),
+        credential_ids=frozenset(credentials),
+    )
+
+
+def decide(requests: Sequence[Request], facts: Facts) -> Plan:
+    """The plan for these requests, given these facts. Same input, same plan."""
+    deciding = _Deciding(facts)
+    for request in requests:
+        deciding.request(request)
+    return deciding.plan
+
+
+class _Deciding:
+    """The facts, as they change while the group is walked through."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.plan = Plan()
+        self._facts = facts
+        self._heads: dict[Uuid, Head] = dict(facts.fence.heads)
+        self._planned: dict[Uuid, int] = {}
+
+    def request(self, request: Request) -> None:
+        batch, credential_id = request
+        plan = RequestPlan()
+        self.plan.requests.append(plan)
+        if credential_id is not None and credential_id in self._facts.revoked_credentials:
+            plan.credential_revoked = True
+            self.plan.depends_on_state = True
+            return
+        seen: set[Uuid] = set()
+        for outcome in batch.outcomes:
+            if isinstance(outcome, Refusal):
+                plan.verdicts.append(outcome)
+            elif outcome.event_id in seen:
+                plan.verdicts.append(_doubled(outcome))
+            else:
+                plan.verdicts.append(self._event(outcome, batch, plan))
+            seen.add(outcome.event_id)
+        plan.head_sequence = self._heads[batch.store_id].current_sequence
+
+    def _event(self, event: VerifiedEvent, batch: VerifiedBatch, plan: RequestPlan) -> Verdict:
+        replayed = self._replay(event, batch.store_id)
+        if replayed is not None:
+            if isinstance(replayed, Refusal):
+                self.plan.depends_on_state = True
+            else:
+                plan.events_replayed += 1
+            return replayed
+        head = self._heads[batch.store_id]
+        sequenced_at_us = max(self._facts.now_us, head.last_sequenced_at_us)
+        refusal = self._objection(event, batch, sequenced_at_us)
+        if refusal is not None:
+            self.plan.depends_on_state = True
+            return refusal
+        number = head.current_sequence + 1
+        self._heads[batch.store_id] = Head(number, sequenced_at_us)
+        planned = Planned(len(self.plan.numbered))
+        self.plan.numbered.append(NumberedEvent(event, batch.store_id, number, sequenced_at_us))
+        self._planned[event.event_id] = planned.index
+        self._touch(event, batch.store_id)
+        plan.events_accepted += 1
+        plan.sequence_start = plan.sequence_start or number
+        plan.sequence_end = number
+        return planned
+
+    def _replay(self, event: VerifiedEvent, store_id: Uuid) -> Verdict | None:
+        """The old receipt of an exact replay, a refusal of the same id with other content, or None.
+
+        Equal signing hashes and signatures mean equal content: the hash covers every signed field, and for
+        encrypted payloads (whose cipher hash was just found true) every member of ``payload_encrypted``.
+        """
+        index = self._planned.get(event.event_id)
+        if index is not None:
+            first = self.plan.numbered[index]
+            same = first.store_id == store_id and _same(event, first.event)
+            return Planned(index) if same else _other_content(event)
+        known = self._facts.known.get(event.event_id)
+        if known is None:
+            return None
+        if known.store_id != store_id:
+            return Refusal(event.event_id, "duplicate_event_id", "Event ID already exists")
+        return known.receipt if _same(event, known) else _other_content(event)
+
+    def _objection(self, event: VerifiedEvent, batch: VerifiedBatch, sequenced_at_us: int) -> Refusal | None:
+        if event.findings:
+            finding = event.findings[0]
+            return Refusal(event.event_id, finding.reason, finding.message)
+        key = KeyName(batch.tenant_id, event.source_agent_id, event.agent_key_id)
+        trouble = _key_trouble(self._facts.keys.get(key), sequenced_at_us)
+        if trouble is not None:
+            return Refusal(event.event_id, f"agent_key_invalid: {trouble}", trouble)
+        if event.command_id is not None:
+            command = CommandName(batch.store_id, event.command_id)
+            if command in self._facts.used_commands or command in self.plan.commands:
+                text = f"Command {uuid_text(event.command_id)} already processed"
+                return Refusal(event.event_id, "duplicate_command_id", text)
+        if event.base_version is not None:
+            actual = self._version(EntityName(batch.store_id, event.entity_type, event.entity_id))
+            if event.base_version != actual:
+                text = f"expected {event.base_version}, actual {actual}"
+                return Refusal(event.event_id, f"version_conflict: {text}", f"Version conflict: {text}")
+        return None
+
+    def _version(self, entity: EntityName) -> int:
+        step = self.plan.versions.get(entity)
+        return step[1] if step is not None else self._facts.entity_versions.get(entity, 0)
+
+    def _touch(self, event: VerifiedEvent, store_id: Uuid) -> None:
+        entity = EntityName(store_id, event.entity_type, event.entity_id)
+        believed = self._facts.entity_versions.get(entity, 0)
+        self.plan.versions[entity] = (believed, self._version(entity) + 1)
+        if event.command_id is not None:
+            self.plan.commands[CommandName(store_id, event.command_id)] = event.event_id
+
+
+def _same(event: VerifiedEvent, other: VerifiedEvent | KnownEvent) -> bool:
+    return (
+        event.event_signing_hash == other.event_signing_hash
+        and event.agent_signature == other.agent_signature
+        and event.command_id == other.command_id
+        and event.base_version == other.base_version
+    )
+
+
+def _doubled(event: VerifiedEvent) -> Refusal:
+    text = f"Event {uuid_text(event.event_id)} duplicated in batch"
+    return Refusal(event.event_id, "duplicate_event_id", text)
+
+
+def _other_content(event: VerifiedEvent) -> Refusal:
+    return Refusal(event.event_id, "duplicate_event_id", "Event ID already exists with different contents")
+
+
+def _key_trouble(key: KeyStatus | None, sequenced_at_us: int) -> str | None:
+    """Why this key may not sign an event sequenced at this time (VES 6.4), or None."""
+    if key is None:
+        return "Agent key not found"
+    if key.revoked:
+        return "Agent key has been revoked"
+    if key.valid_from_us is not None and sequenced_at_us < key.valid_from_us:
+        return "Agent key is not yet valid"
+    if key.valid_to_us is not None and sequenced_at_us > key.valid_to_us:
+        return "Agent key has expired"
+    return None
