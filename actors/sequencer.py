@@ -204,7 +204,7 @@ def _receipt(numbered: NumberedEvent, sealed: SealedEvent, identity: ReceiptIden
 
 def _appended(request: RequestPlan, receipts: list[Receipt]) -> Appended:
     return Appended(
-        verdicts=[receipts[v.index] if isinstance(v, Planned) else v for v in request.verdicts],
+        verdicts=[receipts[v.place] if isinstance(v, Planned) else v for v in request.verdicts],
         events_accepted=request.events_accepted,
         events_replayed=request.events_replayed,
         sequence_start=request.sequence_start,

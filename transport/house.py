@@ -18,7 +18,7 @@ from ves.records import Uuid
 
 @dataclass
 class Readiness:
-    """Why the node should get no traffic now; empty means ready. ``/ready`` tells it, SIGTERM sets it first."""
+    """Why the node should get no traffic now; empty means ready. SIGTERM sets it first."""
 
     reasons: dict[str, str] = field(default_factory=dict)
     """Name of the part -> what it waits for."""

@@ -43,9 +43,9 @@ class Request(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """A receipt that will exist once the plan is durable: that of ``plan.numbered[index]``."""
+    """A receipt that will exist once the plan is durable: that of ``plan.numbered[place]``."""
 
-    index: int
+    place: int
 
 
 Verdict = Planned | Receipt | Refusal
@@ -163,7 +163,7 @@ class _Deciding:
         self._heads[batch.store_id] = Head(number, sequenced_at_us)
         planned = Planned(len(self.plan.numbered))
         self.plan.numbered.append(NumberedEvent(event, batch.store_id, number, sequenced_at_us))
-        self._planned[event.event_id] = planned.index
+        self._planned[event.event_id] = planned.place
         self._touch(event, batch.store_id)
         plan.events_accepted += 1
         plan.sequence_start = plan.sequence_start or number
@@ -176,11 +176,11 @@ class _Deciding:
         Equal signing hashes and signatures mean equal content: the hash covers every signed field, and for
         encrypted payloads (whose cipher hash was just found true) every member of ``payload_encrypted``.
         """
-        index = self._planned.get(event.event_id)
-        if index is not None:
-            first = self.plan.numbered[index]
+        place = self._planned.get(event.event_id)
+        if place is not None:
+            first = self.plan.numbered[place]
             same = first.store_id == store_id and _same(event, first.event)
-            return Planned(index) if same else _other_content(event)
+            return Planned(place) if same else _other_content(event)
         known = self._facts.known.get(event.event_id)
         if known is None:
             return None

@@ -1,0 +1,243 @@
+"""The committer of this node: turns ranges of sequenced events into chained Merkle commitments.
+
+``Committer`` answers ``Commit``, one at a time; ``Sweeper`` looks at all streams of all tenants every few
+seconds and asks for those that are due, so that the tail of an idle tenant does not stay open. Leaves and
+root are computed outside any transaction, in steps that let the event loop breathe; what is decided in the
+database is only whether somebody else was first. Never on a client's write path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from actors.errors import NotNow, OutcomeUnknown, Unavailable
+from actors.faults import checkpoint
+from actors.mailbox import Inbox, Ref
+from actors.messages import Commit, Committed, NothingToCommit, RangeRefused
+from journal.port import (
+    Away,
+    CommitmentCounter,
+    Journal,
+    JournalAway,
+    JournalOutcomeUnknown,
+    Moved,
+    Stored,
+    StreamBehind,
+)
+from ves.commitments import next_commitment
+from ves.merkle import PAD_NODES, SUBTREE_LEAVES, Levels, TreeBuilder, leaf_hash
+from ves.records import Commitment, Uuid
+
+LEAVES_MAX = 65_536
+"""Of one commitment; a longer tail takes several."""
+READ_EVENTS = 4 * SUBTREE_LEAVES
+"""Leaf sources read at once."""
+MOVED_MAX = 5
+"""How often a commitment is computed anew because another node was first."""
+PAGE_STREAMS = 1000
+
+log = structlog.get_logger(__name__)
+
+Answer = Committed | NothingToCommit | RangeRefused
+
+
+class Committer:
+    """Answers ``Commit``."""
+
+    def __init__(
+        self, *, journal: Journal, new_batch_id: Callable[[], Uuid], now_us: Callable[[], int]
+    ) -> None:
+        self._journal = journal
+        self._new_batch_id = new_batch_id
+        self._now_us = now_us
+
+    async def run(self, inbox: Inbox) -> None:
+        while True:
+            letter = await inbox.take()
+            assert isinstance(letter.message, Commit)
+            try:
+                answer = await self._commit(letter.message)
+            except JournalAway as error:
+                letter.refuse(Unavailable(f"the database is not available: {error}"))
+            except JournalOutcomeUnknown as error:
+                letter.refuse(OutcomeUnknown(str(error)))
+            except NotNow as error:
+                letter.refuse(error)
+            else:
+                letter.answer(answer)
+
+    async def _commit(self, wanted: Commit) -> Answer:
+        for _ in range(MOVED_MAX):
+            counter = await self._journal.read_commitment_counter(wanted.tenant_id, wanted.store_id)
+            stored = await self._same_range(wanted, counter)
+            if stored is not None:
+                return Committed(stored, counter.head_sequence - counter.committed_through)
+            span = chosen_range(wanted, counter)
+            if not isinstance(span, Range):
+                return span
+            commitment, levels = await self._build(wanted, counter, span)
+            checkpoint("committer.built")
+            outcome = await self._journal.commit(
+                commitment, levels=levels, believed_through=counter.committed_through
+            )
+            checkpoint("committer.committed")
+            if isinstance(outcome, Stored):
+                return Committed(commitment, counter.head_sequence - span.end)
+            if isinstance(outcome, Away):
+                raise JournalAway(outcome.why)
+            assert isinstance(outcome, Moved)  # somebody else committed first: look again
+        raise Unavailable("the stream's commitments are contended by other nodes")
+
+    async def _same_range(self, wanted: Commit, counter: CommitmentCounter) -> Commitment | None:
+        """The stored commitment over exactly the wanted range: asking again is harmless."""
+        start, end = wanted.sequence_start, wanted.sequence_end
+        if start is None or end is None or end > counter.committed_through:
+            return None
+        found = await self._journal.find_commitment(wanted.tenant_id, wanted.store_id, sequence_number=start)
+        same = found is not None and (found.sequence_start, found.sequence_end) == (start, end)
+        return found if same else None
+
+    async def _build(
+        self, wanted: Commit, counter: CommitmentCounter, span: Range
+    ) -> tuple[Commitment, bytes]:
+        tree = TreeBuilder()
+        for start in range(span.start, span.end + 1, READ_EVENTS):
+            end = min(span.end, start + READ_EVENTS - 1)
+            sources = await self._journal.read_leaf_sources(
+                wanted.tenant_id, wanted.store_id, sequence_start=start, sequence_end=end
+            )
+            numbers = [source.sequence_number for source in sources]
+            if numbers != list(range(start, end + 1)):
+                raise RuntimeError(f"the journal does not hold every event of {start}..{end}")
+            for first in range(0, len(sources), SUBTREE_LEAVES):
+                tree.add(
+                    [
+                        leaf_hash(
+                            wanted.tenant_id,
+                            wanted.store_id,
+                            source.sequence_number,
+                            source.event_signing_hash,
+                            source.agent_signature,
+                        )
+                        for source in sources[first : first + SUBTREE_LEAVES]
+                    ]
+                )
+                await trio.lowlevel.checkpoint()
+        levels = tree.levels()
+        commitment = next_commitment(
+            batch_id=self._new_batch_id(),
+            tenant_id=wanted.tenant_id,
+            store_id=wanted.store_id,
+            merkle_root=levels[-1][0],
+            prev_state_root=counter.state_root,
+            sequence_start=span.start,
+            sequence_end=span.end,
+            committed_at_us=self._now_us(),
+        )
+        return commitment, padded_levels(levels)
+
+
+def padded_levels(levels: Levels) -> bytes:
+    """All nodes as the journal keeps them: padded leaves first, then level by level up to the root."""
+    top = len(levels) - 1
+    return b"".join(
+        b"".join(level) + PAD_NODES[height] * ((1 << (top - height)) - len(level))
+        for height, level in enumerate(levels)
+    )
+
+
+@dataclass(frozen=True)
+class Range:
+    """Both ends included."""
+
+    start: int
+    end: int
+
+
+def chosen_range(wanted: Commit, counter: CommitmentCounter) -> Range | NothingToCommit | RangeRefused:
+    """What to commit: the wanted range if it comes next, or without one all there is, up to LEAVES_MAX."""
+    following = counter.committed_through + 1
+    start = following if wanted.sequence_start is None else wanted.sequence_start
+    if start < 1:
+        return RangeRefused(False, "sequence_start: numbers start at 1")
+    if wanted.sequence_end is not None and wanted.sequence_end < start:
+        return RangeRefused(False, f"sequence_end: {wanted.sequence_end} is before the start {start}")
+    if start != following:
+        return RangeRefused(True, f"sequence_start: the next commitment of this stream starts at {following}")
+    if wanted.sequence_end is None:
+        end = min(counter.head_sequence, start + LEAVES_MAX - 1)
+        return Range(start, end) if end >= start else NothingToCommit()
+    if wanted.sequence_end > counter.head_sequence:
+        return RangeRefused(
+            False, f"sequence_end: {wanted.sequence_end} is after the stream's head {counter.head_sequence}"
+        )
+    if wanted.sequence_end - start >= LEAVES_MAX:
+        return RangeRefused(False, f"sequence_end: at most {LEAVES_MAX} events a commitment")
+    return Range(start, wanted.sequence_end)
+
+
+@dataclass(frozen=True)
+class CommitmentPolicy:
+    """Commit a stream when ``events`` wait or its oldest waiting event is ``interval_s`` old."""
+
+    events: int
+    interval_s: float
+    sweep_s: float
+
+    def due(self, stream: StreamBehind, now_us: int) -> bool:
+        waiting = stream.head_sequence - stream.committed_through
+        return waiting >= self.events or now_us - stream.oldest_uncommitted_us >= self.interval_s * 1e6
+
+
+class Sweeper:
+    """Asks the committer for every stream that is due, at start and every ``sweep_s``."""
+
+    def __init__(
+        self, *, journal: Journal, committer: Ref, policy: CommitmentPolicy, now_us: Callable[[], int]
+    ) -> None:
+        self._journal = journal
+        self._committer = committer
+        self._policy = policy
+        self._now_us = now_us
+
+    async def run(self, inbox: Inbox) -> None:
+        while True:
+            try:
+                await self._sweep()
+            except (NotNow, JournalAway) as error:
+                log.info("commitment sweep put off", reason=str(error))
+            with trio.move_on_after(self._policy.sweep_s):
+                await inbox.take()
+
+    async def _sweep(self) -> None:
+        after: tuple[Uuid, Uuid] | None = None
+        while True:
+            streams = await self._journal.streams_behind(after=after, limit=PAGE_STREAMS)
+            for stream in streams:
+                while self._policy.due(stream, self._now_us()) and await self._commit_some(stream):
+                    stream = await self._again(stream)
+            if len(streams) < PAGE_STREAMS:
+                return
+            after = (streams[-1].tenant_id, streams[-1].store_id)
+
+    async def _commit_some(self, stream: StreamBehind) -> bool:
+        """Whether events are left that could be due as well."""
+        start = stream.committed_through + 1
+        end = min(stream.head_sequence, start + self._policy.events - 1)
+        wanted = Commit(stream.tenant_id, stream.store_id, start, end)
+        answer = await self._committer.ask(wanted, deadline_s=60)
+        return isinstance(answer, Committed) and answer.remaining > 0
+
+    async def _again(self, stream: StreamBehind) -> StreamBehind:
+        counter = await self._journal.read_commitment_counter(stream.tenant_id, stream.store_id)
+        return StreamBehind(
+            tenant_id=stream.tenant_id,
+            store_id=stream.store_id,
+            committed_through=counter.committed_through,
+            head_sequence=counter.head_sequence,
+            oldest_uncommitted_us=stream.oldest_uncommitted_us,
+        )

@@ -1,0 +1,145 @@
+"""Credentials: who a presented API key is, remembered, and forgotten as soon as it is revoked anywhere.
+
+``CredentialBook`` alone holds the cache of API key records, under the SHA-256 of the key: the key itself
+passes by and is never kept. ``RevocationPoller`` is the actor that tells it every second what was revoked;
+while it cannot, the book asks the database for every request. That a key is absent is never remembered.
+Whether a credential may still *append* is none of its business: that is judged inside the append.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import msgspec
+import trio
+
+from actors.errors import MailboxFull
+from actors.mailbox import Inbox
+from journal.port import ApiKey, Journal, JournalError
+from ves.records import Uuid
+
+POLL_EVERY_S = 1.0
+FRESH_S = 5.0
+"""So long after the last good poll the remembered records are believed."""
+LOOKUPS_MAX = 4
+"""Lookups in the database at a time, so that a flood of unknown keys leaves connections for the rest …"""
+LOOKUPS_WAITING_MAX = 200
+"""… and so many requests wait for their turn; more are refused at once."""
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """An API key that was not revoked when last looked at."""
+
+    id: Uuid
+    tenant_id: Uuid
+    store_ids: tuple[Uuid, ...] | None
+    """None: all stores of the tenant."""
+    agent_id: Uuid | None
+    """None: any agent of the tenant."""
+    flags: tuple[str, ...]
+    """Subset of read, write, admin."""
+
+
+class CredentialBook:
+    """Finds credentials by key hash; at most ``entries_max`` are remembered."""
+
+    def __init__(self, *, journal: Journal, entries_max: int = 10_000) -> None:
+        self._journal = journal
+        self._entries_max = entries_max
+        self._by_hash: OrderedDict[bytes, Credential] = OrderedDict()
+        self._hash_of: dict[Uuid, bytes] = {}
+        self._lookups = trio.Semaphore(LOOKUPS_MAX)
+        self._news = 0
+        """Counts revocations heard of."""
+        self._fresh_until = -float("inf")
+
+    async def find(self, key_hash: bytes) -> Credential | None:
+        """The credential with this key hash (SHA-256), None if there is none or it is revoked.
+
+        Raises JournalAway when the database has to be asked and is away; MailboxFull when too many wait.
+        """
+        if self.fresh and (known := self._by_hash.get(key_hash)) is not None:
+            self._by_hash.move_to_end(key_hash)
+            return known
+        return await self._look_up(key_hash)
+
+    @property
+    def fresh(self) -> bool:
+        """The remembered records are at most ``FRESH_S`` behind the database."""
+        return trio.current_time() < self._fresh_until
+
+    def forget(self, credential_ids: Iterable[Uuid]) -> None:
+        """These were revoked: from now on they are looked up in the database."""
+        for credential_id in credential_ids:
+            self._news += 1
+            key_hash = self._hash_of.pop(credential_id, None)
+            if key_hash is not None:
+                del self._by_hash[key_hash]
+
+    def forget_all(self) -> None:
+        """Nothing is known about revocations since the records were read."""
+        self._news += 1
+        self._by_hash.clear()
+        self._hash_of.clear()
+
+    def heard(self, *, asked_at: float) -> None:
+        """Everything revoked before ``asked_at`` (``trio.current_time``) is forgotten."""
+        self._fresh_until = asked_at + FRESH_S
+
+    async def _look_up(self, key_hash: bytes) -> Credential | None:
+        if self._lookups.statistics().tasks_waiting >= LOOKUPS_WAITING_MAX:
+            raise MailboxFull("too many requests wait for their credential to be looked up")
+        async with self._lookups:
+            news = self._news
+            record = await self._journal.find_api_key(key_hash)
+        if record is None or record.revoked_at_us is not None:
+            return None
+        credential = _credential(record)
+        # A revocation heard of while we were reading may be this one, and then nobody would forget it.
+        if news == self._news:
+            self._remember(key_hash, credential)
+        return credential
+
+    def _remember(self, key_hash: bytes, credential: Credential) -> None:
+        self._by_hash[key_hash] = credential
+        self._hash_of[credential.id] = key_hash
+        while len(self._by_hash) > self._entries_max:
+            _, oldest = self._by_hash.popitem(last=False)
+            del self._hash_of[oldest.id]
+
+
+def _credential(record: ApiKey) -> Credential:
+    return Credential(record.id, record.tenant_id, record.store_ids, record.agent_id, record.permissions)
+
+
+class RevocationPoller:
+    """Reads the revocations since its last reading, every ``every_s``. Takes no letters."""
+
+    def __init__(self, *, journal: Journal, book: CredentialBook, every_s: float = POLL_EVERY_S) -> None:
+        self._journal = journal
+        self._book = book
+        self._every_s = every_s
+
+    async def run(self, inbox: Inbox) -> None:
+        # An earlier life's cursor is gone, so what was remembered under it is too.
+        self._book.forget_all()
+        cursor: int | None = None
+        while True:
+            cursor = await self._poll(cursor)
+            with trio.move_on_after(self._every_s):
+                await inbox.take()
+
+    async def _poll(self, cursor: int | None) -> int | None:
+        """The new cursor, or the old one when the database did not answer."""
+        asked_at = trio.current_time()
+        try:
+            revocations = await self._journal.revocations_since(cursor)
+        except JournalError:
+            return cursor  # the book notices by itself that nobody tells it anything
+        if cursor is None:
+            # Records read before there was a cursor may have been revoked before it.
+            self._book.forget_all()
+        self._book.forget(revocations.credential_ids)
+        self._book.heard(asked_at=asked_at)
+        return revocations.cursor

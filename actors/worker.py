@@ -1,0 +1,118 @@
+"""A worker process: reads a question, does it, writes the answer; one loop, no state but caches and keys.
+
+    python -m actors.worker PARENT_PID
+
+Runs the pure functions of ``ves`` on whole batches, away from the event loop. It holds what its first frame
+brought and nothing else: no environment, no files, no sockets, no database. It ends when its parent closes
+the pipe, and is killed by the kernel when its parent dies, even when it is stopped. Any surprise ends it: its
+actor notices and starts another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import signal
+import sys
+from typing import BinaryIO, Protocol
+
+import msgspec
+
+from actors.worker_wire import (
+    HEADER,
+    Became,
+    Become,
+    BecomeEncryptor,
+    BecomeVerifier,
+    body_length,
+    frame,
+)
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_DUMPABLE = 4
+_PARENT_GONE = 3
+_BUFFER_BYTES = 1024 * 1024
+
+
+class Trade(Protocol):
+    """What a worker does for a living."""
+
+    public_key: bytes
+
+    def answer(self, body: bytes) -> object: ...
+
+
+def main() -> None:
+    guard(parent=int(sys.argv[1]))
+    requests, answers = private_pipes()
+    try:
+        serve(requests, answers)
+    except BrokenPipeError:
+        os._exit(_PARENT_GONE)
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Until the parent closes the pipe."""
+    trade: Trade | None = None
+    while (received := _read_frame(requests)) is not None:
+        request_id, body = received
+        if trade is None:
+            trade = _become(msgspec.msgpack.decode(body, type=Become))
+            reply: object = Became(os.getpid(), trade.public_key)
+            gc.collect()
+            gc.freeze()  # what is there now stays: no collection need look at it again
+        else:
+            reply = trade.answer(body)
+        answers.write(frame(request_id, reply))
+        answers.flush()
+
+
+def guard(*, parent: int) -> None:
+    """Tie our life to the parent's, our signals to nobody, and let no memory of ours reach a disk."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before we asked to be told
+        os._exit(_PARENT_GONE)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # no core, no ptrace, no /proc/self/mem for the same user
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A ctrl-C, or a stop sent to the whole process group, is for the parent: it still needs us to finish.
+    for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(kind, signal.SIG_IGN)
+
+
+def private_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Our pipes under numbers that nobody else writes to: a stray ``print`` goes to stderr."""
+    requests = os.fdopen(os.dup(0), "rb", buffering=_BUFFER_BYTES)
+    answers = os.fdopen(os.dup(1), "wb", buffering=_BUFFER_BYTES)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return requests, answers
+
+
+def _read_frame(requests: BinaryIO) -> tuple[int, bytes] | None:
+    header = requests.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    length, request_id = body_length(header)
+    body = requests.read(length)
+    return (request_id, body) if len(body) == length else None
+
+
+def _become(what: Become) -> Trade:
+    # Imported here: a verifier has no need of the ciphers, an encryptor none of the parsers.
+    if isinstance(what, BecomeEncryptor):
+        from actors.worker_sealing import Sealing
+
+        return Sealing(what)
+    assert isinstance(what, BecomeVerifier)
+    from actors.worker_verifying import Verifying
+
+    return Verifying(what)
+
+
+if __name__ == "__main__":
+    main()

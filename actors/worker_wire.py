@@ -1,0 +1,115 @@
+"""What a pool actor and its worker process say to each other over a pipe.
+
+    frame = U32 length of the rest || U64 request id || MessagePack body
+
+The parent speaks first: frame 0 says what the process is to be and brings its secrets, and is answered with
+frame 0. After that one request, one answer, under the same id. Both sides decode into exact types, so that
+nonsense is an error and never a value. Alone owns the layout; moves no bytes itself.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from actors.messages import SealedPayload
+from ves.records import (
+    BodyRefused,
+    KeyName,
+    NeedsKeys,
+    NumberedEvent,
+    Scope,
+    SealedEvent,
+    Uuid,
+    VerifiedBatch,
+)
+
+FRAME_BYTES_MAX = 128 * 1024 * 1024
+"""Far above the largest group (a full body at the door is 10 MiB, a group 16 MiB); below what hurts."""
+HEADER = struct.Struct(">IQ")
+ID_BYTES = 8
+
+
+class BecomeVerifier(msgspec.Struct, frozen=True, array_like=True, tag="become_verifier"):
+    """First frame of a verifier. No secret."""
+
+    bindings_max: int = 20_000
+    """Public keys remembered, least recently used ones forgotten: about 400 bytes each."""
+
+
+class BecomeEncryptor(msgspec.Struct, frozen=True, array_like=True, tag="become_encryptor"):
+    """First frame of an encryptor: its keys. Sent over the pipe only, never argv or environment."""
+
+    at_rest_ring: tuple[bytes, ...]
+    """Current first."""
+    receipt_signing_seed: bytes
+
+    def __repr__(self) -> str:
+        return "BecomeEncryptor(…)"
+
+
+Become = BecomeVerifier | BecomeEncryptor
+
+
+class Became(msgspec.Struct, frozen=True, array_like=True):
+    """Answer to the first frame. ``public_key``: of an encryptor's receipts, empty for a verifier."""
+
+    process_id: int
+    public_key: bytes
+
+
+class VerifyBody(msgspec.Struct, frozen=True, array_like=True, tag="verify"):
+    """Answered with ``VerifyAnswer``. ``found`` may be remembered, ``absent`` holds for this call only."""
+
+    body: bytes
+    scope: Scope
+    found: list[tuple[KeyName, bytes]] = []
+    absent: list[KeyName] = []
+
+
+class SealEvents(msgspec.Struct, frozen=True, array_like=True, tag="seal"):
+    """Answered with one SealedEvent per event, in order."""
+
+    tenant_id: Uuid
+    events: list[NumberedEvent]
+
+
+class OpenFrames(msgspec.Struct, frozen=True, array_like=True, tag="open"):
+    """Answered with the plaintexts in order, None for a frame that does not open."""
+
+    tenant_id: Uuid
+    payloads: list[SealedPayload]
+
+
+VerifyAnswer = VerifiedBatch | BodyRefused | NeedsKeys
+SealAnswer = list[SealedEvent]
+OpenAnswer = list[bytes | None]
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class FrameTooLong(ValueError):
+    """Nobody sends such a frame: refused before it is sent, and before it is read."""
+
+
+def frame(request_id: int, content: object) -> bytearray:
+    """One whole frame, ready to be written."""
+    buffer = bytearray(HEADER.size)
+    _encoder.encode_into(content, buffer, HEADER.size)
+    HEADER.pack_into(buffer, 0, checked_length(len(buffer) - HEADER.size + ID_BYTES), request_id)
+    return buffer
+
+
+def body_length(header: bytes | bytearray) -> tuple[int, int]:
+    """``(bytes of body that follow, request id)``. Raises FrameTooLong, also for nonsense."""
+    length, request_id = HEADER.unpack(header)
+    if length < ID_BYTES:
+        raise FrameTooLong(f"a frame of {length} bytes has no room for its id")
+    return checked_length(length) - ID_BYTES, request_id
+
+
+def checked_length(length: int) -> int:
+    if length > FRAME_BYTES_MAX:
+        raise FrameTooLong(f"a frame of {length} bytes; the limit is {FRAME_BYTES_MAX}")
+    return length

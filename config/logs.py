@@ -1,0 +1,90 @@
+"""How the house logs: structlog, one event a line on stderr, JSON for machines or text for people.
+
+Alone configures logging. The last processor before the line is written blanks values whose name says secret:
+a last defence, not a licence to log them.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+REDACTED = "[redacted]"
+
+_SECRET_NAME = re.compile(
+    r"secret|password|passwd|token|authori[sz]ation|cookie|credential$|seed|dsn|database_(admin_)?url"
+    r"|api_?key$|private_?key|signing_?key|encryption_?key|(^|_)ring$|payload",
+    re.IGNORECASE,
+)
+_SECRET_VALUE = re.compile(r"\bs[sk]_(?:live_)?[A-Za-z0-9_-]{16,}|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)")
+"""API keys and the password part of a URL, wherever in a text they are."""
+_DEPTH_MAX = 4
+
+
+def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Blanks values of names that say secret, at any depth, and API keys inside texts."""
+    return {name: _redacted(name, value, _DEPTH_MAX) for name, value in event.items()}
+
+
+def configure_logs(level: str, form: str) -> None:
+    """``level``: debug, info, warning, error; ``form``: json or text. Raises ValueError for others."""
+    levels = logging.getLevelNamesMapping()
+    if level.upper() not in levels:
+        raise ValueError(f"LOG_LEVEL {level!r} is none of debug, info, warning, error")
+    if form not in ("json", "text"):
+        raise ValueError(f"LOG_FORMAT {form!r} is none of json, text")
+    before = _processors()
+    last: list[Any] = (
+        [structlog.processors.dict_tracebacks, redact, structlog.processors.JSONRenderer()]
+        if form == "json"
+        else [redact, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    structlog.configure(
+        processors=[*before, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(levels[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    _adopt_standard_logging(level.upper(), before, last)
+
+
+def _processors() -> list[Any]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+
+
+def _adopt_standard_logging(level: str, before: list[Any], last: list[Any]) -> None:
+    """Libraries (Hypercorn, asyncpg) log through ``logging``: the same line for them."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*before, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+
+
+def _redacted(name: str, value: Any, depth: int) -> Any:
+    if _SECRET_NAME.search(name) and value is not None and not isinstance(value, bool | int | float):
+        return REDACTED
+    if isinstance(value, str):
+        return _SECRET_VALUE.sub(REDACTED, value)
+    if depth == 0:
+        return value
+    if isinstance(value, dict):
+        return {key: _redacted(str(key), inner, depth - 1) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted("", inner, depth - 1) for inner in value]
+    return value

@@ -1,0 +1,54 @@
+"""The bridge between Trio and the database driver: an asyncio loop that runs inside the Trio one.
+
+Alone imports ``trio_asyncio``, which replaces the whole process's asyncio policy: open the loop outermost,
+before anything that may want the journal, and only once. A stray failure on the asyncio side (a forgotten
+task, a broken callback) is logged and counted here; without the handler it would take the house down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import structlog
+import trio
+import trio_asyncio  # type: ignore[import-untyped, unused-ignore]
+
+T = TypeVar("T")
+
+_log = structlog.get_logger("journal.aio")
+
+
+class Strays:
+    """How many failures nobody was waiting for; not zero is worth an alert."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What asyncio calls as exception handler. ``context["message"]`` is asyncio's own text."""
+        self.count += 1
+        error = context.get("exception")
+        _log.error("asyncio_stray", message=context.get("message"), error=repr(error) if error else None)
+
+
+@asynccontextmanager
+async def open_loop() -> AsyncIterator[Strays]:
+    """Inside, the journal can be opened. Yields the counter of stray failures."""
+    strays = Strays()
+    async with trio_asyncio.open_loop() as loop:
+        loop.set_exception_handler(strays.handle)
+        yield strays
+
+
+async def cross(unit: Callable[[], Awaitable[T]]) -> T:
+    """Runs one asyncio unit to its end and answers with its result, cancelled or not.
+
+    Cancelling an asyncio task that speaks to the database leaks connections and leaves transactions open,
+    and cancelled does not mean not committed. So the unit is shielded; its own deadline ends it.
+    """
+    with trio.CancelScope(shield=True):
+        result: T = await trio_asyncio.aio_as_trio(unit)()
+        return result

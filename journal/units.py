@@ -1,0 +1,186 @@
+"""One unit: everything a journal method does with the database, in one asyncio coroutine with one deadline.
+
+Alone decides what is true when a unit fails. Before COMMIT is sent nothing was stored, for certain: the unit
+is cancelled and rolled back and it is JournalAway. From COMMIT on nothing is ever cancelled: without a clear
+answer within the deadline the connection is cut and it is JournalOutcomeUnknown. Errors that speak of a
+mistake in our own statements pass as they are. Knows no table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+
+import asyncpg
+
+from journal.port import JournalAway, JournalOutcomeUnknown
+
+if TYPE_CHECKING:
+    from journal.connections import Connection, Pool
+
+T = TypeVar("T")
+Checkpoint = Callable[[str], None]
+"""Called at a named point of a unit. It may raise, or end the process: a crash exactly there."""
+
+_TIDY_UP_S = 1.0
+"""For a ROLLBACK after a failure; then the connection is cut, which rolls back too."""
+
+# SQLSTATE classes and codes (PostgreSQL documentation, appendix A) that mean: not here, not now.
+_AWAY_CLASSES = (
+    "08",  # connection
+    "28",  # who we are is not accepted: an operator is at work
+    "53",  # resources: disk full, out of memory, too many connections
+    "57",  # operator intervention: shutdown, starting up, cancelled, statement_timeout
+    "58",  # system error outside PostgreSQL
+)
+_AWAY = {
+    "25006",  # read-only: a standby, or a primary that protects its last disk space
+    "25P03",  # idle_in_transaction_session_timeout
+    "25P04",  # transaction_timeout
+    "3D000",  # no such database (yet)
+}
+_CONTENDED = {
+    "40001",  # serialization failure
+    "40P01",  # deadlock, and we were chosen
+    "55P03",  # lock_timeout
+}
+_ENDS_THE_SESSION = {"FATAL", "PANIC"}
+
+_Broken = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""Everything the driver raises. Timeouts are OSErrors too."""
+
+
+class Contended(JournalAway):
+    """Others were in the way: nothing was stored, for certain; trying again at once may succeed."""
+
+
+class Undo(Exception, Generic[T]):
+    """Raised inside a transaction: roll back, and answer with ``value``."""
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+
+class Units:
+    """Runs units on the asyncio side. One per pool."""
+
+    def __init__(self, pool: Pool, *, deadline_s: float, checkpoint: Checkpoint) -> None:
+        self._pool = pool
+        self._deadline_s = deadline_s
+        self._checkpoint = checkpoint
+
+    async def read(self, act: Callable[[Connection], Awaitable[T]]) -> T:
+        """``act`` is one statement outside a transaction. Raises JournalAway."""
+        try:
+            async with asyncio.timeout(self._deadline_s), self._connection() as connection:
+                return await act(connection)
+        except _Broken as error:
+            _not_stored(error)
+
+    async def write(
+        self, act: Callable[[Connection], Awaitable[T]], *, begin: str = "BEGIN", named: str = "unit"
+    ) -> T:
+        """One transaction around ``act``; returns its answer once it is durable, or ``Undo``'s value after
+        rolling back. ``begin``: BEGIN, with what can be sent along. Raises JournalAway, Contended,
+        JournalOutcomeUnknown, and what speaks of a mistake in ``act``."""
+        until = asyncio.get_running_loop().time() + self._deadline_s
+        self._checkpoint(f"{named}.begin")
+        try:
+            async with asyncio.timeout_at(until) as patience, self._connection() as connection:
+                await connection.execute(begin)
+                answer = await act(connection)
+                self._checkpoint(f"{named}.commit_sent_before")
+                patience.reschedule(None)  # from here on this task is not cancelled by its deadline
+                await _commit(connection, until)
+        except Undo as undone:
+            value: T = undone.value
+            return value
+        except _Broken as error:
+            _not_stored(error)
+        # Durable.
+        self._checkpoint(f"{named}.committed")
+        return answer
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """A connection that goes back without a transaction, whatever happened, or not at all."""
+        connection = await self._pool.acquire()
+        try:
+            yield connection
+        except BaseException:
+            await _tidy_up(connection)
+            raise
+        finally:
+            await self._pool.release(connection)
+
+
+async def _commit(connection: Connection, until: float) -> None:
+    """Returns when the transaction is durable. Raises PostgresError if it certainly is not, else
+    JournalOutcomeUnknown."""
+    warnings: list[str] = []
+
+    def heard(_: object, message: asyncpg.PostgresLogMessage) -> None:
+        if message.severity_en == "WARNING":
+            warnings.append(str(message))
+
+    connection.add_log_listener(heard)
+    # Its own task: cancelling an asyncpg call cancels the statement on the server, and a COMMIT that waits
+    # for a standby answers that with success.
+    sent = asyncio.ensure_future(connection.execute("COMMIT"))
+    try:
+        await asyncio.wait({sent}, timeout=max(0.0, until - asyncio.get_running_loop().time()))
+    finally:
+        if not sent.done():
+            connection.terminate()
+            await asyncio.wait({sent}, timeout=_TIDY_UP_S)
+            sent.cancel()
+    connection.remove_log_listener(heard)
+    if sent.cancelled():
+        raise JournalOutcomeUnknown("COMMIT was not answered in time")
+    error = sent.exception()
+    if isinstance(error, asyncpg.PostgresError) and _severity(error) == "ERROR":
+        raise error  # PostgreSQL says ERROR only while it can still roll back, and then it has
+    if error is not None:
+        raise JournalOutcomeUnknown(f"the connection was lost at COMMIT: {_text(error)}") from error
+    if warnings:
+        # In any language: "canceling wait for synchronous replication": durable here, perhaps nowhere else.
+        raise JournalOutcomeUnknown(f"COMMIT was answered with a warning: {warnings[0]}")
+    if sent.result() != "COMMIT":
+        raise RuntimeError(f"COMMIT was answered with {sent.result()}: a failed statement was overlooked")
+
+
+async def _tidy_up(connection: Connection) -> None:
+    """After a failure: no transaction is left on this connection, or the connection is cut."""
+    if connection.is_closed():
+        return
+    try:
+        async with asyncio.timeout(_TIDY_UP_S):
+            # Also when no transaction seems open: a cancelled statement may still be on its way.
+            await connection.execute("ROLLBACK")
+    except (*_Broken, asyncio.CancelledError):
+        connection.terminate()
+
+
+def _not_stored(error: BaseException) -> NoReturn:
+    """Raises what a failure before COMMIT (or an ERROR at it) means."""
+    if isinstance(error, asyncpg.PostgresError):
+        code = str(error.sqlstate)
+        if code in _CONTENDED:
+            raise Contended(_text(error)) from error
+        if code in _AWAY or code.startswith(_AWAY_CLASSES) or _severity(error) in _ENDS_THE_SESSION:
+            raise JournalAway(_text(error)) from error
+        raise error
+    if isinstance(error, asyncpg.DataError | asyncpg.ClientConfigurationError):
+        raise error  # a value we gave that PostgreSQL cannot hold, a DSN that means nothing
+    raise JournalAway(_text(error)) from error
+
+
+def _severity(error: asyncpg.PostgresError) -> str | None:
+    return getattr(error, "severity_en", None)
+
+
+def _text(error: BaseException) -> str:
+    """Without the statement's parameters: PostgreSQL's DETAIL can hold values of rows."""
+    return f"{type(error).__name__}: {error.args[0] if error.args else ''}".rstrip(": ")

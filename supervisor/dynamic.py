@@ -1,0 +1,383 @@
+"""A supervisor of children by key, started by their first letter and retired when idle: one per tenant.
+
+It alone makes and frees their mailboxes. However many ask at once, there is one incarnation per key, and a
+letter is never lost between two lives: the mailbox goes only after its actor's task has ended and while it
+is empty, in one step without an await. One child's deaths never reach its siblings or the parent: a child
+that dies too often *rests*, for growing periods in which its askers hear ``Unavailable``, and then is tried
+again. Nobody is kept alive for nothing: after a death only a waiting letter starts the next life.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Hashable
+from functools import partial
+from itertools import count
+from typing import Generic, TypeVar
+
+import structlog
+import trio
+
+from actors.errors import NotNow, Stopping, TooManyChildren, Unavailable
+from actors.mailbox import Actor, Inbox, Mailbox, Ref
+from supervisor.branch import Branch, log_end
+from supervisor.incarnation import Ended, Incarnation
+from supervisor.policy import Intensity, Pauses, Restart, counts, reachable
+from supervisor.snapshot import ActorView, State, view_of_mailbox
+
+log = structlog.get_logger()
+
+K = TypeVar("K", bound=Hashable)
+
+PAUSES = Pauses()
+RESTS = Pauses(first_s=5.0, max_s=300.0, healthy_s=600.0)
+INTENSITY = 5
+PERIOD_S = 30.0
+SWEEPS_PER_IDLE = 4  # idle children are looked for this often per idle_s: one loop, no timer per child
+
+
+class _Child(Generic[K]):
+    """What is known at one key. ``deaths`` and ``rests`` are counted in a row."""
+
+    __slots__ = (
+        "deaths",
+        "generation",
+        "handled",
+        "incarnation",
+        "intensity",
+        "key",
+        "last_error",
+        "mailbox",
+        "name",
+        "not_before",
+        "on_its_way",
+        "resting",
+        "rests",
+    )
+
+    def __init__(self, key: K, name: str, mailbox: Mailbox) -> None:
+        self.key = key
+        self.name = name
+        self.mailbox = mailbox
+        self.incarnation: Incarnation | None = None
+        self.generation = 0
+        self.deaths = 0
+        self.rests = 0
+        self.intensity: Intensity | None = None  # made at the first death: most never need one
+        self.not_before = -math.inf  # of the next life
+        self.resting = False
+        self.on_its_way = False  # the supervisor will look at it: in its news or at a set time
+        self.handled = 0
+        self.last_error: str | None = None
+
+    @property
+    def state(self) -> State:
+        if self.incarnation is not None:
+            return "stopping" if self.incarnation.stop_asked else "running"
+        if trio.current_time() < self.not_before:
+            return "resting" if self.resting else "pausing"
+        return "waiting" if self.mailbox.depth else "dormant"
+
+
+class DynamicSupervisor(Branch, Generic[K]):
+    """At most ``children_max`` children, each with a mailbox of ``letters_max``, made by ``factory(key)``.
+    A child idle for ``idle_s`` (up to a quarter more) is retired. ``name_of`` gives the name in the tree."""
+
+    def __init__(
+        self,
+        name: str,
+        factory: Callable[[K], Actor],
+        *,
+        children_max: int,
+        letters_max: int,
+        idle_s: float,
+        shutdown_s: float = 5.0,
+        intensity: int = INTENSITY,
+        period_s: float = PERIOD_S,
+        pauses: Pauses = PAUSES,
+        rests: Pauses = RESTS,
+        name_of: Callable[[K], str] = str,
+        restart: Restart = "permanent",
+    ) -> None:
+        super().__init__(name, pauses=pauses, restart=restart)
+        if not reachable(intensity, period_s, pauses):
+            raise ValueError(f"{name}: with these pauses the intensity can never be exceeded")
+        self.children_max = children_max
+        self.letters_max = letters_max
+        self.idle_s = idle_s
+        self.shutdown_s = shutdown_s
+        self.intensity = intensity
+        self.period_s = period_s
+        self.rests = rests
+        self._factory = factory
+        self._name_of = name_of
+        self._children: dict[K, _Child[K]] = {}
+        self._timers: list[tuple[float, int, _Child[K]]] = []
+        self._tie = count()
+        self._closed: tuple[type[NotNow], str] | None = None
+        self._nursery: trio.Nursery | None = None
+        self._next_sweep = math.inf
+        self._restarts = 0
+
+    def ref(self, key: K) -> Ref:
+        """The address of ``key``. Costs nothing: whoever lives there is started by the first letter, and a
+        ref stays good when he was retired meanwhile. ``ask`` and ``tell`` may raise TooManyChildren."""
+        return Ref.to_whoever_lives_at(f"{self.name}/{self._name_of(key)}", partial(self._mailbox_for, key))
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    # From any task, without await: between this and the letter being put nothing else can happen.
+
+    def _mailbox_for(self, key: K) -> Mailbox:
+        child = self._children.get(key)
+        if child is None:
+            child = self._make(key)
+        if child.incarnation is None and not child.on_its_way:
+            child.on_its_way = True
+            self._post(partial(self._look_at, child))
+        return child.mailbox
+
+    def _make(self, key: K) -> _Child[K]:
+        if self._closed is not None:
+            error, text = self._closed
+            raise error(text)
+        if len(self._children) >= self.children_max:
+            raise TooManyChildren(
+                f"{self.name} has its {self.children_max} children", retry_after_s=self.idle_s
+            )
+        name = self._name_of(key)
+        child = _Child(key, name, Mailbox(f"{self.name}/{name}", letters_max=self.letters_max))
+        self._children[key] = child
+        return child
+
+    # One life.
+
+    async def live(self, inbox: Inbox) -> None:
+        self._begin_life()
+        self._closed = None
+        self._timers = []
+        self._next_sweep = math.inf
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for child in [*self._children.values()]:
+                child.incarnation = None
+                await self._look_at(child)
+            inbox.ready()
+            while self._stop is None:
+                await self._hear(until=self._next_moment())
+                self._after_pauses()
+                self._sweep()
+            await self._stop_children(drain=self._stop)
+
+    def _next_moment(self) -> float:
+        if self._children and self._next_sweep == math.inf:
+            self._next_sweep = trio.current_time() + self.idle_s / SWEEPS_PER_IDLE
+        return min(self._next_sweep, self._timers[0][0] if self._timers else math.inf)
+
+    async def _look_at(self, child: _Child[K]) -> None:
+        child.on_its_way = False
+        self._start_or_wait(child)
+
+    def _start_or_wait(self, child: _Child[K]) -> None:
+        """Start the next life if a letter waits and the pause is over; free the mailbox if none waits and
+        there is nothing to remember."""
+        if child.incarnation is not None or self._children.get(child.key) is not child:
+            return
+        if not child.mailbox.depth:
+            if child.deaths == 0 and child.rests == 0:
+                del self._children[child.key]
+        elif trio.current_time() < child.not_before:
+            child.on_its_way = True
+            heapq.heappush(self._timers, (child.not_before, next(self._tie), child))
+        else:
+            self._start(child)
+
+    def _after_pauses(self) -> None:
+        now = trio.current_time()
+        while self._timers and self._timers[0][0] <= now:
+            child = heapq.heappop(self._timers)[2]
+            child.on_its_way = False
+            self._start_or_wait(child)
+
+    def _start(self, child: _Child[K]) -> None:
+        child.generation += 1
+        if child.generation > 1:
+            self._restarts += 1
+        child.resting = False
+        inbox = Inbox(child.mailbox)
+        life = Incarnation(
+            child.mailbox.name,
+            child.generation,
+            inbox,
+            partial(self._body, child.key),
+            on_born=_be_ready,
+            on_end=partial(self._on_end, child),
+        )
+        child.incarnation = life
+        assert self._nursery is not None
+        self._nursery.start_soon(life.live, name=life.name)
+
+    async def _body(self, key: K, inbox: Inbox) -> None:
+        await self._factory(key).run(inbox)
+
+    # An end.
+
+    def _on_end(self, child: _Child[K], life: Incarnation) -> None:
+        """In the ending task: note it and leave the rest to the supervisor's task."""
+        child.handled += life.inbox.handled
+        self._bury(child.mailbox, life.dead_letters)
+        self._post(partial(self._after_end, child, life))
+
+    async def _after_end(self, child: _Child[K], life: Incarnation) -> None:
+        if child.incarnation is not life or life.ended is None:
+            return
+        child.incarnation = None
+        log_end(life.name, life, life.ended)
+        now = trio.current_time()
+        if now - life.born >= self.pauses.healthy_s:
+            child.deaths = 0
+        if now - life.born >= self.rests.healthy_s:
+            child.rests = 0
+        if life.ended.kind != "asked" and not life.stop_asked:
+            self._count_death(child, life.ended, now)
+        self._start_or_wait(child)
+
+    def _count_death(self, child: _Child[K], ended: Ended, now: float) -> None:
+        """Also of one that returned although nobody asked him to: he would be started for ever."""
+        child.last_error = ended.text
+        child.deaths += 1
+        child.not_before = now + self.pauses.after(child.deaths)
+        if not counts(ended.kind):
+            return
+        if child.intensity is None:
+            child.intensity = Intensity(self.intensity, self.period_s)
+        if child.intensity.exceeded_by_death_at(now):
+            self._put_to_rest(child, ended, now)
+
+    def _put_to_rest(self, child: _Child[K], ended: Ended, now: float) -> None:
+        child.rests += 1
+        child.intensity = None
+        child.resting = True
+        rest_s = self.rests.after(child.rests)
+        child.not_before = now + rest_s
+        log.error("actor rests", actor=child.mailbox.name, rest_s=rest_s, why=ended.text)
+        text = f"{child.mailbox.name} died too often and rests"
+        self._refuse_letters(child, Unavailable, text, until=child.not_before)
+
+    # Retirement.
+
+    def _sweep(self) -> None:
+        """Ask the idle ones to end unless a letter comes first, and forget the troubles of the dormant."""
+        now = trio.current_time()
+        if now < self._next_sweep:
+            return
+        self._next_sweep = math.inf
+        idle_since = now - self.idle_s
+        for child in [*self._children.values()]:
+            life = child.incarnation
+            if life is None:
+                memory_s = (self.rests if child.rests else self.pauses).healthy_s
+                if not child.mailbox.depth and now >= child.not_before + memory_s:
+                    del self._children[child.key]
+            elif not child.mailbox.depth:
+                since = life.inbox.idle_since
+                if since is not None and since <= idle_since:
+                    life.inbox.request_end_when_empty()
+
+    # Stopping.
+
+    async def _stop_children(self, *, drain: bool) -> None:
+        """All at once, they depend on nothing of each other."""
+        if drain:
+            self._closed = (Stopping, f"{self.name} is stopping")
+        living = []
+        for child in self._children.values():
+            if child.incarnation is not None:
+                living.append((child, child.incarnation))
+                child.incarnation.stop(drain=drain, within_s=self.shutdown_s)
+            elif drain:
+                self._refuse_letters(child, Stopping, f"{self.name} is stopping")
+        for child, life in living:
+            await life.wait_end()
+            child.incarnation = None
+            if life.ended is not None and not life.ended.quiet:
+                log_end(life.name, life, life.ended)
+        if drain:
+            self.abandon(Stopping, f"{self.name} has stopped")
+
+    def abandon(self, error: type[NotNow], text: str) -> None:
+        self._closed = (error, text)
+        for child in self._children.values():
+            self._refuse_letters(child, error, text)
+        self._children = {}
+
+    def _refuse_letters(
+        self, child: _Child[K], error: type[NotNow], text: str, *, until: float = math.inf
+    ) -> None:
+        self._bury(child.mailbox, child.mailbox.turn_away(error, text, until=until))
+
+    # Seen and handled from outside.
+
+    @property
+    def ready(self) -> bool:
+        return self._closed is None and self._born is not None
+
+    def kill_child(self, name: str, reason: str) -> None:
+        life = self._child(name).incarnation
+        if life is None:
+            raise LookupError(f"{self.path}/{name} is not alive")
+        life.kill(reason)
+
+    def restart_child(self, name: str) -> None:
+        """The present life ends; the next one starts with the next letter, whatever pause or rest was due."""
+        child = self._child(name)
+        child.deaths = child.rests = 0
+        child.not_before = -math.inf
+        child.mailbox.open()
+        if child.incarnation is not None:
+            child.incarnation.stop(drain=False, within_s=self.shutdown_s)
+        else:
+            self._post(partial(self._look_at, child))
+
+    def _child(self, name: str) -> _Child[K]:
+        for child in self._children.values():
+            if child.name == name:
+                return child
+        raise LookupError(f"{self.path} has no child {name}")
+
+    def snapshot(self) -> ActorView:
+        return ActorView(
+            path=self.path,
+            name=self.name,
+            kind="dynamic",
+            state="running" if self.ready else "waiting",
+            incarnation=self._lives,
+            uptime_s=None if self._born is None else trio.current_time() - self._born,
+            handled=0,
+            restarts=self._restarts,
+            last_error=None,
+            mailbox=None,
+            children=[self._view(child) for child in self._children.values()],
+        )
+
+    def _view(self, child: _Child[K]) -> ActorView:
+        life = child.incarnation
+        return ActorView(
+            path=f"{self.path}/{child.name}",
+            name=child.name,
+            kind="actor",
+            state=child.state,
+            incarnation=child.generation,
+            uptime_s=None if life is None else trio.current_time() - life.born,
+            handled=child.handled + (0 if life is None or life.ended else life.inbox.handled),
+            restarts=max(0, child.generation - 1),
+            last_error=child.last_error,
+            mailbox=view_of_mailbox(child.mailbox),
+            children=[],
+        )
+
+
+def _be_ready(life: Incarnation) -> None:
+    life.ready = True

@@ -1,0 +1,426 @@
+"""A supervisor of named children: starts them in order, restarts by strategy, stops in reverse, gives up.
+
+It alone decides about its children's lives, in its own task. Semantics are OTP's (``supervisor(3)``), with
+these differences: there are pauses between lives, a child that fails while starting is restarted like any
+other, and a death by NotNow is not held against the intensity. It never waits for a pause, only for a child
+that is stopping; and it never escalates without having stopped the others first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+import trio
+
+from actors.errors import NotNow, Stopping, Unavailable
+from actors.mailbox import Actor, Inbox, Mailbox, Ref
+from supervisor.branch import Branch, GaveUp, log_end, nothing
+from supervisor.incarnation import Ended, Incarnation
+from supervisor.policy import (
+    Intensity,
+    Pauses,
+    Restart,
+    Strategy,
+    comes_back,
+    counts,
+    group,
+    reachable,
+)
+from supervisor.snapshot import ActorView, State, view_of_mailbox
+
+log = structlog.get_logger()
+
+PAUSES = Pauses()
+INTENSITY = 5  # deaths ...
+PERIOD_S = 30.0  # ... in so many seconds: more, and the trouble is not the child's alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSpec:
+    """``factory`` makes a new actor for each life. Without a ``mailbox`` its inbox never has a letter, but
+    still says when to stop; no two specs share one (that is a Pool). ``shutdown_s`` bounds a stop before it
+    becomes a cancel. With ``declares_ready`` the next children start only after ``inbox.ready()``, expected
+    within ``start_s``."""
+
+    name: str
+    factory: Callable[[], Actor]
+    mailbox: Mailbox | None = None
+    restart: Restart = "permanent"
+    shutdown_s: float = 5.0
+    declares_ready: bool = False
+    start_s: float = 60.0
+
+
+class _Child:
+    """A child's place: what stays the same from life to life, and the present life."""
+
+    def __init__(self, spec: ChildSpec | Branch) -> None:
+        self.name = spec.name
+        self.restart: Restart = spec.restart
+        self.branch = spec if isinstance(spec, Branch) else None
+        if isinstance(spec, ChildSpec):
+            if not spec.name or "/" in spec.name:
+                raise ValueError(f"{spec.name!r} cannot be a name in the tree")
+            factory = spec.factory
+            self.mailbox = spec.mailbox or Mailbox(spec.name, letters_max=0)
+            self.has_address = spec.mailbox is not None
+            self.shutdown_s, self.start_s = spec.shutdown_s, spec.start_s
+            self.declares_ready = spec.declares_ready
+
+            async def body(inbox: Inbox) -> None:
+                await factory().run(inbox)
+
+            self.body = body
+        else:
+            # OTP: infinity for supervisors; their children have deadlines, and each has one of its own.
+            self.mailbox = Mailbox(spec.name, letters_max=0)
+            self.has_address = False
+            self.shutdown_s = self.start_s = math.inf
+            self.declares_ready = True
+            self.body = spec.live
+        self.generation = 0
+        self.incarnation: Incarnation | None = None
+        self.starts_at = 0.0
+        self.in_order = True  # starts only when those before it are ready
+        self.over = False  # ended and not expected back
+        self.deaths = 0  # in a row
+        self.restarts = 0
+        self.handled = 0
+        self.last_error: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.over or (self.incarnation is not None and self.incarnation.ready)
+
+    def wait_for_start(self, at: float, *, in_order: bool) -> None:
+        self.over = False
+        self.starts_at = at
+        self.in_order = in_order
+
+    @property
+    def state(self) -> State:
+        if self.incarnation is not None:
+            if self.incarnation.stop_asked:
+                return "stopping"
+            return "running" if self.incarnation.ready else "starting"
+        if self.over:
+            return "ended"
+        return "pausing" if self.starts_at > trio.current_time() else "waiting"
+
+
+class Supervisor(Branch):
+    """``children`` in start order: specs, or other branches. More than ``intensity`` deaths within
+    ``period_s`` end this supervisor with GaveUp. ``restart`` is what its own parent does about it."""
+
+    def __init__(
+        self,
+        name: str,
+        children: Sequence[ChildSpec | Branch],
+        *,
+        strategy: Strategy = "one_for_one",
+        intensity: int = INTENSITY,
+        period_s: float = PERIOD_S,
+        pauses: Pauses = PAUSES,
+        restart: Restart = "permanent",
+    ) -> None:
+        super().__init__(name, pauses=pauses, restart=restart)
+        if len({child.name for child in children}) < len(children):
+            raise ValueError(f"two children of {name} have the same name")
+        if not reachable(intensity, period_s, pauses):
+            raise ValueError(f"{name}: with these pauses the intensity can never be exceeded")
+        self.strategy: Strategy = strategy
+        self.intensity = intensity
+        self.period_s = period_s
+        self._children = [_Child(spec) for spec in children]
+        for child in self._children:
+            if child.branch is not None:
+                child.branch.adopt(self)
+        self._deaths = Intensity(intensity, period_s)
+        self._gave_up: GaveUp | None = None
+        self._inbox: Inbox | None = None
+        self._announced = False
+        self._nursery: trio.Nursery | None = None
+        self._stops_together = False
+
+    # One life.
+
+    async def live(self, inbox: Inbox) -> None:
+        self._begin(inbox)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            while self._stop is None and self._gave_up is None:
+                self._start_whoever_may()
+                await self._hear(until=self._next_moment())
+            await self._stop_children(self._children, drain=bool(self._stop))
+        if self._gave_up is not None:
+            raise self._gave_up
+
+    def _begin(self, inbox: Inbox) -> None:
+        self._begin_life()
+        self._gave_up = None
+        self._inbox = inbox
+        self._announced = False
+        self._deaths = Intensity(self.intensity, self.period_s)
+        for child in self._children:
+            child.incarnation = None
+            child.deaths = 0
+            child.wait_for_start(trio.current_time(), in_order=True)
+
+    def _start_whoever_may(self) -> None:
+        now = trio.current_time()
+        earlier_ready = True
+        for child in self._children:
+            if child.incarnation is not None:
+                self._end_a_late_start(child, child.incarnation, now)
+            elif not child.over and child.starts_at <= now and (earlier_ready or not child.in_order):
+                self._start(child)
+            earlier_ready = earlier_ready and child.ready
+        if earlier_ready and not self._announced and self._inbox is not None:
+            self._announced = True
+            self._inbox.ready()
+
+    def _next_moment(self) -> float:
+        """When something is to be done without news: a pause ends, or a start takes too long."""
+        now = trio.current_time()
+        moments = [math.inf]
+        for child in self._children:
+            life = child.incarnation
+            if life is None and not child.over and child.starts_at > now:
+                moments.append(child.starts_at)
+            elif life is not None and not life.ready and not life.stop_asked:
+                moments.append(life.born + child.start_s)
+        return min(moments)
+
+    def _start(self, child: _Child) -> None:
+        child.generation += 1
+        if child.generation > 1:
+            child.restarts += 1
+        if child.has_address:
+            child.mailbox.open()
+        if child.branch is not None:
+            child.branch.expect_life()
+        assert self._nursery is not None
+        inbox = Inbox(child.mailbox, name=child.name)
+        life = Incarnation(
+            f"{self.path}/{child.name}",
+            child.generation,
+            inbox,
+            child.body,
+            on_born=lambda life: None if child.declares_ready else self._on_ready(child, life),
+            on_end=partial(self._on_end, child),
+            ask_to_stop=None if child.branch is None else child.branch.ask_to_stop,
+        )
+        inbox.on_ready = lambda: self._on_ready(child, life)
+        child.incarnation = life
+        self._nursery.start_soon(life.live, name=life.name)
+
+    def _end_a_late_start(self, child: _Child, life: Incarnation, now: float) -> None:
+        if not life.ready and not life.stop_asked and now >= life.born + child.start_s:
+            life.stop_asked = True  # say it once
+            life.kill(f"not ready within {child.start_s:g} s")
+
+    # What lives tell, in their own tasks: note it and leave the rest to the supervisor's task.
+
+    def _on_ready(self, child: _Child, life: Incarnation) -> None:
+        life.ready = True
+        self._post(nothing)
+
+    def _on_end(self, child: _Child, life: Incarnation) -> None:
+        child.handled += life.inbox.handled
+        self._bury(child.mailbox, life.dead_letters)
+        self._post(partial(self._after_end, child, life))
+
+    # What the supervisor's task makes of it.
+
+    async def _after_end(self, child: _Child, life: Incarnation) -> None:
+        if child.incarnation is not life or life.ended is None:
+            return  # stale: that life was stopped on purpose, another one may already be under way
+        child.incarnation = None
+        ended = life.ended
+        self._note(child, life, ended)
+        if not comes_back(child.restart, ended.kind):
+            self._let_go(child)
+            return
+        now = trio.current_time()
+        child.deaths = self.pauses.row(child.deaths, now - life.born)
+        if counts(ended.kind) and self._deaths.exceeded_by_death_at(now):
+            self._give_up(child, ended)
+            return
+        await self._restart(child, self.pauses.after(child.deaths))
+
+    async def _restart(self, child: _Child, pause_s: float) -> None:
+        index = self._children.index(child)
+        indexes = group(self.strategy, index, len(self._children))
+        others = [self._children[i] for i in indexes if i != index]
+        await self._stop_children(others, drain=False)
+        starts_at = trio.current_time() + pause_s
+        for sibling in others:
+            if sibling.restart == "temporary":
+                self._let_go(sibling)
+            else:
+                sibling.wait_for_start(starts_at, in_order=True)
+        child.wait_for_start(starts_at, in_order=bool(others))
+
+    async def _stop_children(self, children: Sequence[_Child], *, drain: bool) -> None:
+        """In reverse start order, each within its ``shutdown_s``. With ``drain`` also close their mailboxes,
+        and refuse what could not be handled in time."""
+        if self._stops_together:
+            for child in children:
+                if child.incarnation is not None:
+                    child.incarnation.stop(drain=drain, within_s=child.shutdown_s)
+        for child in reversed(children):
+            await self._stop_child(child, drain=drain)
+            if drain and not self._stops_together:
+                self._close_for_good(child)
+        if drain and self._stops_together:
+            for child in children:
+                self._close_for_good(child)
+
+    async def _stop_child(self, child: _Child, *, drain: bool) -> None:
+        life = child.incarnation
+        if life is None:
+            return
+        life.stop(drain=drain, within_s=child.shutdown_s)
+        await life.wait_end()
+        child.incarnation = None
+        if life.ended is not None and not life.ended.quiet:
+            self._note(child, life, life.ended)
+
+    def _close_for_good(self, child: _Child) -> None:
+        child.over = True
+        self._refuse_letters(child, Stopping, f"{child.mailbox.name} has stopped")
+
+    def _give_up(self, child: _Child, ended: Ended) -> None:
+        self._gave_up = GaveUp(
+            f"{self.path} gave up: more than {self.intensity} deaths in {self.period_s:g} s, "
+            f"the last of {child.name}: {ended.text}"
+        )
+        self._gave_up.__cause__ = ended.error
+        log.error("supervisor gives up", actor=self.path, child=child.name, why=ended.text)
+
+    def _let_go(self, child: _Child) -> None:
+        child.over = True
+        self._refuse_letters(child, Unavailable, f"{child.mailbox.name} has ended")
+
+    def _refuse_letters(self, child: _Child, error: type[NotNow], text: str) -> None:
+        if child.branch is not None:
+            child.branch.abandon(error, text)
+        else:
+            self._bury(child.mailbox, child.mailbox.turn_away(error, text))
+
+    def _note(self, child: _Child, life: Incarnation, ended: Ended) -> None:
+        if not ended.quiet:
+            child.last_error = ended.text
+        log_end(life.name, life, ended)
+
+    # Seen and handled from outside.
+
+    def abandon(self, error: type[NotNow], text: str) -> None:
+        for child in self._children:
+            child.over = True
+            self._refuse_letters(child, error, text)
+
+    @property
+    def ready(self) -> bool:
+        return all(
+            child.ready and (child.branch is None or child.branch.ready or child.over)
+            for child in self._children
+        )
+
+    def child_branch(self, name: str) -> Branch | None:
+        return self._child(name).branch
+
+    def kill_child(self, name: str, reason: str) -> None:
+        life = self._child(name).incarnation
+        if life is None:
+            raise LookupError(f"{self.path}/{name} is not alive")
+        life.kill(reason)
+
+    def restart_child(self, name: str) -> None:
+        self._post(partial(self._restart_on_request, self._child(name)))
+
+    async def _restart_on_request(self, child: _Child) -> None:
+        await self._stop_children([child], drain=False)
+        child.deaths = 0
+        child.wait_for_start(trio.current_time(), in_order=False)
+
+    def _child(self, name: str) -> _Child:
+        for child in self._children:
+            if child.name == name:
+                return child
+        raise LookupError(f"{self.path} has no child {name}")
+
+    def snapshot(self) -> ActorView:
+        return ActorView(
+            path=self.path,
+            name=self.name,
+            kind="supervisor",
+            state="running" if self.ready else "starting",
+            incarnation=self._lives,
+            uptime_s=None if self._born is None else trio.current_time() - self._born,
+            handled=0,
+            restarts=0,
+            last_error=None,
+            mailbox=None,
+            children=[self._view(child) for child in self._children],
+        )
+
+    def _view(self, child: _Child) -> ActorView:
+        life = child.incarnation
+        below = child.branch.snapshot() if child.branch is not None else None
+        return ActorView(
+            path=f"{self.path}/{child.name}",
+            name=child.name,
+            kind=below.kind if below is not None else "actor",
+            state=child.state,
+            incarnation=child.generation,
+            uptime_s=None if life is None else trio.current_time() - life.born,
+            handled=child.handled + (0 if life is None or life.ended else life.inbox.handled),
+            restarts=child.restarts,
+            last_error=child.last_error,
+            mailbox=view_of_mailbox(child.mailbox) if child.has_address else None,
+            children=below.children if below is not None else [],
+        )
+
+
+class Pool(Supervisor):
+    """``size`` readers of one mailbox, each restarted alone; ``ref`` is their common address. A repeatable
+    letter in a dead one's hand goes to whichever reader is free next."""
+
+    def __init__(
+        self,
+        name: str,
+        size: int,
+        factory: Callable[[], Actor],
+        letters_max: int,
+        *,
+        shutdown_s: float = 5.0,
+        declares_ready: bool = False,
+        start_s: float = 60.0,
+        intensity: int = INTENSITY,
+        period_s: float = PERIOD_S,
+        pauses: Pauses = PAUSES,
+        restart: Restart = "permanent",
+    ) -> None:
+        self.mailbox = Mailbox(name, letters_max=letters_max)
+        self.ref = Ref(self.mailbox)
+        readers = [
+            ChildSpec(
+                name=str(number),
+                factory=factory,
+                mailbox=self.mailbox,
+                shutdown_s=shutdown_s,
+                declares_ready=declares_ready,
+                start_s=start_s,
+            )
+            for number in range(size)
+        ]
+        super().__init__(
+            name, readers, intensity=intensity, period_s=period_s, pauses=pauses, restart=restart
+        )
+        # Closing the mailbox ends them all, so their deadlines run together.
+        self._stops_together = True

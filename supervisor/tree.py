@@ -1,0 +1,168 @@
+"""The inhabitants: who lives in the house, in which order they start, and who knows whose address.
+
+The only module that names them all. Start order is the order below; stop order is the reverse, so that
+whoever still needs somebody is gone before that somebody is. Decides nothing else.
+
+    house                   one_for_one
+      registry              agent-key bindings
+      encryptors            pool of worker processes: seal, sign receipts, open
+      verifiers             pool of worker processes: decode, canonicalise, hash, verify
+      sequencers            one per tenant, on first use, retired when idle
+      committer             commitments, one at a time
+      sweeper               asks the committer for what is due
+      revocations           polls revoked credentials
+      pulse                 tells readiness whether the database answers
+      watchdog              event-loop lag
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from dataclasses import dataclass
+from hashlib import sha256
+
+from actors.committer import CommitmentPolicy, Committer, Sweeper
+from actors.credentials import CredentialBook, RevocationPoller
+from actors.encryptor import Encryptor
+from actors.mailbox import Mailbox, Ref
+from actors.registry import KeyRegistry
+from actors.sequencer import GroupLimits, ReceiptIdentity, Sequencer
+from actors.verifier import Verifier
+from actors.vitals import Pulse
+from config.secrets import Secrets
+from config.settings import Settings
+from journal.port import Journal
+from supervisor.dynamic import DynamicSupervisor
+from supervisor.supervisor import ChildSpec, Pool, Supervisor
+from supervisor.watchdog import Watchdog
+from transport.house import House, Readiness
+from ves.encoding import uuid_text
+from ves.records import Uuid
+
+PULSE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Built:
+    """The tree, not yet alive, and what the doors may know of it."""
+
+    root: Supervisor
+    house: House
+
+
+def build(settings: Settings, secrets: Secrets, journal: Journal, *, key_version: int) -> Built:
+    """Everybody introduced to everybody they need; nobody started."""
+    identity = ReceiptIdentity(secrets.sequencer_id, key_version)
+    readiness = Readiness()
+    credentials = CredentialBook(journal=journal)
+    chance = random.Random()  # noqa: S311 - jitter between retries, nothing secret
+
+    registry = Mailbox("registry", letters_max=settings.mailbox_letters_max)
+    committer = Mailbox("committer", letters_max=settings.mailbox_letters_max)
+    encryptors = Pool(
+        "encryptors",
+        settings.encryptor_count,
+        lambda: Encryptor(ring=secrets.at_rest_ring, receipt_seed=secrets.receipt_signing_seed),
+        settings.mailbox_letters_max,
+    )
+    verifiers = Pool(
+        "verifiers",
+        settings.verifier_count,
+        lambda: Verifier(registry=Ref(registry), limits=_limits(settings)),
+        settings.mailbox_letters_max,
+    )
+
+    def sequencer(tenant_id: Uuid) -> Sequencer:
+        return Sequencer(
+            tenant_id=tenant_id,
+            journal=journal,
+            encryptors=encryptors.ref,
+            identity=identity,
+            limits=GroupLimits(
+                letters_max=settings.sequencer_letters_max,
+                events_max=settings.group_events_max,
+                bytes_max=settings.group_bytes_max,
+            ),
+            chance=chance,
+        )
+
+    sequencers = DynamicSupervisor(
+        "sequencers",
+        sequencer,
+        children_max=settings.tenants_max,
+        letters_max=settings.sequencer_letters_max,
+        idle_s=settings.tenant_idle_secs,
+        shutdown_s=settings.db_unit_deadline_s,
+        name_of=uuid_text,
+    )
+
+    def tell_pulse(trouble: str | None) -> None:
+        if trouble is None:
+            readiness.done("database")
+        else:
+            readiness.wait_for("database", trouble)
+
+    readiness.wait_for("database", "not asked yet")
+    root = Supervisor(
+        "house",
+        [
+            ChildSpec(
+                name="registry",
+                factory=lambda: KeyRegistry(journal=journal),
+                mailbox=registry,
+            ),
+            encryptors,
+            verifiers,
+            sequencers,
+            ChildSpec(
+                name="committer",
+                factory=lambda: Committer(journal=journal, new_batch_id=_new_uuid, now_us=_now_us),
+                mailbox=committer,
+                shutdown_s=settings.db_unit_deadline_s,
+            ),
+            ChildSpec(
+                name="sweeper",
+                factory=lambda: Sweeper(
+                    journal=journal,
+                    committer=Ref(committer),
+                    policy=CommitmentPolicy(
+                        events=settings.commitment_events,
+                        interval_s=settings.commitment_interval_secs,
+                        sweep_s=settings.commitment_sweep_secs,
+                    ),
+                    now_us=_now_us,
+                ),
+            ),
+            ChildSpec(
+                name="revocations",
+                factory=lambda: RevocationPoller(journal=journal, book=credentials),
+            ),
+            ChildSpec(name="pulse", factory=lambda: Pulse(journal=journal, every_s=PULSE_S, tell=tell_pulse)),
+            ChildSpec(name="watchdog", factory=Watchdog),
+        ],
+    )
+    house = House(
+        settings=settings,
+        journal=journal,
+        credentials=credentials,
+        verifiers=verifiers.ref,
+        encryptors=encryptors.ref,
+        sequencer_of=sequencers.ref,
+        committer=Ref(committer),
+        sequencer_id=secrets.sequencer_id,
+        sequencer_key_version=key_version,
+        bootstrap_key_sha256=sha256(secrets.bootstrap_api_key.encode()).digest(),
+        readiness=readiness,
+        snapshot=root.look,
+    )
+    return Built(root, house)
+
+
+def _new_uuid() -> Uuid:
+    return uuid.uuid4().bytes
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

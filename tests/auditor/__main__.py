@@ -1,0 +1,71 @@
+"""``python -m tests.auditor URL --tenant UUID --store UUID``: check a running sequencer from outside.
+
+Exit 0: nothing found. 1: broken promises, one per line. 2: usage. 3: it could not be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from tests.auditor.audit import Evidence, ReceiptKeys, audit_tenant
+from tests.auditor.reading import Unreadable, kept_receipts, over_http, read_stream
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.auditor", description=__doc__)
+    parser.add_argument("url")
+    parser.add_argument("--tenant", required=True)
+    parser.add_argument("--store", required=True, action="append", help="may be given several times")
+    parser.add_argument("--receipts", type=Path, help='lines of {"event": …, "receipt": …} clients kept')
+    parser.add_argument("--pinned", type=Path, help="a saved /.well-known/ves-sequencer, trusted instead")
+    parser.add_argument("--proofs", action="store_true", help="also fetch every inclusion proof")
+    asked = parser.parse_args()
+    try:
+        streams = _read(asked)
+    except (Unreadable, OSError, ValueError, KeyError) as error:
+        print(f"could not be read: {error}", file=sys.stderr)
+        return 3
+    problems = audit_tenant(streams)
+    for problem in problems:
+        print(problem)
+    for stream in streams:
+        print(
+            f"store {stream.store_id}: {len(stream.events)} events, {len(stream.commitments)} commitments, "
+            f"{len(stream.proofs)} proofs, {len(stream.acknowledged)} kept receipts",
+            file=sys.stderr,
+        )
+    print(f"{len(problems)} broken promises", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _read(asked: argparse.Namespace) -> list[Evidence]:
+    get = over_http(asked.url, os.environ.get("SEQUENCER_API_KEY"))
+    pinned = ReceiptKeys.of(json.loads(asked.pinned.read_bytes())) if asked.pinned else None
+    kept = kept_receipts(asked.receipts) if asked.receipts else []
+    return [
+        read_stream(
+            get,
+            asked.tenant,
+            store,
+            acknowledged=[one for one in kept if _store_of(one, asked.store) == store],
+            proofs=asked.proofs,
+            receipt_keys=pinned,
+        )
+        for store in asked.store
+    ]
+
+
+def _store_of(kept: dict[str, dict[str, str]], stores: list[str]) -> str:
+    """The store of a kept receipt: its event names it; a bare receipt counts for an only store."""
+    named = kept.get("event", {}).get("store_id")
+    if named is None and len(stores) > 1:
+        raise ValueError("a receipt without its event cannot be told apart between several stores")
+    return named or stores[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""How the auditor reads: the public HTTP API with urllib, nothing else. Reads only, never writes.
+
+A page that makes no progress, an endless listing or a server that does not answer within ``TIMEOUT_S`` is
+an ``Unreadable``, never a hang.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from tests.auditor import rules
+from tests.auditor.audit import AgentKey, Evidence, Json, ReceiptKeys
+
+TIMEOUT_S = 60.0
+PAGE = 1000
+
+Get = Callable[[str, dict[str, Any]], Any]
+"""(path, query) -> parsed JSON. Tests give their own."""
+
+
+class Unreadable(Exception):
+    """The server did not show what the auditor needs; the text says what and why."""
+
+
+def over_http(url: str, api_key: str | None) -> Get:
+    base = url.rstrip("/")
+    if urllib.parse.urlsplit(base).scheme not in ("http", "https"):
+        raise Unreadable(f"{url} is no http or https address")
+
+    def get(path: str, query: dict[str, Any]) -> Any:
+        request = urllib.request.Request(f"{base}{path}?{urllib.parse.urlencode(query)}")
+        if api_key:
+            request.add_header("Authorization", f"ApiKey {api_key}")
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+                return rules.parse(response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                raise Unreadable(f"{path}: {error.code} {error.read(500)!r}") from None
+        except (OSError, ValueError) as error:
+            raise Unreadable(f"{path}: {error}") from error
+
+    return get
+
+
+def read_stream(
+    get: Get,
+    tenant_id: str,
+    store_id: str,
+    *,
+    acknowledged: Iterable[Json] = (),
+    proofs: bool = False,
+    receipt_keys: ReceiptKeys | None = None,
+) -> Evidence:
+    """One stream with its keys, commitments and leaves; with ``proofs`` one proof per committed event.
+
+    ``receipt_keys`` pinned earlier win over what the server says now.
+    """
+    stream = {"tenant_id": tenant_id, "store_id": store_id}
+    events = _paged(get, "/api/v1/ves/events", stream, "events")
+    commitments = _paged(get, "/api/v1/ves/commitments", stream, "commitments")
+    shown: list[Json] = []
+    if proofs:
+        for commitment in commitments:
+            for number in range(commitment["sequence_start"], commitment["sequence_end"] + 1):
+                shown.append(get(f"/api/v1/ves/proofs/{number}", stream))
+    return Evidence(
+        tenant_id=tenant_id,
+        store_id=store_id,
+        head=get("/api/v1/ves/head", stream)["head_sequence"],
+        events=events,
+        receipt_keys=receipt_keys or ReceiptKeys.of(get("/.well-known/ves-sequencer", {})),
+        agent_keys=_agent_keys(get, tenant_id, {event["source_agent_id"] for event in events}),
+        commitments=commitments,
+        leaves={c["batch_id"]: _leaves(get, c["batch_id"], stream) for c in commitments},
+        proofs=shown,
+        acknowledged=list(acknowledged),
+    )
+
+
+def _paged(get: Get, path: str, query: Json, member: str) -> list[Json]:
+    """Everything of a listing, page by page; a page that makes no progress is Unreadable."""
+    found: list[Json] = []
+    start = 0
+    while True:
+        page = get(path, {**query, "from": start, "limit": PAGE})
+        found += page[member]
+        if not page["has_more"]:
+            return found
+        if page["next_from"] <= start:
+            raise Unreadable(f"{path}: the page from {start} says more follows from {page['next_from']}")
+        start = page["next_from"]
+
+
+def _leaves(get: Get, batch_id: str, stream: Json) -> list[str]:
+    leaves: list[str] = get(f"/api/v1/ves/commitments/{batch_id}/leaves", stream)["leaf_hashes"]
+    return leaves
+
+
+def _agent_keys(get: Get, tenant_id: str, agents: Iterable[str]) -> dict[tuple[str, int], AgentKey]:
+    keys = {}
+    for agent_id in sorted(agents):
+        for entry in _paged(get, f"/api/v1/agents/{agent_id}/keys", {"tenant_id": tenant_id}, "keys"):
+            start, end = entry.get("validFrom"), entry.get("validTo")
+            keys[agent_id, entry["keyId"]] = AgentKey(
+                public_key=rules.unhex(entry["publicKey"], 32, "publicKey"),
+                valid_from_us=rules.instant_us(start) if start else None,
+                valid_to_us=rules.instant_us(end) if end else None,
+            )
+    return keys
+
+
+def kept_receipts(path: Path) -> list[Json]:
+    """A file of acknowledgements: one ``{"event": …, "receipt": …}`` per line."""
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.strip()]

@@ -1,0 +1,41 @@
+"""One real server for the whole run; each test brings a fresh tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from world import Server, Tenant
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    running = Server(tmp_path_factory.mktemp("e2e") / "data", COMMITMENT_INTERVAL_SECS="3600").start()
+    running.wait_ready()
+    yield running
+    code = running.terminate()
+    assert code == 0, running.tail()
+
+
+@pytest.fixture
+def tenant(server: Server) -> Iterator[Tenant]:
+    fresh = Tenant(server)
+    yield fresh
+    fresh.http.close()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Servers that a test may kill; whatever is left of them is killed at the end."""
+    started: list[Server] = []
+
+    def make(name: str = "data", **environment: str) -> Server:
+        server = Server(tmp_path / name, **environment)
+        started.append(server)
+        return server
+
+    yield make
+    for server in started:
+        if server.process is not None:
+            server.kill_9()

@@ -1,0 +1,38 @@
+"""The two applications: what the public listener answers and what only the admin listener does.
+
+It alone lists the routes of each. Everything that is on neither list is a 404.
+"""
+
+from __future__ import annotations
+
+from transport.house import House
+from transport.http import about, agent_keys, api_keys, committing, ingest, reading
+from transport.http.door import Door, FrontDoor
+from transport.http.openapi import document_route
+from transport.http.routing import Route
+
+PUBLIC: list[Route] = [
+    *ingest.ROUTES,
+    *reading.ROUTES,
+    *committing.ROUTES,
+    *agent_keys.ROUTES,
+    about.WELL_KNOWN,
+    about.HEALTH,
+    about.READY,
+]
+ADMIN: list[Route] = [
+    *api_keys.ROUTES,
+    about.METRICS,
+    about.DETAILED_HEALTH,
+    about.HEALTH,
+    about.READY,
+]
+
+
+def create_apps(house: House) -> tuple[FrontDoor, FrontDoor]:
+    """The public and the admin application, both QuartTrio; they share limits and metrics."""
+    door = Door(house)
+    return (
+        FrontDoor(door, [*PUBLIC, document_route(PUBLIC, "VES sequencer")]),
+        FrontDoor(door, [*ADMIN, document_route(ADMIN, "VES sequencer: admin listener")]),
+    )

@@ -1,0 +1,109 @@
+"""From bytes and query strings to the request structs, strictly, with refusals that name the field.
+
+It alone says what is 400 (no JSON, no such query) and what is 422 (JSON of the wrong shape). The big ingest
+body never comes here: the verifiers read it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from transport.http.errors import ApiError, Code
+from ves.canonical import NotCanonical, NotJson, exceeds_depth, parse_strictly
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+BODY_BYTES_MAX = 64 * 1024
+"""For every body but ingest's: the largest sensible one is a list of 1,000 store ids."""
+BODY_DEPTH_MAX = 16
+QUERY_FIELDS_MAX = 32
+
+_JSON_TYPE = re.compile(r"application/(json|[a-z0-9!#$&^_.+-]+\+json)", re.IGNORECASE)
+_FIELD = re.compile(r" - at `(?:key in )?\$?\.?(?P<field>[^`]*)`$")
+
+
+def require_json(content_type: str | None) -> None:
+    """415 unless the content type is JSON; parameters are allowed."""
+    if not _JSON_TYPE.fullmatch((content_type or "").partition(";")[0].strip()):
+        raise ApiError(Code.UNSUPPORTED_MEDIA_TYPE, "send the body with Content-Type: application/json")
+
+
+def read_json(raw: bytes, shape: type[S]) -> S:
+    """A request body. 400 when it is not JSON, 422 when it is not of this shape."""
+    if exceeds_depth(raw, BODY_DEPTH_MAX):
+        raise ApiError(Code.INVALID_REQUEST_BODY, f"the body is nested deeper than {BODY_DEPTH_MAX} levels")
+    try:
+        value = parse_strictly(raw)
+    except NotJson as wrong:
+        raise ApiError(Code.INVALID_REQUEST_BODY, f"the body is {wrong}") from None
+    except NotCanonical as wrong:
+        raise ApiError(Code.INVALID_REQUEST_BODY, f"the body: {wrong}", status=422) from None
+    return _convert(_in_our_spelling(value, shape), shape, 422, strict=True)
+
+
+def read_query(raw: bytes, shape: type[S]) -> S:
+    """A query string; every failure is a 400. Unknown parameters are ignored."""
+    values: dict[str, str] = {}
+    pairs = [pair for pair in raw.split(b"&") if pair]
+    if len(pairs) > QUERY_FIELDS_MAX:
+        raise ApiError(Code.INVALID_FIELD_VALUE, f"more than {QUERY_FIELDS_MAX} query parameters")
+    for pair in pairs:
+        name, _, value = pair.partition(b"=")
+        key = _text(name.replace(b"+", b" "), "the query string")
+        if key in values:
+            raise ApiError(Code.INVALID_FIELD_VALUE, f"the query parameter {key[:64]!r} is given twice")
+        values[key] = _text(value.replace(b"+", b" "), f"the query parameter {key[:64]!r}")
+    return _convert(values, shape, 400, strict=False)
+
+
+def read_path(values: dict[str, str], shape: type[S]) -> S:
+    """Path parameters, still percent-encoded; every failure is a 400."""
+    plain = {name: _text(value.encode(), f"{name} in the path") for name, value in values.items()}
+    return _convert(plain, shape, 400, strict=False)
+
+
+def _text(raw: bytes, what: str) -> str:
+    try:
+        return unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        raise ApiError(Code.INVALID_FIELD_VALUE, f"{what} is not UTF-8 after percent-decoding") from None
+
+
+def _convert(value: Any, shape: type[S], status: int, *, strict: bool) -> S:
+    try:
+        return msgspec.convert(value, shape, strict=strict)
+    except msgspec.ValidationError as wrong:
+        code = Code.MISSING_REQUIRED_FIELD if "missing required" in str(wrong) else Code.INVALID_FIELD_VALUE
+        raise ApiError(code, _readable(str(wrong)), status=status) from None
+
+
+def _readable(text: str) -> str:
+    """``Expected `int`, got `str` - at `$.keyId``` as ``keyId: expected int, got str``."""
+    where = _FIELD.search(text)
+    what = (text[: where.start()] if where else text).replace("`", "")
+    what = what[:1].lower() + what[1:]
+    return f"{where['field']}: {what}" if where else what
+
+
+def _in_our_spelling(value: Any, shape: type[msgspec.Struct]) -> Any:
+    """Members given in snake_case or camelCase under the struct's own spelling; in both is 422."""
+    if not isinstance(value, dict):
+        return value
+    value = dict(value)
+    for field, name in zip(shape.__struct_fields__, shape.__struct_encode_fields__, strict=True):
+        other = field if field != name else _camel(field)
+        if other != name and other in value:
+            if name in value:
+                text = f"{name} is given twice, also as {other}"
+                raise ApiError(Code.INVALID_REQUEST_BODY, text, status=422)
+            value[name] = value.pop(other)
+    return value
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)

@@ -1,0 +1,126 @@
+"""Who is calling: the credential in the headers, and what its holder may name.
+
+It alone reads credentials and compares the bootstrap key. It never logs or keeps a key, and it checks the
+tenant and store *named in a request* before anything is looked up, so that 403 tells nothing about what
+exists.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from hashlib import sha256
+
+import msgspec
+
+from actors.credentials import CredentialBook
+from transport.http.errors import ApiError, Code
+from transport.http.permissions import BOOTSTRAP, Permissions, holds, of_flags
+from ves.encoding import uuid_text
+from ves.records import Scope, Uuid
+
+KEY_PREFIX = "ss_"
+KEY_LENGTHS = range(16, 257)
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """An authenticated caller. ``credential_id`` None means the bootstrap key."""
+
+    credential_id: Uuid | None
+    tenant_id: Uuid | None
+    """None: whatever tenant the request names."""
+    store_ids: tuple[Uuid, ...] | None
+    agent_id: Uuid | None
+    permissions: Permissions
+
+    @property
+    def is_bootstrap(self) -> bool:
+        return self.credential_id is None
+
+    @property
+    def name(self) -> str:
+        """As in audit entries and logs."""
+        return "bootstrap" if self.credential_id is None else f"api_key:{uuid_text(self.credential_id)}"
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.tenant_id, self.store_ids, self.agent_id)
+
+    def must_hold(self, needed: tuple[str, ...]) -> None:
+        if not holds(self.permissions, needed):
+            raise denied(f"{' or '.join(needed)} permission required")
+
+    def must_reach(self, tenant_id: Uuid, store_id: Uuid) -> None:
+        """403 unless the credential reaches this store of this tenant."""
+        self.must_reach_tenant(tenant_id)
+        if self.store_ids is not None and store_id not in self.store_ids:
+            raise denied("Store access denied")
+
+    def must_reach_tenant(self, tenant_id: Uuid) -> None:
+        if self.tenant_id is not None and tenant_id != self.tenant_id:
+            raise denied("Tenant access denied")
+
+    def must_reach_whole_tenant(self, tenant_id: Uuid) -> None:
+        """403 also for credentials bound to some stores: what is asked for belongs to all of them."""
+        self.must_reach_tenant(tenant_id)
+        if self.store_ids is not None:
+            raise denied("Store access denied: this concerns the whole tenant")
+
+    def must_be(self, agent_id: Uuid) -> None:
+        """403 for a credential bound to another agent."""
+        if self.agent_id is not None and agent_id != self.agent_id:
+            raise denied("Agent mismatch")
+
+    def tenant_named(self, named: Uuid | None) -> Uuid:
+        """The tenant a request is about. 403 when it is not the caller's, 400 when nobody names one."""
+        if named is None:
+            if self.tenant_id is None:
+                raise ApiError(Code.MISSING_REQUIRED_FIELD, "tenant_id is required with this credential")
+            return self.tenant_id
+        self.must_reach_tenant(named)
+        return named
+
+
+def denied(text: str) -> ApiError:
+    return ApiError(Code.INSUFFICIENT_PERMISSIONS, text)
+
+
+def presented_key(headers: Mapping[str, str]) -> str:
+    """The API key of a request: ``Authorization: ApiKey ss_…``, a raw ``ss_…`` there, or ``x-api-key``.
+
+    Only one of the headers is used, Authorization first. 401 without one.
+    """
+    value = headers.get("authorization")
+    if value is None:
+        value = headers.get("x-api-key", "")
+    value = value.strip()
+    scheme, blank, rest = value.partition(" ")
+    if blank and scheme.lower() == "apikey":
+        value = rest.strip()
+        if not value.startswith(KEY_PREFIX):
+            raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
+    if not value.startswith(KEY_PREFIX):
+        raise ApiError(Code.AUTH_REQUIRED, "Missing authentication: send Authorization: ApiKey ss_…")
+    return value
+
+
+async def authenticate(
+    headers: Mapping[str, str], book: CredentialBook, bootstrap_key_sha256: bytes
+) -> Caller:
+    """The caller, or 401. Raises what the credential book raises when the database is away."""
+    key = presented_key(headers)
+    if len(key) not in KEY_LENGTHS or not key.isascii():
+        raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
+    key_hash = sha256(key.encode()).digest()
+    if hmac.compare_digest(key_hash, bootstrap_key_sha256):
+        return Caller(None, None, None, None, BOOTSTRAP)
+    credential = await book.find(key_hash)
+    if credential is None:
+        raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
+    return Caller(
+        credential.id,
+        credential.tenant_id,
+        credential.store_ids,
+        credential.agent_id,
+        of_flags(credential.flags),
+    )

@@ -1,0 +1,254 @@
+"""Commitments and inclusion proofs: asking for one, reading them, and proving that an event is in one.
+
+Proofs come from the stored tree and are checked against the stored root before they leave. Which range is
+committed and when is the committer's business.
+"""
+
+from __future__ import annotations
+
+from actors.messages import Commit, NothingToCommit, RangeRefused
+from transport.http.errors import ApiError, Code
+from transport.http.replies import anchored_commitment_reply, commitment_members, commitment_reply
+from transport.http.routing import Route
+from transport.http.shapes import (
+    AnchoredCommitmentReply,
+    BatchPath,
+    CommitBody,
+    CommitmentsQuery,
+    CommitmentsReply,
+    CommittedReply,
+    LeavesReply,
+    OptionalStreamQuery,
+    ProofQuery,
+    ProofReply,
+    SequencePath,
+    VerifyProofBody,
+    VerifyProofReply,
+)
+from transport.http.visit import Visit
+from ves.encoding import bare_hex_bytes, uuid_text
+from ves.merkle import PAD_NODES, directions
+from ves.proofs import path_leads_to_root
+from ves.records import Commitment, Uuid
+
+NODES_PER_READ = 8192
+
+
+class TreeCorrupt(Exception):
+    """The stored tree does not lead to the stored root. An operator must look at the database."""
+
+
+async def commit(visit: Visit) -> CommittedReply:
+    wanted = await visit.json(CommitBody)
+    tenant_id, store_id = visit.stream(wanted)
+    if (wanted.sequence_start is None) != (wanted.sequence_end is None):
+        raise ApiError(Code.INVALID_FIELD_VALUE, "give sequence_start and sequence_end, or neither")
+    message = Commit(tenant_id, store_id, wanted.sequence_start, wanted.sequence_end)
+    answer = await visit.house.committer.ask(message, deadline_s=visit.remaining_s)
+    if isinstance(answer, NothingToCommit):
+        raise ApiError(Code.CONFLICT, "the stream has no uncommitted event")
+    if isinstance(answer, RangeRefused):
+        raise ApiError(Code.CONFLICT if answer.conflict else Code.INVALID_FIELD_VALUE, answer.message)
+    return CommittedReply(**commitment_members(answer.commitment), remaining=answer.remaining)
+
+
+async def list_commitments(visit: Visit) -> CommitmentsReply:
+    query = visit.query(CommitmentsQuery)
+    tenant_id, store_id = visit.stream(query)
+    page = await visit.house.journal.list_commitments(
+        tenant_id,
+        store_id,
+        from_sequence=max(1, query.from_),
+        limit=query.limit,
+        anchored=query.anchored,
+    )
+    commitments = [commitment_reply(commitment) for commitment in page.commitments]
+    return CommitmentsReply(commitments, len(commitments), page.has_more, page.next_from)
+
+
+async def one_commitment(visit: Visit) -> AnchoredCommitmentReply:
+    return anchored_commitment_reply(await _named_commitment(visit))
+
+
+async def leaves(visit: Visit) -> LeavesReply:
+    commitment = await _named_commitment(visit)
+    hashes: list[str] = []
+    async with visit.door.pages:
+        for start in range(0, commitment.leaf_count, NODES_PER_READ):
+            positions = list(range(start, min(start + NODES_PER_READ, commitment.leaf_count)))
+            nodes = await visit.house.journal.read_nodes(commitment.batch_id, positions)
+            hashes += [node.hex() for node in nodes]
+    if len(hashes) != commitment.leaf_count:
+        raise TreeCorrupt(f"{commitment.batch_id.hex()}: {len(hashes)} leaves stored")
+    return LeavesReply(
+        uuid_text(commitment.batch_id),
+        commitment.sequence_start,
+        commitment.sequence_end,
+        commitment.leaf_count,
+        commitment.merkle_root.hex(),
+        hashes,
+    )
+
+
+async def _named_commitment(visit: Visit) -> Commitment:
+    """By id within the caller's tenant and stores: a foreign one is as absent as one that never was."""
+    batch_id = visit.uuid(visit.path(BatchPath), "batch_id")
+    query = visit.query(OptionalStreamQuery)
+    caller = visit.who
+    tenant_id = caller.tenant_named(visit.optional_uuid(query, "tenant_id"))
+    store_ids = caller.store_ids
+    if (store_id := visit.optional_uuid(query, "store_id")) is not None:
+        caller.must_reach(tenant_id, store_id)
+        store_ids = (store_id,)
+    found = await visit.house.journal.read_commitment(batch_id, tenant_id=tenant_id, store_ids=store_ids)
+    if found is None:
+        raise ApiError(Code.BATCH_NOT_FOUND, "no such commitment")
+    return found
+
+
+async def prove(visit: Visit) -> ProofReply:
+    sequence_number = visit.path(SequencePath).sequence_number
+    query = visit.query(ProofQuery)
+    tenant_id, store_id = visit.stream(query)
+    batch_id = visit.optional_uuid(query, "batch_id")
+    commitment = await _commitment_over(visit, tenant_id, store_id, sequence_number, batch_id)
+    leaf_index = sequence_number - commitment.sequence_start
+    leaf, path = await _read_path(visit, commitment, leaf_index)
+    return ProofReply(
+        sequence_number,
+        uuid_text(commitment.batch_id),
+        commitment.merkle_root.hex(),
+        leaf.hex(),
+        leaf_index,
+        [node.hex() for node in path],
+        directions(leaf_index, len(path)),
+        commitment.tree_depth,
+        commitment.leaf_count,
+        commitment.sequence_start,
+        commitment.sequence_end,
+    )
+
+
+async def _commitment_over(
+    visit: Visit, tenant_id: Uuid, store_id: Uuid, sequence_number: int, batch_id: Uuid | None
+) -> Commitment:
+    journal = visit.house.journal
+    if batch_id is None:
+        found = await journal.find_commitment(tenant_id, store_id, sequence_number=sequence_number)
+        if found is None:
+            raise ApiError(Code.BATCH_NOT_FOUND, "no commitment holds this sequence number yet")
+        return found
+    found = await journal.read_commitment(batch_id, tenant_id=tenant_id, store_ids=(store_id,))
+    if found is None:
+        raise ApiError(Code.BATCH_NOT_FOUND, "no such commitment")
+    if not found.sequence_start <= sequence_number <= found.sequence_end:
+        span = f"{found.sequence_start} to {found.sequence_end}"
+        raise ApiError(Code.INVALID_FIELD_VALUE, f"sequence_number: the commitment holds {span}")
+    return found
+
+
+async def _read_path(visit: Visit, commitment: Commitment, leaf_index: int) -> tuple[bytes, list[bytes]]:
+    """The leaf and its siblings bottom-up, checked. Raises TreeCorrupt."""
+    siblings = sibling_positions(commitment.leaf_count, leaf_index)
+    stored = [leaf_index, *(position for position in siblings if position is not None)]
+    nodes = iter(await visit.house.journal.read_nodes(commitment.batch_id, stored))
+    try:
+        leaf = next(nodes)
+        path = [
+            PAD_NODES[height] if position is None else next(nodes)
+            for height, position in enumerate(siblings)
+        ]
+    except StopIteration:
+        raise TreeCorrupt(f"{commitment.batch_id.hex()}: nodes are missing") from None
+    if not path_leads_to_root(leaf, leaf_index, path, commitment.merkle_root):
+        raise TreeCorrupt(f"{commitment.batch_id.hex()}: leaf {leaf_index} does not lead to the root")
+    return leaf, path
+
+
+def sibling_positions(leaf_count: int, leaf_index: int) -> list[int | None]:
+    """Where the siblings on a leaf's way up stand in the stored levels (``ves.merkle.Levels``, one after the
+    other, in nodes); None where the sibling is padding, which is not stored."""
+    positions: list[int | None] = []
+    start, width, index = 0, leaf_count, leaf_index
+    while width > 1:
+        sibling = index ^ 1
+        positions.append(start + sibling if sibling < width else None)
+        start, width, index = start + width, -(-width // 2), index // 2
+    return positions
+
+
+async def verify_proof(visit: Visit) -> VerifyProofReply:
+    body = await visit.json(VerifyProofBody)
+    valid = path_leads_to_root(
+        _hash(body.leaf_hash, "leaf_hash"),
+        body.leaf_index,
+        [_hash(node, "proof_path") for node in body.proof_path],
+        _hash(body.merkle_root, "merkle_root"),
+    )
+    return VerifyProofReply(body.leaf_hash, body.merkle_root, valid)
+
+
+def _hash(text: str, field: str) -> bytes:
+    try:
+        return bare_hex_bytes(text, 32)
+    except ValueError as wrong:
+        raise ApiError(Code.INVALID_FIELD_VALUE, f"{field}: {wrong}") from None
+
+
+ROUTES = [
+    Route(
+        "POST",
+        "/api/v1/ves/commitments",
+        commit,
+        "Commit events of a stream; the same range again answers the stored commitment",
+        CommittedReply,
+        body_shape=CommitBody,
+        refuses=(Code.CONFLICT,),
+    ),
+    Route(
+        "GET",
+        "/api/v1/ves/commitments",
+        list_commitments,
+        "A stream's commitments by sequence_start",
+        CommitmentsReply,
+        query_shape=CommitmentsQuery,
+    ),
+    Route(
+        "GET",
+        "/api/v1/ves/commitments/{batch_id}",
+        one_commitment,
+        "One commitment",
+        AnchoredCommitmentReply,
+        path_shape=BatchPath,
+        query_shape=OptionalStreamQuery,
+        refuses=(Code.BATCH_NOT_FOUND,),
+    ),
+    Route(
+        "GET",
+        "/api/v1/ves/commitments/{batch_id}/leaves",
+        leaves,
+        "All leaf hashes of a commitment",
+        LeavesReply,
+        path_shape=BatchPath,
+        query_shape=OptionalStreamQuery,
+        refuses=(Code.BATCH_NOT_FOUND,),
+    ),
+    Route(
+        "GET",
+        "/api/v1/ves/proofs/{sequence_number}",
+        prove,
+        "The inclusion proof of one event",
+        ProofReply,
+        path_shape=SequencePath,
+        query_shape=ProofQuery,
+        refuses=(Code.BATCH_NOT_FOUND,),
+    ),
+    Route(
+        "POST",
+        "/api/v1/ves/proofs/verify",
+        verify_proof,
+        "Whether a path leads from a hash to a root",
+        VerifyProofReply,
+        body_shape=VerifyProofBody,
+    ),
+]

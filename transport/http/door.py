@@ -1,0 +1,251 @@
+"""The door: takes each request through authentication, permission, limits and work, in this order.
+
+Every answer leaves through here, every error in the one shape, every request with one line in the log and
+one count in the metrics. Nothing is decided here that a route could decide, and no actor or journal is asked
+for anything but credentials and audit entries.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+import msgspec
+import structlog
+import trio
+from quart import Response, request
+from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import MapAdapter
+
+from journal.port import AuditEntry
+from transport.house import House
+from transport.http.about import DatabasePulse
+from transport.http.callers import authenticate
+from transport.http.errors import EXPECTED, ApiError, Code, answer_to, internal_error
+from transport.http.limits import BytesInFlight
+from transport.http.longpoll import Heads
+from transport.http.metrics import Metrics
+from transport.http.routing import JSON, Reply, Route
+from transport.http.visit import Receive, Visit
+
+PAGES_MAX = 8
+"""Pages of events being read and opened at a time; others wait for their turn."""
+VISIT = "sequencer.visit"
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"cache-control", b"no-store"),
+)
+CLIENT_GONE = 499
+"""In logs and metrics only: the caller did not wait for the answer."""
+
+log = structlog.get_logger("http")
+
+
+class Door:
+    """What all requests of a node share."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.in_flight = BytesInFlight(
+            tenant_bytes_max=house.settings.tenant_bytes_in_flight_max,
+            node_bytes_max=house.settings.node_bytes_in_flight_max,
+        )
+        self.metrics = Metrics(in_flight=self.in_flight, snapshot=house.snapshot)
+        self.heads = Heads(house.journal)
+        self.pages = trio.Semaphore(PAGES_MAX)
+        self.pulse = DatabasePulse(house.journal)
+
+    async def answer(self, visit: Visit) -> Reply:
+        """The reply of a route that was found."""
+        try:
+            with trio.fail_at(visit.deadline):
+                return await self._through(visit)
+        except ApiError as refusal:
+            return error_reply(refusal, visit.request_id)
+        except EXPECTED as reason:
+            text = f"{type(reason).__name__}: {reason}"
+            log.warning("not now", request_id=visit.request_id, route=_template(visit), reason=text)
+            return error_reply(answer_to(reason), visit.request_id)
+
+    async def _through(self, visit: Visit) -> Reply:
+        route = visit.route
+        assert route is not None
+        if route.needed:
+            await self._admit(visit, route)
+        if route.body_shape is None:
+            visit.let_body_go()
+        try:
+            answer = await route.handle(visit)
+        finally:
+            if route.audited_by_act and not visit.audited:
+                await self._audit_bootstrap(visit, route)
+        if isinstance(answer, Reply):
+            return answer
+        body = msgspec.json.encode(answer)
+        if route.body_shape is None:
+            visit.hold(len(body))
+        return Reply(body, route.status)
+
+    async def _admit(self, visit: Visit, route: Route) -> None:
+        house = self.house
+        visit.caller = await authenticate(
+            visit.request.headers, house.credentials, house.bootstrap_key_sha256
+        )
+        visit.caller.must_hold(route.needed)
+        if not route.audited_by_act:
+            await self._audit_bootstrap(visit, route)
+
+    async def _audit_bootstrap(self, visit: Visit, route: Route) -> None:
+        """Every use of the bootstrap key leaves a trace, before anything is done with it."""
+        if visit.caller is not None and visit.caller.is_bootstrap:
+            subject = f"{route.method} {route.path}"
+            details: dict[str, str | int | None] = {"request_id": visit.request_id}
+            await self.house.journal.audit(
+                AuditEntry(visit.caller.name, "credential.use", subject, None, details)
+            )
+
+    def left(self, visit: Visit) -> None:
+        """The request is over, answered or abandoned."""
+        visit.leave()
+        seconds = time.perf_counter() - visit.started_at
+        status = visit.status or CLIENT_GONE
+        method = visit.route.method if visit.route else "other"
+        self.metrics.answered(method, _template(visit), status, seconds)
+        caller = visit.caller
+        log.info(
+            "request",
+            method=visit.method if visit.route else "other",
+            route=_template(visit),
+            status=status,
+            ms=round(seconds * 1000, 2),
+            request_id=visit.request_id,
+            tenant=caller.tenant_id.hex() if caller and caller.tenant_id else None,
+            credential=caller.name if caller else None,
+        )
+
+
+def error_reply(error: ApiError, request_id: str) -> Reply:
+    return Reply(error.body(request_id), error.status, JSON, tuple(error.headers()))
+
+
+def _template(visit: Visit) -> str:
+    return visit.route.path if visit.route else "unmatched"
+
+
+class FrontDoor(QuartTrio):
+    """The Quart application of one listener: dispatches, and shapes what Quart itself has to say."""
+
+    def __init__(self, door: Door, routes: Sequence[Route]) -> None:
+        super().__init__("sequencer", static_folder=None)
+        self.door = door
+        self.asgi_http_class = Connection
+        self.url_map.merge_slashes = False
+        self.config.update(RESPONSE_TIMEOUT=None, MAX_CONTENT_LENGTH=None, PROPAGATE_EXCEPTIONS=False)
+        self.register_error_handler(HTTPException, self._on_http_exception)
+        self.register_error_handler(Exception, self._on_surprise)
+        for route in routes:
+            rule = route.path.replace("{", "<").replace("}", ">")
+            endpoint = f"{route.method} {route.path}"
+            self.add_url_rule(
+                rule,
+                endpoint,
+                self._view(route),
+                methods=[route.method],
+                provide_automatic_options=False,
+            )
+
+    def _view(self, route: Route):  # type: ignore[no-untyped-def]
+        async def view(**path_values: str) -> Response:
+            visit = _visit()
+            visit.enter(route, request._get_current_object(), path_values)  # type: ignore[attr-defined]
+            return _response(await self.door.answer(visit))
+
+        return view
+
+    def create_url_adapter(self, request):  # type: ignore[no-untyped-def]
+        """Matching looks at method and path only: a Host header, however odd, changes nothing."""
+        if request is None:
+            return super().create_url_adapter(request)
+        return MapAdapter(
+            self.url_map, "localhost", "/", None, "http", request.path, request.method, request.query_string
+        )
+
+    async def _on_http_exception(self, error: HTTPException) -> Response:
+        visit = _visit()
+        return _response(error_reply(_as_api_error(error), visit.request_id))
+
+    async def _on_surprise(self, error: Exception) -> Response:
+        """Whatever nobody expected: in the log once, with the request id; outside no word of it."""
+        visit = _visit()
+        log.error(
+            "internal error", request_id=visit.request_id, route=_template(visit), exc_info=error
+        )
+        return _response(error_reply(internal_error(), visit.request_id))
+
+
+def _visit() -> Visit:
+    visit: Visit = cast(Any, request.scope)[VISIT]
+    return visit
+
+
+def _response(reply: Reply) -> Response:
+    response = Response(reply.body, reply.status, content_type=reply.content_type)
+    for name, value in reply.headers:
+        response.headers[name] = value
+    return response
+
+
+def _as_api_error(error: HTTPException) -> ApiError:
+    if isinstance(error, MethodNotAllowed):
+        allow = ", ".join(sorted(error.valid_methods or ()))
+        text = f"this path answers {allow}" if allow else "method not allowed"
+        return ApiError(Code.METHOD_NOT_ALLOWED, text, headers=(("allow", allow),))
+    return ApiError(Code.RESOURCE_NOT_FOUND, "no such path")
+
+
+class Connection(TrioASGIHTTPConnection):
+    """One request as Quart's ASGI layer sees it.
+
+    Quart reads every body as fast as it comes; here it is read only when a handler asks, and what nobody
+    asked for is thrown away while the answer is being sent.
+    """
+
+    app: FrontDoor
+
+    async def __call__(self, receive: Receive, send):  # type: ignore[no-untyped-def]
+        visit = Visit(self.app.door, self.scope, receive)
+        self.visit = visit
+        cast(Any, self.scope)[VISIT] = visit
+        # Path parameters are percent-decoded one by one later, so that %2F may stand in them.
+        self.scope["path"] = _path(self.scope["raw_path"])
+        try:
+            await super().__call__(receive, send)
+        finally:
+            self.app.door.left(visit)
+
+    async def handle_messages(self, nursery: trio.Nursery, request, receive: Receive) -> None:  # type: ignore[no-untyped-def,override]
+        await self.visit.until_disconnect()
+        nursery.cancel_scope.cancel("the client went away")
+
+    async def _send_response(self, send, response) -> None:  # type: ignore[no-untyped-def]
+        visit = self.visit
+        visit.status = response.status_code
+        visit.let_body_go()
+        body = await response.get_data(as_text=False)
+        headers = [(name.lower().encode(), value.encode()) for name, value in response.headers.items()]
+        headers += SECURITY_HEADERS
+        headers.append((b"x-request-id", visit.request_id.encode()))
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _path(raw_path: bytes) -> str:
+    """The path of the request target, also of an absolute one (RFC 9112 section 3.2.2)."""
+    path = raw_path.decode("ascii")
+    if path.startswith(("http://", "https://")):
+        path = "/" + path.split("/", 3)[3] if path.count("/") > 2 else "/"
+    return path if path.startswith("/") else "/" + path

@@ -1,0 +1,77 @@
+"""POST /api/v1/ves/events/ingest: the raw body to the verifiers, what they let through to the sequencer.
+
+It reads nothing of the body itself and writes nothing: a caller who goes away cancels only the waiting.
+"""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from actors.messages import Append, Appended, Verify
+from transport.http.errors import ApiError, Code
+from transport.http.replies import receipt_reply
+from transport.http.routing import Route
+from transport.http.shapes import IngestBody, IngestReply, RejectionReply
+from transport.http.visit import Visit
+from ves.encoding import uuid_text
+from ves.records import BodyRefused, Receipt, Refusal, VerifiedBatch, VerifiedEvent
+
+
+async def ingest(visit: Visit) -> IngestReply:
+    house = visit.house
+    body = await visit.body(bytes_max=house.settings.max_body_size_bytes)
+    message = Verify(body=body, scope=visit.who.scope)
+    batch = await house.verifiers.ask(message, deadline_s=visit.remaining_s)
+    if isinstance(batch, BodyRefused):
+        raise ApiError(_code(batch.code), batch.message, status=batch.status)
+    appended = await _append(visit, batch)
+    refusals = [verdict for verdict in appended.verdicts if isinstance(verdict, Refusal)]
+    visit.door.metrics.ingested(appended.events_accepted, appended.events_replayed, refusals)
+    if appended.events_accepted:
+        visit.door.heads.announce(batch.tenant_id, batch.store_id)
+    return _reply(appended, refusals)
+
+
+async def _append(visit: Visit, batch: VerifiedBatch) -> Appended:
+    house = visit.house
+    if not any(isinstance(outcome, VerifiedEvent) for outcome in batch.outcomes):
+        refusals: list[Receipt | Refusal] = [o for o in batch.outcomes if isinstance(o, Refusal)]
+        head = await house.journal.read_head(batch.tenant_id, batch.store_id)
+        return Appended(refusals, 0, 0, None, None, head)
+    message = Append(batch=batch, credential_id=visit.who.credential_id)
+    return await house.sequencer_of(batch.tenant_id).ask(message, deadline_s=visit.remaining_s)
+
+
+def _reply(appended: Appended, refusals: list[Refusal]) -> IngestReply:
+    reply = IngestReply(
+        str(uuid4()),
+        appended.events_accepted,
+        appended.events_replayed,
+        len(refusals),
+        appended.sequence_start,
+        appended.sequence_end,
+        appended.head_sequence,
+    )
+    receipts = [receipt_reply(verdict) for verdict in appended.verdicts if isinstance(verdict, Receipt)]
+    if refusals:
+        reply.rejections = [RejectionReply(uuid_text(r.event_id), r.reason, r.message) for r in refusals]
+    if receipts:
+        reply.receipts = receipts
+    return reply
+
+
+def _code(name: str) -> Code:
+    return Code[name] if name in Code.__members__ else Code.INVALID_FIELD_VALUE
+
+
+ROUTES = [
+    Route(
+        "POST",
+        "/api/v1/ves/events/ingest",
+        ingest,
+        "Sequence signed events; resending the same request is harmless",
+        IngestReply,
+        body_shape=IngestBody,
+        refuses=(Code.BATCH_TOO_LARGE,),
+    )
+]

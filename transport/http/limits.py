@@ -1,0 +1,44 @@
+"""How many bytes of requests and replies may be in memory at once, per tenant and on the node.
+
+It alone counts them. What is over the caller's own share is the caller's to wait for (429), what is over the
+node's is ours (503); both before the bytes are read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from transport.http.errors import ApiError, Code
+from ves.records import Uuid
+
+PAUSE_S = 1.0
+
+
+class BytesInFlight:
+    def __init__(self, *, tenant_bytes_max: int, node_bytes_max: int | None) -> None:
+        self.total = 0
+        self._tenant_bytes_max = tenant_bytes_max
+        self._node_bytes_max = node_bytes_max or _quarter_of_memory()
+        self._of_tenant: Counter[Uuid | None] = Counter()
+
+    def reserve(self, tenant_id: Uuid | None, size: int) -> None:
+        """Raises 429 or 503; then nothing was reserved."""
+        if self._of_tenant[tenant_id] + size > self._tenant_bytes_max:
+            text = "too many bytes of your tenant's requests are in flight; nothing was done"
+            raise ApiError(Code.RATE_LIMIT_EXCEEDED, text, retry_after_s=PAUSE_S)
+        if self.total + size > self._node_bytes_max:
+            text = "too many bytes of requests are in flight on this node; nothing was done"
+            raise ApiError(Code.SERVICE_UNAVAILABLE, text, retry_after_s=PAUSE_S)
+        self._of_tenant[tenant_id] += size
+        self.total += size
+
+    def release(self, tenant_id: Uuid | None, size: int) -> None:
+        self.total -= size
+        self._of_tenant[tenant_id] -= size
+        if not self._of_tenant[tenant_id]:
+            del self._of_tenant[tenant_id]
+
+
+def _quarter_of_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4

@@ -1,0 +1,66 @@
+"""Which permission each route needs. Written by hand, and the only place where it is decided.
+
+A route without a row here keeps the node from starting. Several permissions in a row are alternatives. The
+names are the security guide's; API keys with the flags read, write and admin hold the sets of ``FLAGS``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+Permissions = frozenset[str]
+
+PUBLIC: Final[tuple[str, ...]] = ()
+"""Answered without a credential."""
+
+EVERYTHING: Final = "*"
+"""Everything within the holder's tenant."""
+
+OPERATOR: Final = "operator"
+"""What concerns the node and all tenants; not within ``*``, only the bootstrap key holds it."""
+
+FLAGS: Final[dict[str, Permissions]] = {
+    "read": frozenset({"events:read", "commitments:read"}),
+    "write": frozenset({"events:write", "commitments:write"}),
+    "admin": frozenset({EVERYTHING}),
+}
+
+BOOTSTRAP: Final[Permissions] = frozenset({EVERYTHING, OPERATOR})
+
+NEEDED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
+    # The public listener.
+    ("POST", "/api/v1/ves/events/ingest"): ("events:write",),
+    ("GET", "/api/v1/ves/events"): ("events:read",),
+    ("GET", "/api/v1/ves/events/{event_id}"): ("events:read",),
+    ("GET", "/api/v1/ves/head"): ("events:read", "commitments:read"),
+    ("GET", "/api/v1/ves/entities/{entity_type}/{entity_id}"): ("events:read",),
+    ("POST", "/api/v1/ves/commitments"): ("commitments:write",),
+    ("GET", "/api/v1/ves/commitments"): ("events:read", "commitments:read"),
+    ("GET", "/api/v1/ves/commitments/{batch_id}"): ("events:read", "commitments:read"),
+    ("GET", "/api/v1/ves/commitments/{batch_id}/leaves"): ("events:read", "commitments:read"),
+    ("GET", "/api/v1/ves/proofs/{sequence_number}"): ("events:read", "commitments:read"),
+    ("POST", "/api/v1/ves/proofs/verify"): ("events:read", "commitments:read"),
+    ("POST", "/api/v1/agents/keys"): ("agent_keys:write",),
+    ("POST", "/api/v1/agents/keys/revoke"): ("agent_keys:write",),
+    ("GET", "/api/v1/agents/{agent_id}/keys"): ("events:read", "commitments:read"),
+    ("GET", "/.well-known/ves-sequencer"): PUBLIC,
+    ("GET", "/health"): PUBLIC,
+    ("GET", "/ready"): PUBLIC,
+    ("GET", "/openapi.json"): PUBLIC,
+    # The admin listener, beside /health, /ready and /openapi.json.
+    ("POST", "/api/v1/admin/api-keys"): ("api_keys:write",),
+    ("GET", "/api/v1/admin/api-keys"): ("api_keys:read",),
+    ("DELETE", "/api/v1/admin/api-keys/{id}"): ("api_keys:write",),
+    ("GET", "/metrics"): ("metrics:read",),
+    ("GET", "/health/detailed"): (OPERATOR,),
+}
+
+
+def of_flags(flags: tuple[str, ...]) -> Permissions:
+    """What an API key with these flags may do; unknown flags give nothing."""
+    return frozenset().union(*(FLAGS.get(flag, frozenset()) for flag in flags))
+
+
+def holds(held: Permissions, needed: tuple[str, ...]) -> bool:
+    """Whether one of the alternatives is held."""
+    return any(one in held or (EVERYTHING in held and one != OPERATOR) for one in needed)

@@ -1,0 +1,153 @@
+"""Reading streams back: pages of events, one event, heads, and an entity's history.
+
+Payloads are opened by the encryptors and go out byte for byte as they were signed. Nothing is cached here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from actors.messages import Open, SealedPayload
+from transport.http.errors import ApiError, Code
+from transport.http.replies import event_reply
+from transport.http.routing import Route
+from transport.http.shapes import (
+    EntityPath,
+    EntityQuery,
+    EntityReply,
+    EventPath,
+    EventReply,
+    EventsQuery,
+    EventsReply,
+    HeadReply,
+    StreamQuery,
+)
+from transport.http.visit import Visit
+from ves.constants import ENTITY_ID_BYTES_MAX, ENTITY_TYPE_BYTES_MAX
+from ves.records import EntityName, StoredEvent, Uuid
+
+ANSWER_SHARE_S = 2.0
+"""What a long wait leaves of the request's time for reading the page."""
+
+
+async def list_events(visit: Visit) -> EventsReply:
+    query = visit.query(EventsQuery)
+    tenant_id, store_id = visit.stream(query)
+    start = max(1, query.from_)
+    wait_s = min(query.wait_s, visit.remaining_s - ANSWER_SHARE_S)
+    if wait_s > 0:
+        await visit.door.heads.wait_for(tenant_id, store_id, sequence=start, wait_s=wait_s)
+    async with visit.door.pages:
+        page = await visit.house.journal.read_events(
+            tenant_id,
+            store_id,
+            from_sequence=start,
+            limit=query.limit,
+            bytes_max=visit.house.settings.page_bytes_max,
+        )
+        events = await opened(visit, tenant_id, page.events)
+    return EventsReply(events, len(events), page.head_sequence, page.has_more, page.next_from)
+
+
+async def one_event(visit: Visit) -> EventReply:
+    event_id = visit.uuid(visit.path(EventPath), "event_id")
+    tenant_id, store_id = visit.stream(visit.query(StreamQuery))
+    async with visit.door.pages:
+        event = await visit.house.journal.read_event(tenant_id, event_id, store_ids=(store_id,))
+        if event is None:
+            raise ApiError(Code.EVENT_NOT_FOUND, "no such event")
+        return (await opened(visit, tenant_id, [event]))[0]
+
+
+async def head(visit: Visit) -> HeadReply:
+    tenant_id, store_id = visit.stream(visit.query(StreamQuery))
+    return HeadReply(await visit.house.journal.read_head(tenant_id, store_id))
+
+
+async def entity_history(visit: Visit) -> EntityReply:
+    path = visit.path(EntityPath)
+    query = visit.query(EntityQuery)
+    tenant_id, store_id = visit.stream(query)
+    name = EntityName(
+        store_id,
+        _name(path.entity_type, "entity_type", ENTITY_TYPE_BYTES_MAX),
+        _name(path.entity_id, "entity_id", ENTITY_ID_BYTES_MAX),
+    )
+    async with visit.door.pages:
+        page = await visit.house.journal.read_entity(
+            tenant_id,
+            name,
+            from_sequence=max(1, query.from_),
+            limit=query.limit,
+            bytes_max=visit.house.settings.page_bytes_max,
+        )
+        events = await opened(visit, tenant_id, page.events)
+    return EntityReply(
+        name.entity_type, name.entity_id, page.version, events, len(events), page.has_more, page.next_from
+    )
+
+
+def _name(text: str, field: str, bytes_max: int) -> str:
+    if "\0" in text or len(text.encode()) > bytes_max:
+        raise ApiError(
+            Code.INVALID_FIELD_VALUE, f"{field} must be 1 to {bytes_max} bytes of UTF-8 without U+0000"
+        )
+    return text
+
+
+async def opened(visit: Visit, tenant_id: Uuid, events: Sequence[StoredEvent]) -> list[EventReply]:
+    """The events with their payloads in clear, in order."""
+    if not events:
+        return []
+    sealed = [
+        SealedPayload(
+            event.store_id,
+            event.receipt.event_id,
+            event.receipt.sequence_number,
+            event.event_signing_hash,
+            event.payload_sealed,
+        )
+        for event in events
+    ]
+    message = Open(tenant_id=tenant_id, payloads=sealed)
+    payloads = await visit.house.encryptors.ask(message, deadline_s=visit.remaining_s)
+    return [event_reply(event, payload) for event, payload in zip(events, payloads, strict=True)]
+
+
+ROUTES = [
+    Route(
+        "GET",
+        "/api/v1/ves/events",
+        list_events,
+        "A stream's events by sequence number",
+        EventsReply,
+        query_shape=EventsQuery,
+    ),
+    Route(
+        "GET",
+        "/api/v1/ves/events/{event_id}",
+        one_event,
+        "One event",
+        EventReply,
+        path_shape=EventPath,
+        query_shape=StreamQuery,
+        refuses=(Code.EVENT_NOT_FOUND,),
+    ),
+    Route(
+        "GET",
+        "/api/v1/ves/head",
+        head,
+        "A stream's last sequence number, 0 for none",
+        HeadReply,
+        query_shape=StreamQuery,
+    ),
+    Route(
+        "GET",
+        "/api/v1/ves/entities/{entity_type}/{entity_id}",
+        entity_history,
+        "An entity's version and its events by sequence number",
+        EntityReply,
+        path_shape=EntityPath,
+        query_shape=EntityQuery,
+    ),
+]

@@ -1,0 +1,139 @@
+"""From records to the wire's reply structs: hex, UUID and time texts. Nothing is looked up here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Raw
+
+from journal.port import AgentKey, ApiKey
+from transport.http.shapes import (
+    AgentKeyReply,
+    AnchoredCommitmentReply,
+    ApiKeyReply,
+    CommitmentReply,
+    EventReply,
+    ReceiptReply,
+)
+from ves.constants import ENCRYPTED, VES_VERSION
+from ves.encoding import prefixed_hex, uuid_text
+from ves.records import Commitment, Receipt, StoredEvent
+from ves.timestamps import utc_text, zulu_text
+
+
+def receipt_reply(receipt: Receipt) -> ReceiptReply:
+    return ReceiptReply(
+        uuid_text(receipt.sequencer_id),
+        uuid_text(receipt.event_id),
+        receipt.sequence_number,
+        utc_text(receipt.sequenced_at_us),
+        receipt.receipt_hash.hex(),
+        "ed25519",
+        receipt.sequencer_signature.hex(),
+        receipt.sequencer_key_version,
+        1,
+    )
+
+
+def event_reply(event: StoredEvent, payload: bytes) -> EventReply:
+    """``payload``: the opened plaintext, JSON text that goes out byte for byte."""
+    receipt = receipt_reply(event.receipt)
+    reply = EventReply(
+        VES_VERSION,
+        receipt.event_id,
+        uuid_text(event.tenant_id),
+        uuid_text(event.store_id),
+        uuid_text(event.source_agent_id),
+        event.agent_key_id,
+        event.entity_type,
+        event.entity_id,
+        event.event_type,
+        event.created_at,
+        1 if event.payload_kind == ENCRYPTED else 0,
+        prefixed_hex(event.payload_plain_hash),
+        prefixed_hex(event.payload_cipher_hash),
+        prefixed_hex(event.agent_signature),
+        receipt.sequence_number,
+        receipt.sequenced_at,
+        prefixed_hex(event.event_signing_hash),
+        receipt,
+    )
+    if event.payload_kind == ENCRYPTED:
+        reply.payload_encrypted = Raw(payload)
+    else:
+        reply.payload = Raw(payload)
+    if event.command_id is not None:
+        reply.command_id = uuid_text(event.command_id)
+    if event.base_version is not None:
+        reply.base_version = event.base_version
+    return reply
+
+
+def commitment_reply(commitment: Commitment) -> CommitmentReply:
+    return CommitmentReply(**commitment_members(commitment))
+
+
+def anchored_commitment_reply(commitment: Commitment) -> AnchoredCommitmentReply:
+    return AnchoredCommitmentReply(**commitment_members(commitment))
+
+
+def commitment_members(commitment: Commitment) -> dict[str, Any]:
+    return {
+        "batch_id": uuid_text(commitment.batch_id),
+        "tenant_id": uuid_text(commitment.tenant_id),
+        "store_id": uuid_text(commitment.store_id),
+        "ves_version": commitment.ves_version,
+        "tree_depth": commitment.tree_depth,
+        "leaf_count": commitment.leaf_count,
+        "padded_leaf_count": commitment.padded_leaf_count,
+        "merkle_root": commitment.merkle_root.hex(),
+        "prev_state_root": commitment.prev_state_root.hex(),
+        "new_state_root": commitment.new_state_root.hex(),
+        "sequence_start": commitment.sequence_start,
+        "sequence_end": commitment.sequence_end,
+        "committed_at": zulu_text(commitment.committed_at_us),
+    }
+
+
+def agent_key_reply(key: AgentKey) -> AgentKeyReply:
+    proven = key.proof_of_possession
+    return AgentKeyReply(
+        uuid_text(key.name.tenant_id),
+        uuid_text(key.name.agent_id),
+        key.name.key_id,
+        key.key_algorithm,
+        prefixed_hex(key.public_key),
+        _time(key.valid_from_us),
+        _time(key.valid_to_us),
+        utc_text(key.registered_at_us),
+        1 if proven == 1 else 2 if proven == 2 else None,
+        _time(key.revoked_at_us),
+        key.revocation_reason,
+    )
+
+
+def _time(us: int | None) -> str | None:
+    return None if us is None else utc_text(us)
+
+
+def api_key_reply(key: ApiKey) -> ApiKeyReply:
+    return ApiKeyReply(**api_key_members(key))
+
+
+def api_key_members(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": uuid_text(key.id),
+        "prefix": key.prefix,
+        "tenant_id": uuid_text(key.tenant_id),
+        "permissions": list(key.permissions),
+        "store_ids": _uuids(key.store_ids),
+        "agent_id": None if key.agent_id is None else uuid_text(key.agent_id),
+        "name": key.name,
+        "created_at": utc_text(key.created_at_us),
+        "revoked_at": _time(key.revoked_at_us),
+    }
+
+
+def _uuids(ids: Sequence[bytes] | None) -> list[str] | None:
+    return None if ids is None else [uuid_text(one) for one in ids]

@@ -1,0 +1,62 @@
+"""What a route is: how it is reached, what it takes and answers, and who handles it.
+
+The table of routes is the one source for dispatching, for the permission check and for the OpenAPI document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from transport.http.errors import Code
+from transport.http.permissions import NEEDED
+from transport.http.shapes import NoParameters
+from transport.http.visit import Visit
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A finished answer. ``body`` is encoded as it is."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Handler = Callable[[Visit], Awaitable[msgspec.Struct | Reply]]
+
+
+@dataclass(frozen=True)
+class Route:
+    method: str
+    path: str
+    """With ``{names}`` of path parameters."""
+    handle: Handler
+    summary: str
+    answers: Any
+    """The struct of the usual reply."""
+    status: int = 200
+    """Of the usual reply."""
+    refuses: tuple[Code, ...] = ()
+    """Its own refusals, beside those every route of its kind has."""
+    path_shape: type[msgspec.Struct] = NoParameters
+    query_shape: type[msgspec.Struct] = NoParameters
+    body_shape: type[msgspec.Struct] | None = None
+    audited_by_act: bool = False
+    """A bootstrap call is audited in the entry of the act itself."""
+    content_type: str = JSON
+    needed: tuple[str, ...] = field(init=False)
+    """Permissions, any of them; empty for public routes."""
+
+    def __post_init__(self) -> None:
+        try:
+            needed = NEEDED[self.method, self.path]
+        except KeyError:
+            raise LookupError(f"{self.method} {self.path} has no row in the permission table") from None
+        object.__setattr__(self, "needed", needed)

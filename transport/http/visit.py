@@ -1,0 +1,203 @@
+"""One request on its way through the door: its id, its caller, its deadline, its body and its bytes.
+
+It alone reads request bodies, only when a handler asks and only as far as the limits allow. It decides
+nothing about what is asked; it never outlives its request.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+import trio
+from quart.wrappers import Request
+
+from journal.port import AuditEntry
+from transport.http.bodies import BODY_BYTES_MAX, read_json, read_path, read_query, require_json
+from transport.http.callers import Caller
+from transport.http.errors import ApiError, Code
+from ves.encoding import uuid_bytes
+from ves.records import Uuid
+
+if TYPE_CHECKING:
+    from transport.house import House
+    from transport.http.door import Door
+    from transport.http.routing import Route
+
+S = TypeVar("S", bound=msgspec.Struct)
+Receive = Callable[[], Awaitable[Any]]
+
+BODY_SHARE = 2 / 3
+"""Of the request's time: a body that has not arrived by then leaves nothing for the work."""
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+class Visit:
+    __slots__ = (
+        "_body_let_go",
+        "_held_bytes",
+        "_path_values",
+        "_receive",
+        "audited",
+        "caller",
+        "deadline",
+        "door",
+        "method",
+        "request",
+        "request_id",
+        "route",
+        "started_at",
+        "status",
+    )
+
+    def __init__(self, door: Door, scope: Any, receive: Receive) -> None:
+        self.door = door
+        self.method: str = scope["method"]
+        self.request_id = _request_id(scope["headers"])
+        self.started_at = time.perf_counter()
+        self.deadline = trio.current_time() + door.house.settings.request_timeout_secs
+        self.route: Route | None = None
+        self.caller: Caller | None = None
+        self.status = 0
+        """0 until the reply's status is decided."""
+        self.audited = False
+        self.request: Request
+        self._receive = receive
+        self._body_let_go = trio.Event()
+        self._held_bytes: list[tuple[Uuid | None, int]] = []
+        self._path_values: dict[str, str] = {}
+
+    # What handlers use.
+
+    @property
+    def house(self) -> House:
+        return self.door.house
+
+    @property
+    def remaining_s(self) -> float:
+        """What is left of the request's time: the deadline of every ask."""
+        return max(0.0, self.deadline - trio.current_time())
+
+    @property
+    def who(self) -> Caller:
+        assert self.caller is not None, "a public route has no caller"
+        return self.caller
+
+    def query(self, shape: type[S]) -> S:
+        return read_query(self.request.query_string, shape)
+
+    def path(self, shape: type[S]) -> S:
+        return read_path(self._path_values, shape)
+
+    async def json(self, shape: type[S]) -> S:
+        return read_json(await self.body(bytes_max=BODY_BYTES_MAX), shape)
+
+    def stream(self, named: Any) -> tuple[Uuid, Uuid]:
+        """The tenant and store a request names, checked against the caller's scope (403) at once."""
+        tenant_id, store_id = self.uuid(named, "tenant_id"), self.uuid(named, "store_id")
+        self.who.must_reach(tenant_id, store_id)
+        return tenant_id, store_id
+
+    @staticmethod
+    def uuid(shape: Any, field: str) -> Uuid:
+        try:
+            return uuid_bytes(getattr(shape, field))
+        except ValueError:
+            raise ApiError(Code.INVALID_FIELD_VALUE, f"{field}: not a UUID") from None
+
+    def optional_uuid(self, shape: Any, field: str) -> Uuid | None:
+        return None if getattr(shape, field) is None else self.uuid(shape, field)
+
+    def act(
+        self, action: str, subject: str, tenant_id: Uuid | None, **details: str | int | None
+    ) -> AuditEntry:
+        """The audit entry of an act, to be written in the act's own transaction."""
+        self.audited = True
+        details["request_id"] = self.request_id
+        return AuditEntry(self.who.name, action, subject, tenant_id, details)
+
+    async def body(self, *, bytes_max: int) -> bytes:
+        """The whole body. 415, 413, 408, or 429 and 503 for too many bytes in flight: all before more of it
+        is read than the limits allow. A caller who goes away meanwhile ends the visit."""
+        require_json(self.request.headers.get("content-type"))
+        declared = self.request.content_length
+        if declared is not None and declared > bytes_max:
+            raise _too_large(bytes_max)
+        self.hold(declared or 0)
+        started = self.deadline - self.house.settings.request_timeout_secs
+        with trio.move_on_at(started + self.house.settings.request_timeout_secs * BODY_SHARE):
+            body = await self._read_body(bytes_max, counted=declared is not None)
+            self.let_body_go()
+            return body
+        raise ApiError(Code.REQUEST_TIMEOUT, "the body did not arrive in time; nothing was done")
+
+    async def _read_body(self, bytes_max: int, *, counted: bool) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.let_body_go(disconnected=True)
+                await trio.sleep_forever()  # until the connection cancels this visit
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > bytes_max:
+                raise _too_large(bytes_max)
+            if chunk:
+                chunks.append(chunk)
+                if not counted:
+                    self.hold(len(chunk))
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def hold(self, size: int) -> None:
+        """Count so many bytes as in flight until the reply is sent. 429 or 503 when they are too many."""
+        if size:
+            tenant_id = self.caller.tenant_id if self.caller else None
+            self.door.in_flight.reserve(tenant_id, size)
+            self._held_bytes.append((tenant_id, size))
+
+    # What the connection and the door use.
+
+    def enter(self, route: Route, request: Request, path_values: dict[str, str]) -> None:
+        self.route = route
+        self.request = request
+        self._path_values = path_values
+
+    def let_body_go(self, *, disconnected: bool = False) -> None:
+        """The handler reads no more of the body: the connection may throw the rest away."""
+        if disconnected:
+            self._receive = _gone
+        self._body_let_go.set()
+
+    async def until_disconnect(self) -> None:
+        """Throw away what the handler does not want to read; returns when the caller has gone away."""
+        await self._body_let_go.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def leave(self) -> None:
+        for tenant_id, size in self._held_bytes:
+            self.door.in_flight.release(tenant_id, size)
+        self._held_bytes.clear()
+
+
+async def _gone() -> Any:
+    return {"type": "http.disconnect"}
+
+
+def _too_large(bytes_max: int) -> ApiError:
+    return ApiError(Code.PAYLOAD_TOO_LARGE, f"the body is larger than {bytes_max} bytes")
+
+
+def _request_id(headers: Any) -> str:
+    """The caller's ``x-request-id`` if it is 1 to 128 of [A-Za-z0-9._-], else a fresh one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return str(value.decode())
+    return secrets.token_hex(16)

@@ -1,0 +1,63 @@
+"""The numbers and byte strings the VES v1 protocol fixes, each with the section it comes from.
+
+This module alone spells a domain separator or a protocol limit; everything else imports the name. Nothing
+here is configurable: another value would be another protocol.
+"""
+
+from __future__ import annotations
+
+VES_VERSION = 1
+ZERO_HASH = bytes(32)
+"""Cipher hash of plaintext events (VES 3.1), state root before the first commitment (VES 3.9)."""
+
+# Domain separators (VES 2): ASCII, no terminator, first bytes of what is hashed.
+PAYLOAD_PLAIN = b"VES_PAYLOAD_PLAIN_V1"  # VES 3.1
+PAYLOAD_AAD = b"VES_PAYLOAD_AAD_V1"  # VES 3.1
+PAYLOAD_CIPHER = b"VES_PAYLOAD_CIPHER_V1"  # VES 3.1
+RECIPIENTS = b"VES_RECIPIENTS_V1"  # VES 3.1
+EVENTSIG = b"VES_EVENTSIG_V1"  # VES 3.2
+RECEIPT = b"VES_RECEIPT_V1"  # VES 3.6
+LEAF = b"VES_LEAF_V1"  # VES 3.7
+PAD_LEAF = b"VES_PAD_LEAF_V1"  # VES 3.7
+NODE = b"VES_NODE_V1"  # VES 3.7
+STREAM = b"VES_STREAM_V1"  # VES 3.9
+STATE_ROOT = b"VES_STATE_ROOT_V1"  # VES 3.9
+POP_V1 = b"VES_POP_V1"  # VES 6.3
+POP_V2 = b"VES_POP_V2"  # ours: binds the proof to the key's name as well
+ATREST_PAYLOAD = b"STATESET_PAYLOAD_ATREST_AAD_V1"  # VES 5.1, legacy event rows
+ATREST_VES_PAYLOAD = b"STATESET_VES_PAYLOAD_ATREST_AAD_V1"  # ours: VES event rows
+ATREST_VALIDITY_PROOF = b"STATESET_VES_VALIDITY_PROOF_ATREST_AAD_V1"  # VES 5.1
+ATREST_COMPLIANCE_PROOF = b"STATESET_VES_COMPLIANCE_PROOF_ATREST_AAD_V1"  # VES 5.1
+ATREST_KEY_ID = b"STATESET_ATREST_KEYID_V1"  # ours: fingerprint of a ring key
+ATREST_MAGIC = b"SSE1"  # VES 5.1
+
+# Payload kinds (VES 3.4).
+PLAINTEXT = 0
+ENCRYPTED = 1
+
+# Limits (VES 1.9). Names are counted in bytes of UTF-8.
+EVENTS_PER_REQUEST_MAX = 1000
+PAYLOAD_BYTES_MAX = 1024 * 1024
+ENTITY_TYPE_BYTES_MAX = 128
+ENTITY_ID_BYTES_MAX = 512
+EVENT_TYPE_BYTES_MAX = 256
+CREATED_AT_BYTES_MAX = 64  # ours: RFC 3339 sets no limit to the digits of a fraction
+
+# Nesting (VES 1.8): containers inside containers; a payload sits three levels deep in the body.
+BODY_DEPTH_MAX = 127
+PAYLOAD_DEPTH_MAX = 124
+
+INTEGER_MAX = 2**53 - 1
+"""Largest integer every JSON reader agrees on (RFC 8785 section 3.2.2.3, RFC 7493 section 2.2)."""
+U32_MAX = 2**32 - 1
+I64_MAX = 2**63 - 1  # largest base_version: a version is a count kept in a signed 64-bit column
+
+PROOF_PATH_MAX = 64  # VES 3.8
+
+# VES-ENC-1 (VES 4): the one profile that can be used.
+ENC_VERSION = 1
+ENC_AEAD = "AES-256-GCM"
+HPKE_MODE = "base"
+HPKE_KEM = "X25519-HKDF-SHA256"
+HPKE_KDF = "HKDF-SHA256"
+HPKE_AEAD = "AES-256-GCM"

@@ -1,0 +1,133 @@
+"""The Merkle tree over a batch of events (VES 3.7, 3.8): leaves, padding, levels, root, inclusion paths.
+
+It alone hashes leaves and nodes. Leaves stand in sequence order and are padded to the next power of two;
+the padding is never stored, it follows from the number of leaves: ``Levels`` holds only hashes that depend
+on events. Checking a proof is in ``ves.proofs``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+from ves.constants import LEAF, NODE, PAD_LEAF, PROOF_PATH_MAX, ZERO_HASH
+from ves.encoding import u64
+from ves.records import Uuid
+
+Levels = list[list[bytes]]
+"""Bottom-up; level k has ceil(leaf_count / 2**k) hashes, the last level is the root alone."""
+
+SUBTREE_LEAVES = 1024
+"""Leaves hashed in one go by ``TreeBuilder.add``: about a millisecond of work."""
+
+
+def leaf_hash(
+    tenant_id: Uuid, store_id: Uuid, sequence_number: int, event_signing_hash: bytes, agent_signature: bytes
+) -> bytes:
+    """The leaf of one sequenced event; the preimage has 147 bytes."""
+    preimage = LEAF + tenant_id + store_id + u64(sequence_number) + event_signing_hash + agent_signature
+    return sha256(preimage).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """An inner node; the preimage has 75 bytes."""
+    return sha256(NODE + left + right).digest()
+
+
+def _pad_nodes() -> list[bytes]:
+    nodes = [sha256(PAD_LEAF).digest()]
+    for _ in range(PROOF_PATH_MAX):
+        nodes.append(node_hash(nodes[-1], nodes[-1]))
+    return nodes
+
+
+PAD_NODES = _pad_nodes()
+"""``PAD_NODES[k]`` is the root of 2**k padding leaves; ``PAD_NODES[0]`` is the padding leaf itself."""
+
+
+def tree_depth(leaf_count: int) -> int:
+    """Levels above the leaves: log2 of the padded leaf count. 0 for one leaf."""
+    return max(leaf_count - 1, 0).bit_length()
+
+
+def padded_leaf_count(leaf_count: int) -> int:
+    """The next power of two; 1 for none or one."""
+    return 1 << tree_depth(leaf_count)
+
+
+def build_levels(leaves: Sequence[bytes]) -> Levels:
+    """All levels over ``leaves``, in one go. Empty input gives the one level ``[32 zero bytes]``."""
+    if not leaves:
+        return [[ZERO_HASH]]
+    levels = [list(leaves)]
+    while len(levels[-1]) > 1:
+        levels.append(_parents(levels[-1], len(levels) - 1))
+    return levels
+
+
+def _parents(below: list[bytes], height: int) -> list[bytes]:
+    if len(below) % 2:
+        below = [*below, PAD_NODES[height]]
+    pairs = iter(below)
+    return [sha256(NODE + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
+
+
+def merkle_root(leaves: Sequence[bytes]) -> bytes:
+    """The root over ``leaves``; 32 zero bytes for none (VES 3.7)."""
+    return build_levels(leaves)[-1][0]
+
+
+class TreeBuilder:
+    """Builds the same levels as ``build_levels`` in short steps, so an event loop can breathe in between.
+
+    builder = TreeBuilder()
+    for leaves in chunks:      # each of SUBTREE_LEAVES, the last may be shorter
+        builder.add(leaves)
+        await checkpoint()
+    levels = builder.levels()
+    """
+
+    def __init__(self) -> None:
+        self._levels: Levels = [[]]
+        self._complete = False
+
+    def add(self, leaves: Sequence[bytes]) -> None:
+        """Hash one subtree. ValueError when a short one was added before or this one is too long."""
+        if self._complete or not 0 < len(leaves) <= SUBTREE_LEAVES:
+            raise ValueError(f"every chunk but the last has {SUBTREE_LEAVES} leaves")
+        self._complete = len(leaves) < SUBTREE_LEAVES
+        # A full chunk is a whole subtree, so its levels just stand beside those of its neighbours.
+        for height, level in enumerate(build_levels(leaves)):
+            if height == len(self._levels):
+                self._levels.append([])
+            self._levels[height] += level
+
+    def levels(self) -> Levels:
+        """The finished levels. Call it once, after the last chunk."""
+        levels = self._levels
+        if not levels[0]:
+            return [[ZERO_HASH]]
+        # Carry a short last chunk up to its neighbours' height, then join the subtrees' roots.
+        for height in range(1, len(levels)):
+            expected = -(-len(levels[0]) >> height)
+            if len(levels[height]) < expected:
+                levels[height] += _parents(levels[height - 1][-1:], height - 1)
+        while len(levels[-1]) > 1:
+            levels.append(_parents(levels[-1], len(levels) - 1))
+        return levels
+
+
+def inclusion_path(levels: Levels, leaf_index: int) -> list[bytes]:
+    """Siblings from leaf to root (VES 3.8), as many as the tree is deep. IndexError beyond the leaves."""
+    if not 0 <= leaf_index < len(levels[0]):
+        raise IndexError(f"leaf {leaf_index} of {len(levels[0])}")
+    path = []
+    for height, level in enumerate(levels[:-1]):
+        sibling = (leaf_index >> height) ^ 1
+        path.append(level[sibling] if sibling < len(level) else PAD_NODES[height])
+    return path
+
+
+def directions(leaf_index: int, path_length: int) -> list[bool]:
+    """For each step of a path whether the running hash is the left input: bit k of the index is 0."""
+    return [not (leaf_index >> height) & 1 for height in range(path_length)]

@@ -1,0 +1,73 @@
+"""Time texts: what is accepted as ``created_at`` (VES 1.7) and how our own times are written.
+
+It alone reads and writes RFC 3339. ``created_at`` stays an opaque text everywhere else: the bytes the agent
+sent are what is hashed and stored; the number read from it here is only for windows and queries. No clock.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_SHAPE = re.compile(
+    r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
+    r"[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)"
+    r"(?:\.([0-9]+))?"
+    r"(?:[Zz]|[+\-\u2212](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - all arithmetic here is on UTC without a zone
+_EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
+_PLAIN_LENGTHS = frozenset((20, 24, 27))  # with Z and no, 3 or 6 digits: what almost everybody sends
+_MICROSECOND = timedelta(microseconds=1)
+_400_YEARS_US = 146_097 * 86_400 * 1_000_000
+
+
+def parse_rfc3339(text: str) -> int:
+    """Microseconds since the Unix epoch; ValueError when the text is not RFC 3339 as VES 1.7 reads it.
+
+    Date, ``T``, ``t`` or one space, time, an optional fraction of any length (cut after microseconds), then
+    ``Z``, ``z`` or a signed offset (``+``, ``-`` or U+2212). Second 60 is the first of the next minute.
+    """
+    shape = _SHAPE.fullmatch(text)
+    if shape is None:
+        raise ValueError("must be RFC 3339, for example 2026-01-31T12:00:00.000Z")
+    if len(text) in _PLAIN_LENGTHS and text[-1] == "Z":
+        try:
+            since = datetime.fromisoformat(text) - _EPOCH_UTC
+        except ValueError:
+            pass  # second 60, year 0 or no such day: told apart below
+        else:
+            return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
+    year = int(text[:4])
+    # Years repeat every 400, and year 0 is none of datetime's; the seconds are added apart because of :60.
+    minute = datetime(year or 400, int(text[5:7]), int(text[8:10]), int(text[11:13]), int(text[14:16]))  # noqa: DTZ001
+    us = (minute - _EPOCH) // _MICROSECOND + int(text[17:19]) * 1_000_000
+    if not year:
+        us -= _400_YEARS_US
+    if fraction := shape.group(1):
+        us += int(fraction[:6].ljust(6, "0"))
+    if text[-1] not in "Zz":
+        offset_us = (int(text[-5:-3]) * 60 + int(text[-2:])) * 60_000_000
+        us += -offset_us if text[-6] == "+" else offset_us
+    return us
+
+
+def utc_text(us: int) -> str:
+    """``2026-01-31T12:00:00.123+00:00``: the spelling of ``sequenced_at``, fraction of 0, 3 or 6 digits."""
+    return _naive_text(us) + "+00:00"
+
+
+def zulu_text(us: int) -> str:
+    """``2026-01-31T12:00:00.123Z``: the spelling of ``committed_at`` and its like, fraction as above."""
+    return _naive_text(us) + "Z"
+
+
+def _naive_text(us: int) -> str:
+    fraction = us % 1_000_000
+    digits = "seconds" if not fraction else "microseconds" if fraction % 1000 else "milliseconds"
+    return (_EPOCH + timedelta(microseconds=us)).isoformat(timespec=digits)
+
+
+def microseconds(moment: datetime) -> int:
+    """Whole microseconds since the Unix epoch of an aware datetime."""
+    return (moment - _EPOCH_UTC) // _MICROSECOND

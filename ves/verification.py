@@ -1,0 +1,285 @@
+"""From an ingest body to verified events: the walk's second step (VES 3.5, wire 23.2 and 23.3).
+
+    bytes -> Request -> in scope -> names, payload, hashes -> public keys -> signatures -> VerifiedBatch
+
+It alone makes a ``VerifiedEvent``. Final refusals are decided here, per event; whatever depends on state
+(replays, key status, command ids, versions) is not. Pure: keys and the time come in as arguments. Whatever
+the bytes, it answers and raises nothing. ``verify_body`` is what the worker processes run all day: about
+15 microseconds per event beside the signature's 42.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+
+from msgspec import UNSET
+
+from ves.canonical import NotCanonical, canonical_of_bounded
+from ves.constants import (
+    CREATED_AT_BYTES_MAX,
+    ENTITY_ID_BYTES_MAX,
+    ENTITY_TYPE_BYTES_MAX,
+    EVENT_TYPE_BYTES_MAX,
+    EVENTS_PER_REQUEST_MAX,
+    PAYLOAD_BYTES_MAX,
+    PLAINTEXT,
+    VES_VERSION,
+    ZERO_HASH,
+)
+from ves.encoding import u32
+from ves.envelopes import Envelope, Request, read_request
+from ves.events import event_signing_hash, header_bytes, payload_aad, payload_plain_hash
+from ves.payload_encryption import (
+    EncryptedPayloadRefused,
+    PayloadEncrypted,
+    cipher_hash,
+    parse_payload_encrypted,
+)
+from ves.records import (
+    BodyRefused,
+    Finding,
+    KeyName,
+    NeedsKeys,
+    Refusal,
+    Scope,
+    VerifiedBatch,
+    VerifiedEvent,
+)
+from ves.signatures import verify_signature
+from ves.timestamps import parse_rfc3339
+
+FUTURE_US_MAX = 3600 * 1_000_000
+"""How far ``created_at`` may lie ahead of our clock before policy objects."""
+_ED25519_SCHEMES = (UNSET, None, 0, 1)
+_NULL = b"null"
+
+
+def verify_body(
+    body: bytes,
+    scope: Scope,
+    public_key_of: Callable[[KeyName], bytes | None],
+    *,
+    now_us: int,
+    unknown: AbstractSet[KeyName] = frozenset(),
+) -> VerifiedBatch | BodyRefused | NeedsKeys:
+    """Verify one request; outcomes in request order, one per event.
+
+    ``public_key_of`` answers the 32-byte key of a name, or None when it does not know it. Names in
+    ``unknown`` are known not to be registered: their events are refused. Every other name without a key is
+    asked for, all at once, before any signature is checked: send the body again with the keys.
+    """
+    request = read_request(body)
+    if isinstance(request, BodyRefused):
+        return request
+    if refused := _out_of_scope(request, scope):
+        return refused
+    outcomes = _Batch(request, now_us).outcomes()
+    keys = _public_keys(request, outcomes, public_key_of)
+    missing = [name for name, key in keys.items() if key is None and name not in unknown]
+    if missing:
+        return NeedsKeys(missing)
+    return _check_signatures(request, outcomes, keys)
+
+
+def _out_of_scope(request: Request, scope: Scope) -> BodyRefused | None:
+    """Wire 23.2, rows 3 to 8, in that order."""
+    events = request.events
+    if not events:
+        return BodyRefused(400, "INVALID_FIELD_VALUE", "events must not be empty")
+    tenant_id, store_id = events[0].tenant_id, events[0].store_id
+    for index, event in enumerate(events):
+        if event.tenant_id != tenant_id or event.store_id != store_id:
+            return BodyRefused(
+                400,
+                "INVALID_FIELD_VALUE",
+                "All events in a batch must share the same tenant_id and store_id; "
+                f"events[{index}] names another stream, send it in its own request",
+            )
+    if scope.agent_id is not None and scope.agent_id != request.agent_id:
+        return BodyRefused(
+            403, "INSUFFICIENT_PERMISSIONS", "Agent mismatch: agentId is not the credential's agent"
+        )
+    for index, event in enumerate(events):
+        if event.source_agent_id != request.agent_id:
+            return BodyRefused(
+                400, "INVALID_FIELD_VALUE", f"events[{index}].source_agent_id must match agentId"
+            )
+    if scope.tenant_id is not None and scope.tenant_id != tenant_id:
+        return BodyRefused(
+            403, "INSUFFICIENT_PERMISSIONS", "tenant_id is outside what this credential may write to"
+        )
+    if scope.store_ids is not None and store_id not in scope.store_ids:
+        return BodyRefused(
+            403, "INSUFFICIENT_PERMISSIONS", "store_id is outside what this credential may write to"
+        )
+    if len(events) > EVENTS_PER_REQUEST_MAX:
+        return BodyRefused(
+            413,
+            "BATCH_TOO_LARGE",
+            f"events has {len(events)} entries, at most {EVENTS_PER_REQUEST_MAX} are allowed; split it",
+        )
+    return None
+
+
+class _Invalid(Exception):
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class _Batch:
+    """Everything about a request's events that needs no key."""
+
+    def __init__(self, request: Request, now_us: int) -> None:
+        first = request.events[0]
+        self._events = request.events
+        self._stream = first.tenant_id + first.store_id
+        self._agent_id = request.agent_id
+        self._latest_us = now_us + FUTURE_US_MAX
+
+    def outcomes(self) -> list[VerifiedEvent | Refusal]:
+        """Events whose names and hashes are right, signatures not yet looked at; refusals for the others."""
+        return [self._outcome(event) for event in self._events]
+
+    def _outcome(self, event: Envelope) -> VerifiedEvent | Refusal:
+        wire = event.wire
+        if wire.ves_version != VES_VERSION:
+            return Refusal(
+                event.event_id, "unsupported_version", f"Expected VES version 1, got {wire.ves_version}"
+            )
+        try:
+            names = (
+                _name(wire.entity_type, "entity_type", ENTITY_TYPE_BYTES_MAX),
+                _name(wire.entity_id, "entity_id", ENTITY_ID_BYTES_MAX),
+                _name(wire.event_type, "event_type", EVENT_TYPE_BYTES_MAX),
+            )
+            if wire.payload_kind == PLAINTEXT:
+                payload, sealed = _plaintext(event), None
+            else:
+                sealed = _ciphertext(event)
+                payload = sealed.text()
+            if len(payload) > PAYLOAD_BYTES_MAX:
+                field = "payload_encrypted" if sealed else "payload"
+                raise _Invalid(field, f"{field} has {len(payload)} bytes, at most {PAYLOAD_BYTES_MAX} fit")
+            created_at_us = _created_at_us(wire.created_at)
+        except _Invalid as wrong:
+            return Refusal(event.event_id, f"schema_validation: {wrong.field}", str(wrong))
+        agent_key = self._agent_id + u32(wire.agent_key_id)
+        header = header_bytes(self._stream, event.event_id, agent_key, *names, wire.created_at.encode())
+        plain_hash = event.payload_plain_hash
+        if sealed is None:
+            if payload_plain_hash(payload) != plain_hash:
+                return Refusal(event.event_id, "invalid_payload_hash", "Payload hash verification failed")
+        elif cipher_hash(sealed, payload_aad(header, plain_hash)) != event.payload_cipher_hash:
+            return Refusal(event.event_id, "invalid_cipher_hash", "Payload hash verification failed")
+        return VerifiedEvent(
+            event.event_id,
+            self._agent_id,
+            wire.agent_key_id,
+            wire.entity_type,
+            wire.entity_id,
+            wire.event_type,
+            wire.created_at,
+            wire.payload_kind,
+            payload,
+            plain_hash,
+            event.payload_cipher_hash,
+            event.agent_signature,
+            event_signing_hash(header, wire.payload_kind, plain_hash, event.payload_cipher_hash),
+            event.command_id,
+            None if wire.base_version is UNSET else wire.base_version,
+            () if created_at_us <= self._latest_us else _FROM_THE_FUTURE,
+        )
+
+
+_FROM_THE_FUTURE = (
+    Finding(
+        "schema_validation: created_at",
+        "created_at is more than 1 hour in the future; set the agent's clock and sign the event again",
+    ),
+)
+
+
+def _name(text: str, field: str, bytes_max: int) -> bytes:
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError:
+        raise _Invalid(field, f"{field} holds half of a surrogate pair") from None
+    if not 0 < len(raw) <= bytes_max:
+        raise _Invalid(field, f"{field} must be 1 to {bytes_max} bytes of UTF-8, it has {len(raw)}")
+    if b"\0" in raw:
+        raise _Invalid(field, f"{field} must not contain U+0000")
+    return raw
+
+
+def _created_at_us(text: str) -> int:
+    if len(text) > CREATED_AT_BYTES_MAX:
+        raise _Invalid("created_at", f"created_at must be RFC 3339 of at most {CREATED_AT_BYTES_MAX} bytes")
+    try:
+        return parse_rfc3339(text)
+    except ValueError as wrong:
+        raise _Invalid("created_at", f"created_at {wrong}") from None
+
+
+def _plaintext(event: Envelope) -> bytes:
+    """V3 to V5, then the canonical payload."""
+    raw = bytes(event.wire.payload)
+    if not raw or raw == _NULL:
+        raise _Invalid("payload", "payload is required for plaintext events")
+    if bytes(event.wire.payload_encrypted) not in (b"", _NULL):
+        raise _Invalid("payload_encrypted", "payload_encrypted must be omitted for plaintext events")
+    if event.payload_cipher_hash != ZERO_HASH:
+        raise _Invalid("payload_cipher_hash", "payload_cipher_hash must be zero for plaintext events")
+    try:
+        return canonical_of_bounded(raw)  # the whole body's nesting is bounded already
+    except NotCanonical as wrong:
+        raise _Invalid("payload", f"payload: {wrong}") from None
+
+
+def _ciphertext(event: Envelope) -> PayloadEncrypted:
+    """V6 to V8."""
+    if bytes(event.wire.payload) not in (b"", _NULL):
+        raise _Invalid("payload", "payload must be omitted for encrypted events")
+    raw = bytes(event.wire.payload_encrypted)
+    if not raw or raw == _NULL:
+        raise _Invalid("payload_encrypted", "payload_encrypted is required for encrypted events")
+    try:
+        return parse_payload_encrypted(raw)
+    except EncryptedPayloadRefused as wrong:
+        raise _Invalid(wrong.field, str(wrong)) from None
+
+
+def _public_keys(
+    request: Request,
+    outcomes: list[VerifiedEvent | Refusal],
+    public_key_of: Callable[[KeyName], bytes | None],
+) -> dict[KeyName, bytes | None]:
+    tenant_id, agent_id = request.events[0].tenant_id, request.agent_id
+    key_ids = {event.agent_key_id: None for event in outcomes if type(event) is VerifiedEvent}
+    names = [KeyName(tenant_id, agent_id, key_id) for key_id in key_ids]
+    return {name: public_key_of(name) for name in names}
+
+
+def _check_signatures(
+    request: Request, outcomes: list[VerifiedEvent | Refusal], keys: dict[KeyName, bytes | None]
+) -> VerifiedBatch:
+    first = request.events[0]
+    by_id = {name.key_id: key for name, key in keys.items()}
+    for index, event in enumerate(outcomes):
+        if type(event) is not VerifiedEvent:
+            continue
+        public_key = by_id[event.agent_key_id]
+        if public_key is None:
+            outcomes[index] = Refusal(
+                event.event_id, "agent_key_invalid: Agent key not found", "Agent key not found"
+            )
+        elif request.events[index].wire.agent_signature_scheme not in _ED25519_SCHEMES:
+            outcomes[index] = Refusal(
+                event.event_id, "invalid_signature", "agent_signature_scheme must be 1 (Ed25519) or left out"
+            )
+        elif not verify_signature(public_key, event.event_signing_hash, event.agent_signature):
+            outcomes[index] = Refusal(
+                event.event_id, "invalid_signature", "Agent signature verification failed"
+            )
+    return VerifiedBatch(first.tenant_id, first.store_id, request.agent_id, outcomes)
