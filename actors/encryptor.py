@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from actors.errors import Unavailable
+from actors.faults import checkpoint
 from actors.mailbox import Inbox
 from actors.messages import Open, Seal
 from actors.worker_process import WorkerProcess, running
@@ -52,7 +53,9 @@ class Encryptor:
                     continue
                 message = letter.message
                 if isinstance(message, Seal):
-                    letter.answer(await self._seal(worker, message))
+                    sealed = await self._seal(worker, message)
+                    checkpoint("encryptor.sealed")
+                    letter.answer(sealed)
                 else:
                     assert isinstance(message, Open)
                     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from actors.errors import NotNow, Unavailable
+from actors.faults import checkpoint
 from actors.mailbox import Inbox, Letter, Ref
 from actors.messages import FindKeys, Verify
 from actors.worker_process import WorkerProcess, running
@@ -43,9 +44,12 @@ class Verifier:
                 message = letter.message
                 assert isinstance(message, Verify)
                 try:
-                    letter.answer(await self._verify(worker, message, letter.remaining_s))
+                    verified = await self._verify(worker, message, letter.remaining_s)
                 except Unavailable as error:
                     letter.refuse(error)
+                else:
+                    checkpoint("verifier.verified")
+                    letter.answer(verified)
 
     async def _verify(
         self, worker: WorkerProcess, message: Verify, remaining_s: float

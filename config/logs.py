@@ -12,13 +12,16 @@ import sys
 from typing import Any
 
 import structlog
+from structlog.dev import ConsoleRenderer, plain_traceback
+from structlog.processors import ExceptionRenderer, JSONRenderer
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, WrappedLogger
 
 REDACTED = "[redacted]"
 
 _SECRET_NAME = re.compile(
     r"secret|password|passwd|token|authori[sz]ation|cookie|credential$|seed|dsn|database_(admin_)?url"
-    r"|api_?key$|private_?key|signing_?key|encryption_?key|(^|_)ring$|payload",
+    r"|api[_-]?key$|private_?key|signing_?key|encryption_?key|(^|_)ring$|payload",
     re.IGNORECASE,
 )
 _SECRET_VALUE = re.compile(r"\bs[sk]_(?:live_)?[A-Za-z0-9_-]{16,}|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)")
@@ -39,10 +42,15 @@ def configure_logs(level: str, form: str) -> None:
     if form not in ("json", "text"):
         raise ValueError(f"LOG_FORMAT {form!r} is none of json, text")
     before = _processors()
+    # Tracebacks without local variables: those are where the secrets are.
     last: list[Any] = (
-        [structlog.processors.dict_tracebacks, redact, structlog.processors.JSONRenderer()]
+        [ExceptionRenderer(ExceptionDictTransformer(show_locals=False)), redact, JSONRenderer()]
         if form == "json"
-        else [redact, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            ExceptionRenderer(),
+            redact,
+            ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain_traceback),
+        ]
     )
     structlog.configure(
         processors=[*before, *last],

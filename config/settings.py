@@ -53,8 +53,6 @@ class Settings(BaseSettings):
 
     # Limits at the door.
     max_body_size_bytes: Count = 10_485_760
-    max_events_per_batch: Annotated[int, Field(ge=1, le=1000)] = 1000
-    max_event_payload_size: Count = 1_048_576
     request_timeout_secs: Seconds = 30.0
     connections_max: Count = 1000
     connections_per_address_max: Count = 500

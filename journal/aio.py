@@ -49,6 +49,7 @@ async def cross(unit: Callable[[], Awaitable[T]]) -> T:
     Cancelling an asyncio task that speaks to the database leaks connections and leaves transactions open,
     and cancelled does not mean not committed. So the unit is shielded; its own deadline ends it.
     """
+    result: T
     with trio.CancelScope(shield=True):
-        result: T = await trio_asyncio.aio_as_trio(unit)()
-        return result
+        result = await trio_asyncio.aio_as_trio(unit)()
+    return result

@@ -84,7 +84,7 @@ def _ms(seconds: float) -> str:
     return str(max(1, round(seconds * 1000)))
 
 
-class _JournalConnection(asyncpg.Connection):  # type: ignore[type-arg]
+class _JournalConnection(asyncpg.Connection):
     """asyncpg tells nobody its socket; a subclass may look."""
 
     _transport: asyncio.Transport

@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
@@ -86,8 +87,15 @@ class EmbeddedPostgres:
     def start(self) -> None:
         """Returns when PostgreSQL is ready. Makes the cluster at the first start; waits for a PostgreSQL
         of the last run that is still shutting down. Raises EmbeddedPostgresError; nothing runs then."""
-        lock = DataDirLock(self._data_dir)
         try:
+            self._start()
+        except (OSError, subprocess.SubprocessError) as error:
+            raise _plainly(error) from error
+
+    def _start(self) -> None:
+        with ExitStack() as undo:
+            lock = DataDirLock(self._data_dir)
+            undo.callback(lock.release)
             self._cluster = Cluster(self._data_dir, self._pg_bin)
             self._stopping.clear()
             first: Future[None] = Future()
@@ -95,11 +103,9 @@ class EmbeddedPostgres:
                 target=self._keep, args=(self._cluster, first), name="postgres-keeper", daemon=True
             )
             self._thread.start()
+            undo.callback(self._end, 0.0)
             first.result()
-        except BaseException:
-            self._end(0.0)
-            lock.release()
-            raise
+            undo.pop_all()
         self._lock = lock
 
     def stop(self, *, deadline_s: float = 30.0) -> None:
@@ -107,6 +113,8 @@ class EmbeddedPostgres:
         immediate one, whose recovery the next start does. Harmless when it does not run."""
         self._end(deadline_s)
         if self._lock is not None:
+            if self._cluster is not None:
+                self._cluster.tidy()
             self._lock.release()
             self._lock = None
 

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -160,6 +161,7 @@ class Cluster:
             )
         for folder in (self.log, self.socket_dir):
             folder.mkdir(mode=0o700, exist_ok=True)
+            self._check_ours_alone(folder)
             self._hand_over(folder)
 
     def _initdb(self) -> None:
@@ -183,19 +185,37 @@ class Cluster:
         self._making.rename(self.data)
         _sync_folder(self.root)
 
+    def _check_ours_alone(self, folder: Path) -> None:
+        """The temp dir is everybody's: a folder of that name may have been put there for us."""
+        found = folder.lstat()
+        ours = found.st_uid in (os.geteuid(), self._owner()[0])
+        if not stat.S_ISDIR(found.st_mode) or not ours or found.st_mode & 0o077:
+            raise EmbeddedPostgresError(f"{folder} is not ours alone; remove it or choose a shorter DATA_DIR")
+
+    def _owner(self) -> tuple[int, int]:
+        """Whose PostgreSQL's files are, as the outside sees it."""
+        if self._identity.startswith("account:"):
+            uid, gid = map(int, self._identity.split(":")[1:])
+            return uid, gid
+        return os.geteuid(), os.getegid()
+
     def _hand_over(self, folder: Path) -> None:
         """To the account PostgreSQL runs under, if that is not ours. Whole trees, but only when the owner
         changes: the identity may be another than at the last start."""
-        owner = os.geteuid(), os.getegid()
-        if self._identity.startswith("account:"):
-            uid, gid = map(int, self._identity.split(":")[1:])
-            owner = uid, gid
-            if folder == self.root:
-                os.chmod(self.root.parent, 0o711)  # noqa: S103 - to be passed through, not read
-        if os.geteuid() != 0 or folder.stat().st_uid == owner[0]:
+        owner = self._owner()
+        if os.geteuid() != 0:
             return
-        for path in [folder, *folder.rglob("*")]:
-            os.chown(path, *owner, follow_symlinks=False)
+        if folder == self.root and owner[0] != 0:
+            os.chmod(self.root.parent, 0o711)  # noqa: S103 - to be passed through, not read
+        if folder.stat().st_uid != owner[0]:
+            for path in [folder, *folder.rglob("*")]:
+                os.chown(path, *owner, follow_symlinks=False)
+
+    def tidy(self) -> None:
+        """After a stop: leave nothing outside DATA_DIR."""
+        if self.root not in self.socket_dir.parents:
+            with suppress(OSError):
+                self.socket_dir.rmdir()
 
     def last_words(self) -> str:
         """The end of what PostgreSQL said before its own log took over, and of that log."""
@@ -286,13 +306,7 @@ def _socket_dir(root: Path) -> Path:
     if len(os.fsencode(folder / _SOCKET_LOCK_NAME)) <= _SOCKET_PATH_MAX:
         return folder
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"sequencer-{os.geteuid()}-{digest}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()  # the temp dir is everybody's: it may have been put there for us
-    owners = {os.geteuid()} | ({found.st_uid} if os.geteuid() == 0 else set())
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners or found.st_mode & 0o077:
-        raise EmbeddedPostgresError(f"{folder} is not ours alone; remove it or choose a shorter DATA_DIR")
-    return folder
+    return Path(tempfile.gettempdir()) / f"sequencer-{os.geteuid()}-{digest}"
 
 
 def _lives_in(process: str, homes: set[str]) -> bool:

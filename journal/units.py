@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 import asyncpg
@@ -77,7 +77,7 @@ class Units:
             async with asyncio.timeout(self._deadline_s), self._connection() as connection:
                 return await act(connection)
         except _Broken as error:
-            _not_stored(error)
+            not_stored(error)
 
     async def write(
         self, act: Callable[[Connection], Awaitable[T]], *, begin: str = "BEGIN", named: str = "unit"
@@ -98,7 +98,7 @@ class Units:
             value: T = undone.value
             return value
         except _Broken as error:
-            _not_stored(error)
+            not_stored(error)
         # Durable.
         self._checkpoint(f"{named}.committed")
         return answer
@@ -133,17 +133,17 @@ async def _commit(connection: Connection, until: float) -> None:
         await asyncio.wait({sent}, timeout=max(0.0, until - asyncio.get_running_loop().time()))
     finally:
         if not sent.done():
-            connection.terminate()
+            _cut(connection)
             await asyncio.wait({sent}, timeout=_TIDY_UP_S)
             sent.cancel()
-    connection.remove_log_listener(heard)
-    if sent.cancelled():
+    if not sent.done() or sent.cancelled():
         raise JournalOutcomeUnknown("COMMIT was not answered in time")
     error = sent.exception()
     if isinstance(error, asyncpg.PostgresError) and _severity(error) == "ERROR":
         raise error  # PostgreSQL says ERROR only while it can still roll back, and then it has
-    if error is not None:
+    if error is not None:  # also of our own making: after COMMIT was sent, no error says what became of it
         raise JournalOutcomeUnknown(f"the connection was lost at COMMIT: {_text(error)}") from error
+    connection.remove_log_listener(heard)
     if warnings:
         # In any language: "canceling wait for synchronous replication": durable here, perhaps nowhere else.
         raise JournalOutcomeUnknown(f"COMMIT was answered with a warning: {warnings[0]}")
@@ -153,17 +153,23 @@ async def _commit(connection: Connection, until: float) -> None:
 
 async def _tidy_up(connection: Connection) -> None:
     """After a failure: no transaction is left on this connection, or the connection is cut."""
-    if connection.is_closed():
-        return
     try:
+        if connection.is_closed():
+            return
         async with asyncio.timeout(_TIDY_UP_S):
             # Also when no transaction seems open: a cancelled statement may still be on its way.
             await connection.execute("ROLLBACK")
     except (*_Broken, asyncio.CancelledError):
+        _cut(connection)
+
+
+def _cut(connection: Connection) -> None:
+    """Nothing more is sent or awaited. The server rolls back what was not committed."""
+    with suppress(asyncpg.InterfaceError):  # it was lost before, and the pool has let go of it
         connection.terminate()
 
 
-def _not_stored(error: BaseException) -> NoReturn:
+def not_stored(error: BaseException) -> NoReturn:
     """Raises what a failure before COMMIT (or an ERROR at it) means."""
     if isinstance(error, asyncpg.PostgresError):
         code = str(error.sqlstate)
@@ -171,9 +177,10 @@ def _not_stored(error: BaseException) -> NoReturn:
             raise Contended(_text(error)) from error
         if code in _AWAY or code.startswith(_AWAY_CLASSES) or _severity(error) in _ENDS_THE_SESSION:
             raise JournalAway(_text(error)) from error
+        error.detail = None  # can hold the values of a row, and a surprise is logged
         raise error
-    if isinstance(error, asyncpg.DataError | asyncpg.ClientConfigurationError):
-        raise error  # a value we gave that PostgreSQL cannot hold, a DSN that means nothing
+    if isinstance(error, ValueError):
+        raise error  # asyncpg: a value we gave that PostgreSQL cannot hold, a DSN that means nothing
     raise JournalAway(_text(error)) from error
 
 

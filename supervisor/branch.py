@@ -7,6 +7,7 @@ inherits nothing from the request that needed it, and two decisions never interl
 from __future__ import annotations
 
 import math
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -186,7 +187,12 @@ def log_end(path: str, incarnation: Incarnation, ended: Ended) -> None:
     """Say once how a life ended; only a surprise shows its traceback, and a GaveUp's was shown below."""
     said = log.bind(actor=path, incarnation=incarnation.generation, why=ended.text)
     if ended.kind == "crashed":
-        said.error("actor died", exc_info=None if isinstance(ended.error, GaveUp) else ended.error)
+        if ended.error is None or isinstance(ended.error, GaveUp):
+            said.error("actor died")
+        else:
+            # Formatted here, not by the log's own formatters: some of them show local values, and an
+            # actor's locals are customers' payloads and keys.
+            said.error("actor died", exception="".join(traceback.format_exception(ended.error)))
     elif ended.quiet:
         said.debug("actor finished")
     else:

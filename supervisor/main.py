@@ -11,11 +11,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 import trio
@@ -26,6 +28,7 @@ from config.logs import configure_logs
 from config.secrets import Secrets, SecretsError, load_secrets, prepare_data_dir
 from config.settings import Settings
 from journal.aio import open_loop
+from journal.connections import Limits
 from journal.embedded import EmbeddedPostgres
 from journal.embedded_cluster import APP_LOGIN, DataDirLock, EmbeddedPostgresError
 from journal.migrate import migrate
@@ -37,10 +40,12 @@ from transport.cli.app import build_app
 from transport.http.app import create_apps
 from transport.http.serve import serve as serve_http
 from ves.at_rest import key_id, parse_key
-from ves.signatures import public_key_of_seed
+from ves.signatures import Signer
 
 JOURNAL_PATIENCE_S = 60.0
 """How long a start waits for a database that does not answer yet."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -156,39 +161,61 @@ def database(settings: Settings) -> Iterator[Database]:
 
 async def run_migrations(dsn: str, app_login: str | None) -> None:
     async with open_loop():
-        await migrate(dsn, app_login=app_login)
+        await patiently(partial(migrate, dsn, app_login))
 
 
 async def run_house(settings: Settings, secrets: Secrets, where: Database) -> None:
     """The whole life inside the event loop; returns after an orderly stop."""
     async with open_loop():
         if where.admin_dsn is not None:
-            await migrate(where.admin_dsn, app_login=where.app_login)
-        async with open_journal(
-            where.app_dsn, settings, node_id=secrets.sequencer_id, checkpoint=checkpoint
-        ) as journal:
-            key_version = await claim_keys(journal, secrets)
+            await patiently(partial(migrate, where.admin_dsn, where.app_login))
+        async with AsyncExitStack() as stack:
+            journal = await patiently(partial(enter_journal, stack, settings, secrets, where))
+            key_version = await patiently(partial(claim_keys, journal, secrets))
             await live(settings, secrets, build(settings, secrets, journal, key_version=key_version))
 
 
+async def enter_journal(
+    stack: AsyncExitStack, settings: Settings, secrets: Secrets, where: Database
+) -> Journal:
+    limits = Limits(
+        connections_max=settings.db_connections_max,
+        unit_deadline_s=settings.db_unit_deadline_s,
+        statement_timeout_s=settings.db_statement_timeout_s,
+        lock_timeout_s=settings.db_lock_timeout_s,
+        idle_in_transaction_timeout_s=settings.db_idle_in_transaction_timeout_s,
+    )
+    journal: Journal = await stack.enter_async_context(
+        open_journal(where.app_dsn, node_id=secrets.sequencer_id, limits=limits, checkpoint=checkpoint)
+    )
+    return journal
+
+
 async def claim_keys(journal: Journal, secrets: Secrets) -> int:
-    """Our keys are those that the journal knows, or the first it sees. Files made in vain are removed."""
+    """Our keys are those that the journal knows, or the first it sees: answers the receipt key's version.
+    Key files made just now and in vain are removed."""
     try:
-        with trio.fail_after(JOURNAL_PATIENCE_S):
-            while True:
-                try:
-                    await journal.claim_at_rest_keys([key_id(key) for key in secrets.at_rest_ring])
-                    public_key = public_key_of_seed(secrets.receipt_signing_seed)
-                    return await journal.claim_receipt_key(secrets.sequencer_id, public_key)
-                except JournalAway as error:
-                    log.warning("waiting for the database", reason=str(error))
-                    await trio.sleep(1)
+        await journal.claim_at_rest_keys([key_id(key) for key in secrets.at_rest_ring])
+        public_key = Signer(secrets.receipt_signing_seed).public_key
+        return await journal.claim_receipt_key(secrets.sequencer_id, public_key)
     except (AtRestKeyMissing, ReceiptKeyDiffers):
         for path in secrets.created:
             path.unlink(missing_ok=True)
         raise
-    except trio.TooSlowError:
-        raise StartRefused(f"the database did not answer within {JOURNAL_PATIENCE_S:.0f} s") from None
+
+
+async def patiently(unit: Callable[[], Awaitable[T]]) -> T:
+    """What ``unit`` answers; while the database is away, tried again each second for a minute."""
+    give_up_at = trio.current_time() + JOURNAL_PATIENCE_S
+    while True:
+        try:
+            return await unit()
+        except JournalAway as error:
+            if trio.current_time() >= give_up_at:
+                text = f"the database did not answer within {JOURNAL_PATIENCE_S:.0f} s: {error}"
+                raise StartRefused(text) from None
+            log.warning("waiting for the database", reason=str(error))
+        await trio.sleep(1)
 
 
 async def live(settings: Settings, secrets: Secrets, built: Built) -> None:
@@ -201,25 +228,14 @@ async def live(settings: Settings, secrets: Secrets, built: Built) -> None:
         admin_host, admin_port = admin_address(settings)
         admin_listeners = await listen(admin_host, admin_port, "ADMIN_BIND")
         async with trio.open_nursery() as doors:
-            await doors.start(serve_nicely, public, public_listeners, settings, closing)
-            await doors.start(serve_nicely, admin, admin_listeners, settings, closing)
+            for app, listeners in ((public, public_listeners), (admin, admin_listeners)):
+                await doors.start(partial(serve_http, app, listeners, settings, shutdown=closing))
             with announced(settings, secrets, url_of(public_listeners), url_of(admin_listeners)):
                 await asked_to_stop()
                 built.house.readiness.wait_for("shutdown", "the server is shutting down")
                 await trio.sleep(settings.shutdown_pause_secs)
             closing.set()
         built.root.stop()
-
-
-async def serve_nicely(
-    app: object,
-    listeners: list[trio.SocketListener],
-    settings: Settings,
-    closing: trio.Event,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    await serve_http(app, listeners, settings, shutdown=closing, task_status=task_status)
 
 
 async def listen(host: str, port: int, variable: str) -> list[trio.SocketListener]:

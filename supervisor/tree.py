@@ -35,6 +35,7 @@ from config.secrets import Secrets
 from config.settings import Settings
 from journal.port import Journal
 from supervisor.dynamic import DynamicSupervisor
+from supervisor.policy import Pauses
 from supervisor.supervisor import ChildSpec, Pool, Supervisor
 from supervisor.watchdog import Watchdog
 from transport.house import House, Readiness
@@ -42,6 +43,11 @@ from ves.encoding import uuid_text
 from ves.records import Uuid
 
 PULSE_S = 1.0
+WORKER_DEATHS = 50
+WORKER_PERIOD_S = 30.0
+WORKER_PAUSES = Pauses(max_s=0.5)
+"""A worker process may be killed from outside, by the kernel or by a drill, and costs only its letter: the
+house should not fall for a handful of them."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +72,20 @@ def build(settings: Settings, secrets: Secrets, journal: Journal, *, key_version
         settings.encryptor_count,
         lambda: Encryptor(ring=secrets.at_rest_ring, receipt_seed=secrets.receipt_signing_seed),
         settings.mailbox_letters_max,
+        declares_ready=True,
+        intensity=WORKER_DEATHS,
+        period_s=WORKER_PERIOD_S,
+        pauses=WORKER_PAUSES,
     )
     verifiers = Pool(
         "verifiers",
         settings.verifier_count,
-        lambda: Verifier(registry=Ref(registry), limits=_limits(settings)),
+        lambda: Verifier(registry=Ref(registry)),
         settings.mailbox_letters_max,
+        declares_ready=True,
+        intensity=WORKER_DEATHS,
+        period_s=WORKER_PERIOD_S,
+        pauses=WORKER_PAUSES,
     )
 
     def sequencer(tenant_id: Uuid) -> Sequencer:

@@ -11,9 +11,8 @@ members account for, or an error to explain, the object is read once more, slowl
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -22,6 +21,16 @@ from ves.canonical import exceeds_depth, may_escape_a_colon
 from ves.constants import BODY_DEPTH_MAX, I64_MAX, U32_MAX
 from ves.encoding import hex_bytes, uuid_bytes
 from ves.records import BodyRefused, Uuid
+from ves.unreadable import (
+    EVENT_TYPES,
+    WRAPPER_TYPES,
+    Unreadable,
+    invalid,
+    members_once,
+    not_json,
+    too_deep,
+    wrong_type,
+)
 
 _U32 = Annotated[int, Meta(ge=0, le=U32_MAX)]
 _I32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
@@ -77,6 +86,8 @@ class Request(msgspec.Struct):
 
     agent_id: Uuid
     events: list[Envelope]
+    half_pair: str = ""
+    """When not empty: what stands in place of each half of a surrogate pair; nothing accepted may hold it."""
 
 
 class _Wrapper(msgspec.Struct, gc=False):
@@ -98,25 +109,51 @@ _decode_raws = msgspec.json.Decoder(_Raws).decode
 _check_syntax = msgspec.json.Decoder(Raw).decode
 
 
-class _Refuse(Exception):
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.refusal = BodyRefused(status, code, message)
-
-
 def read_request(body: bytes) -> Request | BodyRefused:
     """The typed request, or why the whole body is refused. Raises nothing, whatever the bytes."""
     try:
-        wrapper = _read_wrapper(body)
-        raws = [bytes(raw) for raw in wrapper.events]
-        if any(exceeds_depth(raw, _EVENT_DEPTH_MAX) for raw in raws):
-            raise _too_deep()
-        _check_wrapper_members(body, wrapper, raws)
-        agent_id = _uuid(wrapper.agent_id, "agentId")
-        ids: dict[str, Uuid] = {}
-        return Request(agent_id, [_read_event(raw, index, ids) for index, raw in enumerate(raws)])
-    except _Refuse as refused:
-        return refused.refusal
+        return _read(body)
+    except Unreadable as refused:
+        refusal = refused.refusal
+    # Half a surrogate pair is JSON, so it is one event's fault and not the body's; msgspec cannot say so.
+    mark = _mark_for(body)
+    if refusal.status == 400 and (marked := _mark_half_pairs(body, mark.encode())) != body:
+        try:
+            request = _read(marked)
+        except Unreadable as refused:
+            return refused.refusal
+        request.half_pair = mark
+        return request
+    return refusal
+
+
+def _read(body: bytes) -> Request:
+    wrapper = _read_wrapper(body)
+    raws = [bytes(raw) for raw in wrapper.events]
+    if any(exceeds_depth(raw, _EVENT_DEPTH_MAX) for raw in raws):
+        raise too_deep()
+    _check_wrapper_members(body, raws)
+    agent_id = _uuid(wrapper.agent_id, "agentId")
+    ids: dict[str, Uuid] = {}
+    return Request(agent_id, [_read_event(raw, index, ids) for index, raw in enumerate(raws)])
+
+
+# Escapes start after an even number of backslashes; whole pairs are matched so that their low half is not.
+_SURROGATES = re.compile(
+    rb"(?<!\\)((?:\\\\)*)"
+    rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+
+
+def _mark_half_pairs(body: bytes, mark: bytes) -> bytes:
+    return _SURROGATES.sub(lambda found: found[0] if len(found[2]) == 12 else found[1] + mark, body)
+
+
+def _mark_for(body: bytes) -> str:
+    number = 0
+    while (mark := f"(half of a surrogate pair {number})").encode() in body:
+        number += 1
+    return mark
 
 
 # The wrapper.
@@ -129,33 +166,31 @@ def _read_wrapper(body: bytes) -> _Wrapper:
             body.decode()
         return _decode_wrapper(body)
     except UnicodeDecodeError as wrong:
-        raise _not_json(f"the body is not UTF-8 (byte {wrong.start})") from None
+        raise not_json(f"the body is not UTF-8 (byte {wrong.start})") from None
     except RecursionError:
-        raise _too_deep() from None
+        raise too_deep() from None
     except msgspec.DecodeError as wrong:
         raise _explain_wrapper(body, wrong) from None
 
 
-def _explain_wrapper(body: bytes, wrong: msgspec.DecodeError) -> _Refuse:
+def _explain_wrapper(body: bytes, wrong: msgspec.DecodeError) -> Unreadable:
     # A type error may stand before a syntax error; that the body is no JSON comes first.
     try:
         _check_syntax(body)
     except RecursionError:
-        return _too_deep()
+        return too_deep()
     except msgspec.DecodeError as syntax:
-        return _not_json(f"the body is not JSON: {syntax}")
-    if isinstance(wrong, msgspec.ValidationError):
-        return _wrong_type(str(wrong), "", _WRAPPER_TYPES)
-    return _invalid("agentId", _WRAPPER_TYPES)  # the only text here: it holds half of a surrogate pair
+        return not_json(f"the body is not JSON: {syntax}")
+    return wrong_type(str(wrong), "", WRAPPER_TYPES)
 
 
-def _check_wrapper_members(body: bytes, wrapper: _Wrapper, raws: list[bytes]) -> None:
+def _check_wrapper_members(body: bytes, raws: list[bytes]) -> None:
     outside = body.count(b":") - sum(raw.count(b":") for raw in raws)
-    if outside == 2 and ":" not in wrapper.agent_id:
+    if outside == 2:
         return
     if exceeds_depth(body, BODY_DEPTH_MAX):
-        raise _too_deep()
-    _members(body, "", _WRAPPER_TYPES)
+        raise too_deep()
+    members_once(body, "", WRAPPER_TYPES)
 
 
 # One event.
@@ -164,7 +199,7 @@ def _check_wrapper_members(body: bytes, wrapper: _Wrapper, raws: list[bytes]) ->
 def _read_event(raw: bytes, index: int, ids: dict[str, Uuid]) -> Envelope:
     try:
         wire = _decode_event(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except msgspec.ValidationError:
         wire = _read_slowly(raw, index)
     else:
         if may_escape_a_colon(raw) or raw.count(b":") != _colons(wire):
@@ -209,32 +244,32 @@ def _colons(wire: Wire) -> int:
 
 def _read_slowly(raw: bytes, index: int) -> Wire:
     path = f"events[{index}]"
-    members = _members(raw, path + ".", _EVENT_TYPES)
+    members = members_once(raw, path + ".", EVENT_TYPES)
     raws = _decode_raws(raw)
     typed = {name: members[name] for name in _TYPED if name in members}
     try:
         wire = msgspec.convert(typed, Wire)
     except msgspec.ValidationError as wrong:
-        raise _wrong_type(str(wrong), path + ".", _EVENT_TYPES) from None
+        raise wrong_type(str(wrong), path + ".", EVENT_TYPES) from None
     wire.payload = raws.payload
     wire.payload_encrypted = raws.payload_encrypted
     wire.agent_signature_bundle = raws.agent_signature_bundle
     return wire
 
 
-def _first_wrong_text(wire: Wire, index: int) -> _Refuse:
+def _first_wrong_text(wire: Wire, index: int) -> Unreadable:
     for name in ("event_id", "tenant_id", "store_id", "source_agent_id", "command_id"):
         text = getattr(wire, name)
         try:
             if text is not None and text is not UNSET:
                 uuid_bytes(text)
         except ValueError:
-            return _invalid(f"events[{index}].{name}", _EVENT_TYPES)
+            return invalid(f"events[{index}].{name}", EVENT_TYPES)
     for name, length in (("payload_plain_hash", 32), ("payload_cipher_hash", 32), ("agent_signature", 64)):
         try:
             hex_bytes(getattr(wire, name), length)
         except ValueError:
-            return _invalid(f"events[{index}].{name}", _EVENT_TYPES)
+            return invalid(f"events[{index}].{name}", EVENT_TYPES)
     raise AssertionError("every text is right")
 
 
@@ -242,84 +277,4 @@ def _uuid(text: str, path: str) -> Uuid:
     try:
         return uuid_bytes(text)
     except ValueError:
-        raise _invalid(path, _WRAPPER_TYPES) from None
-
-
-# The slow, strict look at one object, and what is said about what it finds.
-
-
-_UUID = "a UUID, for example 0b9c8a2e-6b0f-4a53-9c0e-3d1f8f6f2b11"
-_HASH = "64 hex digits, optionally after 0x"
-_WRAPPER_TYPES = {"agentId": _UUID, "events": "an array of event objects"}
-_EVENT_TYPES = {
-    "ves_version": "the integer 1",
-    "event_id": _UUID,
-    "tenant_id": _UUID,
-    "store_id": _UUID,
-    "source_agent_id": _UUID,
-    "agent_key_id": f"an integer from 0 to {U32_MAX}",
-    "entity_type": "a string",
-    "entity_id": "a string",
-    "event_type": "a string",
-    "created_at": "a string in RFC 3339, for example 2026-01-31T12:00:00.000Z",
-    "payload_kind": "0 (plaintext) or 1 (encrypted)",
-    "payload_plain_hash": _HASH,
-    "payload_cipher_hash": _HASH,
-    "agent_signature": "128 hex digits, optionally after 0x",
-    "payload": "a JSON value",
-    "payload_encrypted": "an object",
-    "agent_signature_scheme": "an integer",
-    "agent_signature_bundle": "an object",
-    "command_id": _UUID + ", or left out",
-    "base_version": f"an integer from 0 to {I64_MAX}, or left out",
-}
-
-
-def _integer(digits: str) -> int:
-    # Out of every range here, and int() of thousands of digits is slow.
-    return int(digits) if len(digits) < 40 else 10**40
-
-
-_PAIRS = json.JSONDecoder(object_pairs_hook=tuple, parse_int=_integer)  # arrays are lists, objects tuples
-
-
-def _members(raw: bytes, path: str, types: dict[str, str]) -> dict[str, Any]:
-    """The members of one object of known syntax; 422 when it is no object or has a known member twice."""
-    pairs = _PAIRS.decode(raw.decode())
-    if not isinstance(pairs, tuple):
-        raise _Refuse(422, "INVALID_FIELD_VALUE", f"{path.rstrip('.') or 'the body'} must be an object")
-    members: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in members and name in types:
-            raise _Refuse(422, "INVALID_FIELD_VALUE", f"{path}{name} is given twice; send it once")
-        members[name] = value
-    return members
-
-
-_MISSING = re.compile(r"missing required field `(\w+)`")
-_AT = re.compile(r"at `\$\.(\w+)")
-
-
-def _wrong_type(text: str, path: str, types: dict[str, str]) -> _Refuse:
-    if missing := _MISSING.search(text):
-        name = missing.group(1)
-        return _Refuse(422, "MISSING_REQUIRED_FIELD", f"{path}{name} is required: {types[name]}")
-    if at := _AT.search(text):
-        return _invalid(path + at.group(1), types)
-    return _Refuse(422, "INVALID_FIELD_VALUE", f"{path.rstrip('.') or 'the body'} must be an object")
-
-
-def _invalid(path: str, types: dict[str, str]) -> _Refuse:
-    return _Refuse(422, "INVALID_FIELD_VALUE", f"{path} must be {types[path.rpartition('.')[2]]}")
-
-
-def _not_json(message: str) -> _Refuse:
-    return _Refuse(400, "INVALID_REQUEST_BODY", f"{message}; send one JSON object")
-
-
-def _too_deep() -> _Refuse:
-    return _Refuse(
-        400,
-        "INVALID_REQUEST_BODY",
-        f"the body is nested deeper than {BODY_DEPTH_MAX} levels; send a flatter payload",
-    )
+        raise invalid(path, WRAPPER_TYPES) from None

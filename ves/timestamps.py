@@ -15,6 +15,7 @@ _SHAPE = re.compile(
     r"(?:\.([0-9]+))?"
     r"(?:[Zz]|[+\-\u2212](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
+_WANTED = "must be RFC 3339, for example 2026-01-31T12:00:00.000Z"
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - all arithmetic here is on UTC without a zone
 _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 _PLAIN_LENGTHS = frozenset((20, 24, 27))  # with Z and no, 3 or 6 digits: what almost everybody sends
@@ -30,7 +31,7 @@ def parse_rfc3339(text: str) -> int:
     """
     shape = _SHAPE.fullmatch(text)
     if shape is None:
-        raise ValueError("must be RFC 3339, for example 2026-01-31T12:00:00.000Z")
+        raise ValueError(_WANTED)
     if len(text) in _PLAIN_LENGTHS and text[-1] == "Z":
         try:
             since = datetime.fromisoformat(text) - _EPOCH_UTC
@@ -40,7 +41,10 @@ def parse_rfc3339(text: str) -> int:
             return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
     year = int(text[:4])
     # Years repeat every 400, and year 0 is none of datetime's; the seconds are added apart because of :60.
-    minute = datetime(year or 400, int(text[5:7]), int(text[8:10]), int(text[11:13]), int(text[14:16]))  # noqa: DTZ001
+    try:
+        minute = datetime(year or 400, *(int(text[at : at + 2]) for at in (5, 8, 11, 14)))  # type: ignore[arg-type]  # noqa: DTZ001
+    except ValueError:  # no such day
+        raise ValueError(_WANTED) from None
     us = (minute - _EPOCH) // _MICROSECOND + int(text[17:19]) * 1_000_000
     if not year:
         us -= _400_YEARS_US

@@ -28,7 +28,7 @@ from ves.constants import (
     ZERO_HASH,
 )
 from ves.encoding import u32
-from ves.envelopes import Envelope, Request, read_request
+from ves.envelopes import Envelope, Request, Wire, read_request
 from ves.events import event_signing_hash, header_bytes, payload_aad, payload_plain_hash
 from ves.payload_encryption import (
     EncryptedPayloadRefused,
@@ -136,6 +136,7 @@ class _Batch:
         self._events = request.events
         self._stream = first.tenant_id + first.store_id
         self._agent_id = request.agent_id
+        self._half_pair = request.half_pair
         self._latest_us = now_us + FUTURE_US_MAX
 
     def outcomes(self) -> list[VerifiedEvent | Refusal]:
@@ -149,6 +150,8 @@ class _Batch:
                 event.event_id, "unsupported_version", f"Expected VES version 1, got {wire.ves_version}"
             )
         try:
+            if self._half_pair:
+                _refuse_half_pairs(wire, self._half_pair)
             names = (
                 _name(wire.entity_type, "entity_type", ENTITY_TYPE_BYTES_MAX),
                 _name(wire.entity_id, "entity_id", ENTITY_ID_BYTES_MAX),
@@ -201,11 +204,17 @@ _FROM_THE_FUTURE = (
 )
 
 
+def _refuse_half_pairs(wire: Wire, mark: str) -> None:
+    for field in ("entity_type", "entity_id", "event_type"):
+        if mark in getattr(wire, field):
+            raise _Invalid(field, f"{field} holds half of a surrogate pair")
+    for field in ("payload", "payload_encrypted"):
+        if mark.encode() in bytes(getattr(wire, field)):
+            raise _Invalid(field, f"{field} holds half of a surrogate pair")
+
+
 def _name(text: str, field: str, bytes_max: int) -> bytes:
-    try:
-        raw = text.encode()
-    except UnicodeEncodeError:
-        raise _Invalid(field, f"{field} holds half of a surrogate pair") from None
+    raw = text.encode()
     if not 0 < len(raw) <= bytes_max:
         raise _Invalid(field, f"{field} must be 1 to {bytes_max} bytes of UTF-8, it has {len(raw)}")
     if b"\0" in raw:

@@ -205,7 +205,7 @@ CREATE INDEX api_keys_tenant ON record.api_keys (tenant_id, id);
 
 -- One row. Its lock makes revocations visible in the order of their numbers.
 CREATE TABLE record.api_key_revocation_counters (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single_row boolean PRIMARY KEY DEFAULT true CHECK (single_row),
     last_number bigint NOT NULL
 );
 INSERT INTO record.api_key_revocation_counters (last_number) VALUES (0);
@@ -383,8 +383,9 @@ BEGIN
         FROM unnest(entity_stores, entity_types, entity_ids, versions_believed, versions_new)
             AS s (store_id, entity_type, entity_id, believed, new)
         -- Rows do not vanish; should one have, it must not come back with a version nobody can vouch for.
-        WHERE s.believed = 0 OR EXISTS (
-            SELECT FROM record.entity_versions w
+        -- (A scalar subquery: EXISTS may be turned into a hash of all the tenant's entities.)
+        WHERE s.believed = 0 OR (
+            SELECT true FROM record.entity_versions w
             WHERE w.tenant_id = the_tenant AND w.store_id = s.store_id
               AND w.entity_type = s.entity_type COLLATE "C" AND w.entity_id = s.entity_id COLLATE "C")
         ORDER BY s.store_id, s.entity_type COLLATE "C", s.entity_id COLLATE "C"

@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--store", required=True, action="append", help="may be given several times")
     parser.add_argument("--receipts", type=Path, help='lines of {"event": …, "receipt": …} clients kept')
     parser.add_argument("--pinned", type=Path, help="a saved /.well-known/ves-sequencer, trusted instead")
-    parser.add_argument("--proofs", action="store_true", help="also fetch every inclusion proof")
+    parser.add_argument("--proof-every", type=int, default=0, help="also fetch every n-th inclusion proof")
     asked = parser.parse_args()
     try:
         streams = _read(asked)
@@ -52,7 +52,7 @@ def _read(asked: argparse.Namespace) -> list[Evidence]:
             asked.tenant,
             store,
             acknowledged=[one for one in kept if _store_of(one, asked.store) == store],
-            proofs=asked.proofs,
+            proof_every=asked.proof_every,
             receipt_keys=pinned,
         )
         for store in asked.store

@@ -22,6 +22,7 @@ from tests.auditor.honest import Honest
 
 INGEST = "/api/v1/ves/events/ingest"
 Json = dict[str, Any]
+Wire = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class Fails:
@@ -140,7 +141,7 @@ class PlayedSequencer:
 
     # ---- the wire
 
-    async def serve(self, stream: trio.SocketStream) -> None:
+    async def serve(self, stream: Wire) -> None:
         connection = h11.Connection(h11.SERVER)
         async with stream:
             request, body = await _request(connection, stream)
@@ -167,7 +168,7 @@ class PlayedSequencer:
             await _send(connection, stream, status, raw, [("content-type", "application/json")], cut)
 
 
-async def _request(connection: h11.Connection, stream: trio.SocketStream) -> tuple[h11.Request | None, bytes]:
+async def _request(connection: h11.Connection, stream: Wire) -> tuple[h11.Request | None, bytes]:
     request, body = None, b""
     while True:
         event = connection.next_event()
@@ -188,7 +189,7 @@ async def _request(connection: h11.Connection, stream: trio.SocketStream) -> tup
 
 async def _send(
     connection: h11.Connection,
-    stream: trio.SocketStream,
+    stream: Wire,
     status: int,
     body: bytes,
     headers: list[tuple[str, str]],

@@ -131,7 +131,9 @@ def test_a_missing_or_doubled_envelope_member_is_a_422_that_names_it(tenant: Ten
     ],
 )
 def test_a_bad_event_is_refused_with_its_reason(tenant: Tenant, changes: dict[str, Any], reason: str) -> None:
-    rejected(tenant, tenant.agent.body([tenant.agent.event({"n": 1}, **changes)]), reason)
+    payload = changes.get("payload", {"n": 1})
+    others = {name: value for name, value in changes.items() if name != "payload"}
+    rejected(tenant, tenant.agent.body([tenant.agent.event(payload, **others)]), reason)
 
 
 def test_a_bad_event_does_not_hold_up_its_neighbours(tenant: Tenant) -> None:
@@ -234,6 +236,7 @@ def test_a_commitment_of_another_tenant_looks_like_one_that_does_not_exist(
     stranger = Tenant(server)
     foreign = stranger.http.get(f"/api/v1/ves/commitments/{batch}")
     absent = stranger.http.get(f"/api/v1/ves/commitments/{uuid.uuid4()}")
+    stranger.http.close()
     assert foreign.status_code == absent.status_code == 404
     assert foreign.json()["message"] == absent.json()["message"]
 

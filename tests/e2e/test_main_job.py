@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import time
 import uuid
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from world import Server, Tenant, signing_hash
+from world import Load, Server, Tenant, signing_hash
 
 
 def test_accepted_events_get_gap_free_numbers_and_receipts_in_request_order(tenant: Tenant) -> None:
@@ -161,7 +162,9 @@ def test_commitments_chain_and_proofs_lead_to_their_root(tenant: Tenant) -> None
     )
     assert clash.status_code == 409
     assert "7" in clash.json()["message"]
-    proof = tenant.http.get("/api/v1/ves/proofs/3", params=tenant.stream).json()
+    told = tenant.http.get("/api/v1/ves/proofs/3", params=tenant.stream)
+    assert told.status_code == 200, told.text
+    proof = told.json()
     assert proof["merkle_root"] == first["merkle_root"]
     running = bytes.fromhex(proof["leaf_hash"])
     index = proof["leaf_index"]
@@ -182,11 +185,7 @@ def test_commitments_chain_and_proofs_lead_to_their_root(tenant: Tenant) -> None
 
 
 def test_many_agents_at_once_share_one_gap_free_stream(tenant: Tenant) -> None:
-    from world import Load
-
     load = Load([tenant, tenant, tenant, tenant], batch=9).start()
-    import time
-
     time.sleep(2)
     load.stop()
     assert not load.problems
@@ -209,6 +208,7 @@ def test_the_same_event_id_in_two_tenants_is_no_clash(server: Server, tenant: Te
     event_id = str(uuid.uuid4())
     for one in (tenant, neighbour):
         assert one.post(one.agent.event({"n": 1}, event_id=event_id)).json()["eventsAccepted"] == 1
+    neighbour.http.close()
 
 
 @pytest.mark.parametrize("header", ["authorization-raw", "authorization-lower", "x-api-key"])

@@ -196,6 +196,8 @@ class Tenant:
     tenant_id: uuid.UUID = field(default_factory=uuid.uuid4)
     store_id: uuid.UUID = field(default_factory=uuid.uuid4)
     api_key: str = ""
+    quietly_posted: set[str] = field(default_factory=set)
+    """Ids that a test posted outside of a Load."""
 
     def __post_init__(self) -> None:
         self.http = httpx.Client(base_url=self.server.url, timeout=60)

@@ -40,10 +40,12 @@ def seed_cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def home(seed_cluster: Path, tmp_path: Path) -> Path:
+def home(seed_cluster: Path, tmp_path: Path) -> Iterator[Path]:
     copy = tmp_path / "home"
     shutil.copytree(seed_cluster, copy)
-    return copy
+    socket_dir = Cluster(copy, None).socket_dir
+    yield copy
+    shutil.rmtree(socket_dir, ignore_errors=True)  # in the temp dir: pytest's paths are long
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def test_a_cold_start_makes_a_durable_checksummed_cluster_and_a_warm_one_finds_i
     assert not (tmp_path / "postgres/data/postmaster.pid").exists(), "it was shut down in order"
     with EmbeddedPostgres(tmp_path) as again:
         assert ask(again.owner_dsn, "SELECT n FROM t") == 7
-        socket_dir = tmp_path / "postgres/socket"
+        socket_dir = Cluster(tmp_path, None).socket_dir
         assert stat.S_IMODE(socket_dir.stat().st_mode) == 0o700
         assert stat.S_IMODE((socket_dir / ".s.PGSQL.5432").stat().st_mode) == 0o700
 
@@ -262,7 +264,9 @@ def test_a_second_sequencer_on_the_same_folder_is_refused_and_told_who_holds_it(
 def test_a_pid_file_whose_number_a_stranger_has_is_no_obstacle(home: Path) -> None:
     lines = [str(os.getppid()), str(home / "postgres/data"), "1", "5432", "", "", "1 1", "ready"]
     (home / "postgres/data/postmaster.pid").write_text("\n".join(lines) + "\n")
-    (home / "postgres/socket/.s.PGSQL.5432.lock").write_text("\n".join(lines[:5]) + "\n")
+    socket_dir = Cluster(home, None).socket_dir
+    socket_dir.mkdir(mode=0o700, exist_ok=True)
+    (socket_dir / ".s.PGSQL.5432.lock").write_text("\n".join(lines[:5]) + "\n")
     with EmbeddedPostgres(home) as postgres:
         assert ask(postgres.owner_dsn, "SELECT 1") == 1
 
@@ -306,15 +310,15 @@ def test_a_path_too_long_for_a_socket_is_no_obstacle(home: Path, tmp_path: Path)
     home.rename(deep)
     with EmbeddedPostgres(deep) as postgres:
         assert ask(postgres.owner_dsn, "SELECT 1") == 1
-        socket_dir = postgres._cluster.socket_dir if postgres._cluster else Path()
-    try:
+        socket_dir = Cluster(deep, None).socket_dir
         assert deep not in socket_dir.parents
         assert stat.S_IMODE(socket_dir.stat().st_mode) == 0o700
-        socket_dir.chmod(0o755)
+    assert not socket_dir.exists()
+    for make in (lambda: socket_dir.mkdir(mode=0o755), lambda: socket_dir.symlink_to(tmp_path)):
+        make()  # by somebody else, for us to fall into
         with pytest.raises(EmbeddedPostgresError, match="not ours alone"):
             EmbeddedPostgres(deep).start()
-    finally:
-        shutil.rmtree(socket_dir)
+        socket_dir.unlink() if socket_dir.is_symlink() else socket_dir.rmdir()
 
 
 def test_stop_ends_it_even_when_it_ignores_the_polite_way(
@@ -344,6 +348,11 @@ def test_a_start_that_fails_says_what_postgres_said_and_lets_go_of_the_folder(ho
     configuration.write_text(good)
     with EmbeddedPostgres(home):
         pass
+
+
+def test_a_folder_that_is_not_there_is_refused_readably(tmp_path: Path) -> None:
+    with pytest.raises(EmbeddedPostgresError, match="cannot be started"):
+        EmbeddedPostgres(tmp_path / "nowhere").start()
 
 
 def test_missing_binaries_are_named(home: Path, tmp_path: Path) -> None:

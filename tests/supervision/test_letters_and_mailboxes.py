@@ -191,13 +191,14 @@ async def test_a_reader_that_is_stopped_in_the_moment_it_is_woken_leaves_the_let
         except EndOfLife:
             taken.append(f"{name} ended")
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(read, "first")
-        await wait_all_tasks_blocked()
-        nursery.start_soon(read, "second")
-        await wait_all_tasks_blocked()
-        ref.tell(Echo(1))  # wakes the first
-        inboxes["first"].request_stop(drain=False)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, "first")
+            await wait_all_tasks_blocked()
+            nursery.start_soon(read, "second")
+            await wait_all_tasks_blocked()
+            ref.tell(Echo(1))  # wakes the first
+            inboxes["first"].request_stop(drain=False)
     assert sorted(taken) == ["first ended", "second"]
 
 

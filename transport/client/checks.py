@@ -21,7 +21,7 @@ from transport.client.wire import (
     WireReceipt,
 )
 from ves.constants import ZERO_HASH
-from ves.encoding import hex_bytes, prefixed_hex
+from ves.encoding import hex_bytes, prefixed_hex, uuid_text
 from ves.merkle import Levels, build_levels, inclusion_path, leaf_hash
 from ves.proofs import (
     InclusionProof,
@@ -37,6 +37,9 @@ from ves.records import Commitment, KeyName, Receipt
 AgentKeyring = Mapping[KeyName, bytes]
 """Agents' public keys by name."""
 
+UNTRUSTED = "receipt_key"
+"""The problem's name when all that is missing is a believed key for the receipt."""
+
 
 def verify_receipt(envelope: Envelope, receipt: WireReceipt, keys: ReceiptKeys) -> list[Problem]:
     """Whether a believed key signed that exactly this event stands at the receipt's number."""
@@ -48,13 +51,16 @@ def verify_receipt(envelope: Envelope, receipt: WireReceipt, keys: ReceiptKeys) 
 
 
 def _receipt_problems(event: SequencedEvent, receipt: Receipt, keys: ReceiptKeys) -> list[Problem]:
+    """Without a believed key only the signature stays unjudged: the problem ``receipt_key`` says so."""
     key = keys.get(ReceiptKeyName(receipt.sequencer_id, receipt.sequencer_key_version))
-    if key is None:
-        text = (
-            f"the receipt was signed with key version {receipt.sequencer_key_version}, which is not trusted"
-        )
-        return [Problem("receipt_key", text)]
-    return _verify_receipt(event, receipt, key)
+    if key is not None:
+        return _verify_receipt(event, receipt, key)
+    text = (
+        f"the receipt was signed by sequencer {uuid_text(receipt.sequencer_id)} with key version "
+        f"{receipt.sequencer_key_version}, which is not trusted"
+    )
+    others = [p for p in _verify_receipt(event, receipt, b"") if p.name != "sequencer_signature"]
+    return [Problem(UNTRUSTED, text), *others]
 
 
 def verify_shown(envelope: Envelope, receipt_keys: ReceiptKeys, agent_keys: AgentKeyring) -> list[Problem]:

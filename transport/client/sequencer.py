@@ -13,7 +13,7 @@ HTTP to another machine unless that was allowed. Several tasks may share one cli
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from random import SystemRandom
@@ -87,6 +87,7 @@ class SequencerClient:
         *,
         api_key: str | None = None,
         pins: Pins | None = None,
+        receipt_keys: ReceiptKeys | None = None,
         retry: RetryPolicy | None = None,
         allow_plain_http: bool = False,
         ca_file: str | None = None,
@@ -94,7 +95,8 @@ class SequencerClient:
         notice: Callable[[str], None] = lambda text: None,
         chance: Callable[[], float] = _CHANCE,
     ) -> None:
-        """``pins`` None: the receipt keys are believed for the life of this object only.
+        """``pins`` None: the receipt keys are believed for the life of this object only. Given
+        ``receipt_keys`` are believed instead of whatever the server shows.
 
         InsecureUrl before anything is sent if the credential would travel in clear text.
         """
@@ -107,7 +109,7 @@ class SequencerClient:
         self._policy = retry or RetryPolicy()
         self._notice = notice
         self._chance = chance
-        self._receipt_keys: ReceiptKeys | None = None
+        self._receipt_keys = receipt_keys
         self._agent_keys: dict[KeyName, bytes] = {}
         self._http = httpx.AsyncClient(
             base_url=base,
@@ -218,35 +220,30 @@ class SequencerClient:
         """The stream's last sequence number; 0 when it has no event."""
         return (await self._read("/api/v1/ves/head", _Head, stream.query())).head_sequence
 
-    async def pull_pages(self, stream: Stream, start: int = 1) -> AsyncIterator[EventsPage]:
-        """The stream from ``start`` to its head, page by page, each event as shown, nothing verified."""
-        while True:
-            page = await self._read(
-                "/api/v1/ves/events", EventsPage, {**stream.query(), "from": start, "limit": PAGE_EVENTS}
-            )
-            yield page
-            if not page.has_more:
-                return
-            start = _forward(start, page.next_from)
+    async def shown(self, stream: Stream, start: int = 1) -> EventsPage:
+        """Up to 1,000 events from ``start`` on, as shown, nothing verified."""
+        return await self._read(
+            "/api/v1/ves/events", EventsPage, {**stream.query(), "from": start, "limit": PAGE_EVENTS}
+        )
 
-    async def pull(self, stream: Stream, start: int = 1) -> AsyncIterator[Envelope]:
-        """The stream's events from ``start`` on, each verified: hashes, signature, number, receipt.
+    async def pull(self, stream: Stream, start: int = 1) -> EventsPage:
+        """Up to 1,000 events from ``start`` on, each verified: hashes, signature, number, receipt.
 
-        The agents' keys come from the server; give them to ``verify_stream`` yourself to trust no one.
-        NotVerified at the first event that does not hold.
+        While ``has_more``, go on from ``next_from``: nothing can be missed. NotVerified at the first event
+        that does not hold. The agents' keys come from the server; bring your own to ``verify_stream``.
         """
         keys = await self.receipt_keys()
-        expected = max(start, 1)
-        async for page in self.pull_pages(stream, expected):
-            for envelope in page.events:
-                await self._key_of(envelope, self._agent_keys)
-                problems = verify_shown(envelope, keys, self._agent_keys)
-                if problems:
-                    raise NotVerified(f"event {expected} of {stream}", problems)
-                if envelope.sequence_number != expected or envelope.stream() != stream:
-                    raise BadAnswer(f"{stream}: number {expected} was due, {envelope.sequence_number} came")
-                expected += 1
-                yield envelope
+        page = await self.shown(stream, start)
+        for expected, envelope in enumerate(page.events, max(start, 1)):
+            await self._key_of(envelope, self._agent_keys)
+            problems = verify_shown(envelope, keys, self._agent_keys)
+            if problems:
+                raise NotVerified(f"event {expected} of {stream}", problems)
+            if envelope.sequence_number != expected or envelope.stream() != stream:
+                raise BadAnswer(f"{stream}: number {expected} was due, {envelope.sequence_number} came")
+        if page.has_more:
+            _forward(start, page.next_from)
+        return page
 
     async def event(self, stream: Stream, event_id: Uuid) -> Envelope:
         """One event by its id, as shown."""
@@ -273,18 +270,18 @@ class SequencerClient:
             raise
         return decode(answer.body, WireCommitment, "the reply to a commit")
 
-    async def commitments(self, stream: Stream, start: int = 1) -> AsyncIterator[WireCommitment]:
+    async def commitments(self, stream: Stream, start: int = 1) -> list[WireCommitment]:
         """The stream's commitments in order, from the first that starts at ``start`` or later."""
+        found: list[WireCommitment] = []
         while True:
             page = await self._read(
                 "/api/v1/ves/commitments",
                 CommitmentsPage,
                 {**stream.query(), "from": start, "limit": PAGE_EVENTS},
             )
-            for commitment in page.commitments:
-                yield commitment
+            found += page.commitments
             if not page.has_more:
-                return
+                return found
             start = _forward(start, page.next_from)
 
     async def leaves(self, stream: Stream, batch_id: str) -> list[str]:
@@ -332,19 +329,25 @@ class SequencerClient:
         checker = StreamChecker(stream, await self.receipt_keys())
         keys = dict(agent_keys) if agent_keys is not None else self._agent_keys
         receipts: dict[str, str] = {}
-        head = 0
-        async for page in self.pull_pages(stream):
-            head = page.head_sequence
+        start = 1
+        while True:
+            page = await self.shown(stream, start)
             for envelope in page.events:
                 if agent_keys is None:
                     await self._key_of(envelope, keys)
                 checker.event(envelope, keys)
                 if envelope.receipt is not None:
                     receipts[envelope.event_id] = envelope.receipt.receipt_hash
-            progress(checker.report.events, head)
-        checker.head(head)
-        async for commitment in self.commitments(stream):
-            if commitment.sequence_end <= head:  # a later one covers events that came while we read
+            progress(checker.report.events, page.head_sequence)
+            if not page.has_more:
+                break
+            start = _forward(start, page.next_from)
+        checker.head(page.head_sequence)
+        commitments = await self.commitments(stream)
+        head = await self.head(stream)
+        for commitment in commitments:
+            # One that reaches beyond what we read is fine if the stream has grown so far meanwhile.
+            if commitment.sequence_end <= page.head_sequence or commitment.sequence_end > head:
                 checker.commitment(commitment, await self.leaves(stream, commitment.batch_id))
         report = checker.finish()
         for kept in acknowledged:
@@ -365,14 +368,13 @@ class SequencerClient:
         query: Mapping[str, Any] | None = None,
         body: Any = None,
         repeatable: bool = True,
-    ) -> Any:
-        """Any other route: the answer's JSON, None when empty. ``body`` is encoded once.
+    ) -> bytes:
+        """Any other route: the answer's body. ``body`` is encoded as JSON, once.
 
-        Refused, Unanswered, BadAnswer as everywhere. ``repeatable=False`` if doing it twice does two things.
+        Refused and Unanswered as everywhere. ``repeatable=False`` if doing it twice does two things.
         """
         raw = None if body is None else msgspec.json.encode(body)
-        answer = await self._send(method, path, query=query, body=raw, repeatable=repeatable)
-        return decode(answer.body, object, path) if answer.body else None
+        return (await self._send(method, path, query=query, body=raw, repeatable=repeatable)).body
 
     async def look(self, path: str) -> Answer:
         """One attempt, whatever the status: for health checks, where 503 is an answer."""

@@ -250,7 +250,7 @@ class ReceiptKey(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class WellKnown(msgspec.Struct, frozen=True):
-    """``/.well-known/ves-sequencer``: who signs receipts, with which keys. Also the form of a trust file."""
+    """``/.well-known/ves-sequencer``: who signs receipts, with which keys."""
 
     sequencer_id: str
     receipt_keys: list[ReceiptKey]
@@ -264,6 +264,28 @@ class WellKnown(msgspec.Struct, frozen=True):
             for key in self.receipt_keys
             if key.alg == "ed25519"
         }
+
+
+class TrustedAgentKey(msgspec.Struct, frozen=True):
+    tenant_id: str
+    agent_id: str
+    key_id: int
+    public_key: str
+
+
+class TrustFile(WellKnown, frozen=True):
+    """What somebody decided to believe: a saved well-known document, and agents' keys if they wish."""
+
+    agent_keys: list[TrustedAgentKey] = []
+
+    def agents(self) -> dict[KeyName, bytes] | None:
+        """None when the file names no agent: their signatures then stay unchecked. ValueError if misspelt."""
+        return {
+            KeyName(uuid_bytes(key.tenant_id), uuid_bytes(key.agent_id), key.key_id): hex_bytes(
+                key.public_key, 32
+            )
+            for key in self.agent_keys
+        } or None
 
 
 class AgentKeyEntry(msgspec.Struct, frozen=True, rename="camel"):

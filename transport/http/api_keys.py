@@ -1,4 +1,4 @@
-"""API keys, on the admin listener: making, listing, revoking. A key's text leaves once and is kept nowhere."""
+"""API keys, on the admin listener: making, listing, revoking. A key's text leaves once and is not kept."""
 
 from __future__ import annotations
 

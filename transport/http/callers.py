@@ -8,10 +8,10 @@ exists.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
 from hashlib import sha256
 
 import msgspec
+from werkzeug.datastructures import Headers
 
 from actors.credentials import CredentialBook
 from transport.http.errors import ApiError, Code
@@ -85,7 +85,7 @@ def denied(text: str) -> ApiError:
     return ApiError(Code.INSUFFICIENT_PERMISSIONS, text)
 
 
-def presented_key(headers: Mapping[str, str]) -> str:
+def presented_key(headers: Headers) -> str:
     """The API key of a request: ``Authorization: ApiKey ss_…``, a raw ``ss_…`` there, or ``x-api-key``.
 
     Only one of the headers is used, Authorization first. 401 without one.
@@ -104,9 +104,7 @@ def presented_key(headers: Mapping[str, str]) -> str:
     return value
 
 
-async def authenticate(
-    headers: Mapping[str, str], book: CredentialBook, bootstrap_key_sha256: bytes
-) -> Caller:
+async def authenticate(headers: Headers, book: CredentialBook, bootstrap_key_sha256: bytes) -> Caller:
     """The caller, or 401. Raises what the credential book raises when the database is away."""
     key = presented_key(headers)
     if len(key) not in KEY_LENGTHS or not key.isascii():

@@ -155,8 +155,7 @@ async def _read_path(visit: Visit, commitment: Commitment, leaf_index: int) -> t
     try:
         leaf = next(nodes)
         path = [
-            PAD_NODES[height] if position is None else next(nodes)
-            for height, position in enumerate(siblings)
+            PAD_NODES[height] if position is None else next(nodes) for height, position in enumerate(siblings)
         ]
     except StopIteration:
         raise TreeCorrupt(f"{commitment.batch_id.hex()}: nodes are missing") from None

@@ -39,6 +39,7 @@ SECURITY_HEADERS = (
     (b"x-frame-options", b"DENY"),
     (b"cache-control", b"no-store"),
 )
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 CLIENT_GONE = 499
 """In logs and metrics only: the caller did not wait for the answer."""
 
@@ -147,6 +148,13 @@ class FrontDoor(QuartTrio):
         self.config.update(RESPONSE_TIMEOUT=None, MAX_CONTENT_LENGTH=None, PROPAGATE_EXCEPTIONS=False)
         self.register_error_handler(HTTPException, self._on_http_exception)
         self.register_error_handler(Exception, self._on_surprise)
+        self._own_paths = _own_paths(routes)
+        for path, methods in self._own_paths.items():
+            # A path of its own beats a pattern: GET …/events/ingest is a wrong method, not event «ingest».
+            others = sorted(METHODS - methods)
+            self.add_url_rule(
+                path, f"not {path}", _wrong_method, methods=others, provide_automatic_options=False
+            )
         for route in routes:
             rule = route.path.replace("{", "<").replace("}", ">")
             endpoint = f"{route.method} {route.path}"
@@ -171,20 +179,31 @@ class FrontDoor(QuartTrio):
         if request is None:
             return super().create_url_adapter(request)
         return MapAdapter(
-            self.url_map, "localhost", "/", None, "http", request.path, request.method, request.query_string
+            self.url_map, "localhost", "/", "", "http", request.path, request.method, request.query_string
         )
 
     async def _on_http_exception(self, error: HTTPException) -> Response:
-        visit = _visit()
-        return _response(error_reply(_as_api_error(error), visit.request_id))
+        allowed = self._own_paths.get(request.path)
+        return _response(error_reply(_as_api_error(error, allowed), _visit().request_id))
 
     async def _on_surprise(self, error: Exception) -> Response:
         """Whatever nobody expected: in the log once, with the request id; outside no word of it."""
         visit = _visit()
-        log.error(
-            "internal error", request_id=visit.request_id, route=_template(visit), exc_info=error
-        )
+        log.error("internal error", request_id=visit.request_id, route=_template(visit), exc_info=error)
         return _response(error_reply(internal_error(), visit.request_id))
+
+
+def _own_paths(routes: Sequence[Route]) -> dict[str, set[str]]:
+    paths: dict[str, set[str]] = {}
+    for route in routes:
+        if "{" not in route.path:
+            methods = {"GET", "HEAD"} if route.method == "GET" else {route.method}
+            paths.setdefault(route.path, set()).update(methods)
+    return paths
+
+
+async def _wrong_method() -> Response:
+    raise MethodNotAllowed
 
 
 def _visit() -> Visit:
@@ -199,9 +218,9 @@ def _response(reply: Reply) -> Response:
     return response
 
 
-def _as_api_error(error: HTTPException) -> ApiError:
+def _as_api_error(error: HTTPException, allowed: set[str] | None) -> ApiError:
     if isinstance(error, MethodNotAllowed):
-        allow = ", ".join(sorted(error.valid_methods or ()))
+        allow = ", ".join(sorted(allowed or error.valid_methods or ()))
         text = f"this path answers {allow}" if allow else "method not allowed"
         return ApiError(Code.METHOD_NOT_ALLOWED, text, headers=(("allow", allow),))
     return ApiError(Code.RESOURCE_NOT_FOUND, "no such path")

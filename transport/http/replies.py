@@ -16,7 +16,7 @@ from transport.http.shapes import (
     EventReply,
     ReceiptReply,
 )
-from ves.constants import ENCRYPTED, VES_VERSION
+from ves.constants import ENCRYPTED
 from ves.encoding import prefixed_hex, uuid_text
 from ves.records import Commitment, Receipt, StoredEvent
 from ves.timestamps import utc_text, zulu_text
@@ -40,7 +40,7 @@ def event_reply(event: StoredEvent, payload: bytes) -> EventReply:
     """``payload``: the opened plaintext, JSON text that goes out byte for byte."""
     receipt = receipt_reply(event.receipt)
     reply = EventReply(
-        VES_VERSION,
+        1,
         receipt.event_id,
         uuid_text(event.tenant_id),
         uuid_text(event.store_id),

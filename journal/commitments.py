@@ -1,0 +1,232 @@
+"""Commitments: which streams wait for one, what their leaves are made of, and the stored ones.
+
+A commitment is stored with a compare-and-set of the stream's commitment counter, a row of its own, so
+appends are not held up. Never computes a tree or a root: those come in, and go out for checking.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from journal.port import (
+    Away,
+    CommitmentCounter,
+    CommitmentPage,
+    JournalAway,
+    LeafSource,
+    Moved,
+    Stored,
+    StreamBehind,
+)
+from journal.units import Contended, Undo, Units
+from ves.constants import VES_VERSION, ZERO_HASH
+from ves.records import Commitment, Uuid
+
+if TYPE_CHECKING:
+    from journal.connections import Connection
+
+LEAF_SOURCES_MAX = 4096
+_NODE_BYTES = 32
+
+_COLUMNS = """batch_id, tenant_id, store_id, ves_version, tree_depth, leaf_count, padded_leaf_count,
+    merkle_root, prev_state_root, new_state_root, sequence_start, sequence_end, committed_at"""
+_SELECT = f"SELECT {_COLUMNS} FROM record.ves_commitments "  # noqa: S608  texts of this module only
+
+_BEHIND = """
+WITH behind AS MATERIALIZED (
+    SELECT c.tenant_id, c.store_id, coalesce(k.committed_through, 0) AS committed_through, c.current_sequence
+    FROM record.ves_sequence_counters c
+    LEFT JOIN record.ves_commitment_counters k USING (tenant_id, store_id)
+    WHERE c.current_sequence > coalesce(k.committed_through, 0)
+      AND ($1::uuid IS NULL OR (c.tenant_id, c.store_id) > ($1, $2::uuid))
+    ORDER BY c.tenant_id, c.store_id
+    LIMIT $3
+)
+SELECT b.tenant_id, b.store_id, b.committed_through, b.current_sequence, e.sequenced_at
+FROM behind b JOIN record.ves_events e
+  ON e.tenant_id = b.tenant_id AND e.store_id = b.store_id AND e.sequence_number = b.committed_through + 1
+ORDER BY b.tenant_id, b.store_id
+"""
+
+
+async def streams_behind(
+    connection: Connection, after: tuple[Uuid, Uuid] | None, limit: int
+) -> list[StreamBehind]:
+    tenant_id, store_id = after or (None, None)
+    rows = await connection.fetch(_BEHIND, tenant_id, store_id, limit)
+    return [StreamBehind(*row) for row in rows]
+
+
+async def read_counter(connection: Connection, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
+    row = await connection.fetchrow(
+        "SELECT k.committed_through, k.state_root, c.current_sequence "
+        "FROM (SELECT $1::uuid AS tenant_id, $2::uuid AS store_id) q "
+        "LEFT JOIN record.ves_sequence_counters c USING (tenant_id, store_id) "
+        "LEFT JOIN record.ves_commitment_counters k USING (tenant_id, store_id)",
+        tenant_id,
+        store_id,
+    )
+    assert row is not None, "one row, whatever joins"
+    return CommitmentCounter(row[0] or 0, row[1] or ZERO_HASH, row[2] or 0)
+
+
+async def read_leaf_sources(
+    connection: Connection, tenant_id: Uuid, store_id: Uuid, sequence_start: int, sequence_end: int
+) -> list[LeafSource]:
+    if sequence_end - sequence_start >= LEAF_SOURCES_MAX:
+        raise ValueError(f"at most {LEAF_SOURCES_MAX} leaf sources a call")
+    rows = await connection.fetch(
+        "SELECT sequence_number, event_signing_hash, agent_signature FROM record.ves_events "
+        "WHERE tenant_id = $1 AND store_id = $2 AND sequence_number BETWEEN $3 AND $4 "
+        "ORDER BY sequence_number",
+        tenant_id,
+        store_id,
+        sequence_start,
+        sequence_end,
+    )
+    return [LeafSource(*row) for row in rows]
+
+
+async def commit(
+    units: Units, commitment: Commitment, levels: bytes, believed_through: int
+) -> Stored | Moved | Away:
+    """Raises JournalOutcomeUnknown once COMMIT was sent and not clearly answered."""
+    if commitment.ves_version != VES_VERSION or commitment.sequence_start != believed_through + 1:
+        raise ValueError("a commitment starts right after the last one")
+    try:
+        return await units.write(
+            lambda connection: _store(connection, commitment, levels, believed_through), named="commit"
+        )
+    except (Contended, asyncpg.UniqueViolationError) as error:
+        return Moved(f"{type(error).__name__}: another committer was first")
+    except JournalAway as error:
+        return Away(str(error))
+
+
+async def _store(
+    connection: Connection, commitment: Commitment, levels: bytes, believed_through: int
+) -> Stored:
+    if not await _advance(connection, commitment, believed_through):
+        raise Undo(Moved("the commitment counter"))
+    head = await connection.fetchval(
+        "SELECT current_sequence FROM record.ves_sequence_counters WHERE tenant_id = $1 AND store_id = $2",
+        commitment.tenant_id,
+        commitment.store_id,
+    )
+    if head is None or commitment.sequence_end > head:
+        raise Undo(Moved("the head: the range ends beyond it"))
+    await connection.execute(
+        f"INSERT INTO record.ves_commitments ({_COLUMNS}, levels) "  # noqa: S608  texts of this module only
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+        commitment.batch_id,
+        commitment.tenant_id,
+        commitment.store_id,
+        commitment.ves_version,
+        commitment.tree_depth,
+        commitment.leaf_count,
+        commitment.padded_leaf_count,
+        commitment.merkle_root,
+        commitment.prev_state_root,
+        commitment.new_state_root,
+        commitment.sequence_start,
+        commitment.sequence_end,
+        commitment.committed_at_us,
+        levels,
+    )
+    return Stored()
+
+
+async def _advance(connection: Connection, commitment: Commitment, believed_through: int) -> bool:
+    """The compare-and-set; the row is ours until the transaction ends."""
+    stream = (commitment.tenant_id, commitment.store_id)
+    to = (commitment.sequence_end, commitment.new_state_root)
+    if believed_through == 0:
+        if commitment.prev_state_root != ZERO_HASH:
+            return False
+        done = await connection.execute(
+            "INSERT INTO record.ves_commitment_counters (tenant_id, store_id, committed_through, state_root) "
+            "VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+            *stream,
+            *to,
+        )
+        return done == "INSERT 0 1"
+    done = await connection.execute(
+        "UPDATE record.ves_commitment_counters SET committed_through = $3, state_root = $4 "
+        "WHERE tenant_id = $1 AND store_id = $2 AND committed_through = $5 AND state_root = $6",
+        *stream,
+        *to,
+        believed_through,
+        commitment.prev_state_root,
+    )
+    return done == "UPDATE 1"
+
+
+async def read_one(
+    connection: Connection, batch_id: Uuid, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+) -> Commitment | None:
+    row = await connection.fetchrow(
+        _SELECT + "WHERE batch_id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) "
+        "AND ($3::uuid[] IS NULL OR store_id = ANY($3))",
+        batch_id,
+        tenant_id,
+        None if store_ids is None else list(store_ids),
+    )
+    return None if row is None else Commitment(*row)
+
+
+async def find(
+    connection: Connection, tenant_id: Uuid, store_id: Uuid, sequence_number: int
+) -> Commitment | None:
+    row = await connection.fetchrow(
+        _SELECT + "WHERE tenant_id = $1 AND store_id = $2 AND sequence_start <= $3 "
+        "ORDER BY sequence_start DESC LIMIT 1",
+        tenant_id,
+        store_id,
+        sequence_number,
+    )
+    if row is None:
+        return None
+    commitment = Commitment(*row)
+    return commitment if commitment.sequence_end >= sequence_number else None
+
+
+async def list_page(
+    connection: Connection,
+    tenant_id: Uuid,
+    store_id: Uuid,
+    from_sequence: int,
+    limit: int,
+    anchored: bool | None,
+) -> CommitmentPage:
+    """``from_sequence`` is the least ``sequence_start``. Nothing is anchored yet: no anchor is recorded."""
+    if anchored:
+        return CommitmentPage([], False, from_sequence)
+    rows = await connection.fetch(
+        _SELECT + "WHERE tenant_id = $1 AND store_id = $2 AND sequence_start >= $3 "
+        "ORDER BY sequence_start LIMIT $4::bigint + 1",
+        tenant_id,
+        store_id,
+        from_sequence,
+        limit,
+    )
+    page = [Commitment(*row) for row in rows[:limit]]
+    return CommitmentPage(page, len(rows) > limit, page[-1].sequence_end + 1 if page else from_sequence)
+
+
+async def read_nodes(connection: Connection, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+    """Raises LookupError for a batch or a position that does not exist."""
+    rows = await connection.fetch(
+        # Stored uncompressed, so each substr reads its own slice only.
+        "SELECT substr(c.levels, ($3::int * p.position + 1)::int, $3::int) "
+        "FROM unnest($2::bigint[]) WITH ORDINALITY AS p (position, place), record.ves_commitments c "
+        "WHERE c.batch_id = $1 ORDER BY p.place",
+        batch_id,
+        positions,
+        _NODE_BYTES,
+    )
+    nodes: list[Any] = [row[0] for row in rows]
+    if len(nodes) != len(positions) or any(len(node) != _NODE_BYTES for node in nodes):
+        raise LookupError("no such commitment, or no such node in it")
+    return nodes

@@ -1,0 +1,127 @@
+"""API keys: created once, revoked by a row with a number, never stored in the clear.
+
+Revoking holds the tenant's key lock alone and raises its credential epoch, so no append decided before can
+be stored after. Revocations become visible in the order of their numbers, so whoever asks for those after
+the last number seen misses none. Never sees a key, only its SHA-256.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from journal.audit import write_audit
+from journal.locks import raise_epoch
+from journal.port import ApiKey, AuditEntry, Revocations
+from journal.units import Undo
+from ves.records import Uuid
+
+if TYPE_CHECKING:
+    from journal.connections import Connection
+
+_REVOCATIONS_MAX = 10_000
+"""Of one answer; its cursor is then the last one told, so asking again gives the rest."""
+
+_SELECT = """
+SELECT k.id, k.key_hash, k.prefix, k.tenant_id, k.store_ids, k.agent_id, k.permissions, k.name, k.created_at,
+       r.revoked_at
+FROM record.api_keys k LEFT JOIN record.api_key_revocations r ON r.api_key_id = k.id
+"""
+
+
+async def create(connection: Connection, node_id: Uuid, key: ApiKey, audit: AuditEntry) -> ApiKey:
+    await connection.execute(
+        "INSERT INTO record.api_keys (id, tenant_id, agent_id, created_at, key_hash, prefix, store_ids, "
+        "permissions, name) VALUES ($1, $2, $3, clock_timestamp(), $4, $5, $6, $7, $8)",
+        key.id,
+        key.tenant_id,
+        key.agent_id,
+        key.key_hash,
+        key.prefix,
+        None if key.store_ids is None else list(key.store_ids),
+        list(key.permissions),
+        key.name,
+    )
+    created = await _find(connection, key.id)
+    assert created is not None, "inserted in this transaction"
+    await write_audit(connection, node_id, audit)
+    return created
+
+
+async def find_by_hash(connection: Connection, key_hash: bytes) -> ApiKey | None:
+    row = await connection.fetchrow(_SELECT + "WHERE k.key_hash = $1", key_hash)
+    return None if row is None else _api_key(row)
+
+
+async def find_tenant(connection: Connection, credential_id: Uuid) -> Uuid | None:
+    """Whose key this is: never changes."""
+    tenant_id: Uuid | None = await connection.fetchval(
+        "SELECT tenant_id FROM record.api_keys WHERE id = $1", credential_id
+    )
+    return tenant_id
+
+
+async def list_all(
+    connection: Connection, tenant_id: Uuid | None, after: Uuid | None, limit: int
+) -> list[ApiKey]:
+    rows = await connection.fetch(
+        _SELECT + "WHERE ($1::uuid IS NULL OR k.tenant_id = $1) AND ($2::uuid IS NULL OR k.id > $2) "
+        "ORDER BY k.id LIMIT $3",
+        tenant_id,
+        after,
+        limit,
+    )
+    return [_api_key(row) for row in rows]
+
+
+async def revoke(connection: Connection, node_id: Uuid, credential_id: Uuid, audit: AuditEntry) -> ApiKey:
+    """In a transaction that began alone for the key's tenant. Undone when it was revoked before."""
+    present = await _find(connection, credential_id)
+    assert present is not None, "its tenant was found and keys are never removed"
+    if present.revoked_at_us is not None:
+        raise Undo(present)
+    await connection.execute(
+        # The counter's row lock is held until COMMIT: the next number waits for this one to be visible.
+        "WITH next AS (UPDATE record.api_key_revocation_counters SET last_number = last_number + 1 "
+        "RETURNING last_number) "
+        "INSERT INTO record.api_key_revocations (revocation_number, revoked_at, api_key_id) "
+        "SELECT last_number, clock_timestamp(), $1 FROM next",
+        credential_id,
+    )
+    await raise_epoch(connection, present.tenant_id, credentials=1)
+    revoked = await _find(connection, credential_id)
+    assert revoked is not None, "keys are never removed"
+    await write_audit(connection, node_id, audit)
+    return revoked
+
+
+async def revocations_since(connection: Connection, cursor: int | None) -> Revocations:
+    if cursor is None:
+        last = await connection.fetchval("SELECT last_number FROM record.api_key_revocation_counters")
+        return Revocations([], last)
+    rows = await connection.fetch(
+        "SELECT api_key_id, revocation_number FROM record.api_key_revocations "
+        "WHERE revocation_number > $1 ORDER BY revocation_number LIMIT $2",
+        cursor,
+        _REVOCATIONS_MAX,
+    )
+    return Revocations([row[0] for row in rows], rows[-1][1] if rows else cursor)
+
+
+async def _find(connection: Connection, credential_id: Uuid) -> ApiKey | None:
+    row = await connection.fetchrow(_SELECT + "WHERE k.id = $1", credential_id)
+    return None if row is None else _api_key(row)
+
+
+def _api_key(row: Any) -> ApiKey:
+    return ApiKey(
+        id=row[0],
+        key_hash=row[1],
+        prefix=row[2],
+        tenant_id=row[3],
+        store_ids=None if row[4] is None else tuple(row[4]),
+        agent_id=row[5],
+        permissions=tuple(row[6]),
+        name=row[7],
+        created_at_us=row[8],
+        revoked_at_us=row[9],
+    )

@@ -1,0 +1,128 @@
+"""Agent keys: bindings that never change, and revocations that are rows of their own.
+
+(tenant, agent, key_id) -> public key is for ever; a public key belongs to one (tenant, agent) over the whole
+database, which may know it under several key ids. Registering and revoking hold the tenant's key lock alone
+and raise its key epoch, so no append decided before can be stored after. Judges no validity: that is
+decided against ``sequenced_at``, elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from journal.audit import write_audit
+from journal.locks import raise_epoch
+from journal.port import AgentKey, AuditEntry, KeyConflict, KeyRegistered, KeyRevoked
+from journal.units import Undo
+from ves.records import KeyName, Uuid
+
+if TYPE_CHECKING:
+    from journal.connections import Connection
+
+_SELECT = """
+SELECT k.tenant_id, k.agent_id, k.key_id, k.public_key, k.key_algorithm, k.valid_from, k.valid_to,
+       k.registered_at, k.proof_of_possession, r.revoked_at, r.reason
+FROM record.agent_keys k LEFT JOIN record.agent_key_revocations r USING (tenant_id, agent_id, key_id)
+WHERE k.tenant_id = $1 AND k.agent_id = $2 AND
+"""
+
+
+async def find_public_keys(connection: Connection, names: list[KeyName]) -> dict[KeyName, bytes]:
+    rows = await connection.fetch(
+        "SELECT k.tenant_id, k.agent_id, k.key_id, k.public_key "
+        "FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS q (tenant_id, agent_id, key_id) "
+        "JOIN record.agent_keys k USING (tenant_id, agent_id, key_id)",
+        [name.tenant_id for name in names],
+        [name.agent_id for name in names],
+        [name.key_id for name in names],
+    )
+    return {KeyName(*row[:3]): row[3] for row in rows}
+
+
+async def register(
+    connection: Connection, node_id: Uuid, key: AgentKey, audit: AuditEntry
+) -> KeyRegistered | KeyConflict:
+    """In a transaction that began alone. Undone when nothing is new."""
+    present = await _find(connection, key.name)
+    if present is not None:
+        same = _binding(present) == _binding(key)
+        raise Undo(KeyRegistered(present, already=True) if same else KeyConflict(same_name=True))
+    if not await _take_public_key(connection, key):
+        raise Undo(KeyConflict(same_name=False))
+    await connection.execute(
+        "INSERT INTO record.agent_keys (tenant_id, agent_id, key_id, key_algorithm, proof_of_possession, "
+        "valid_from, valid_to, registered_at, public_key) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp(), $8)",
+        *key.name,
+        key.key_algorithm,
+        key.proof_of_possession,
+        key.valid_from_us,
+        key.valid_to_us,
+        key.public_key,
+    )
+    await raise_epoch(connection, key.name.tenant_id, keys=1)
+    registered = await _find(connection, key.name)
+    assert registered is not None, "inserted in this transaction"
+    await write_audit(connection, node_id, audit)
+    return KeyRegistered(registered, already=False)
+
+
+async def _take_public_key(connection: Connection, key: AgentKey) -> bool:
+    """Whether this public key is this agent's, from now on or since before."""
+    await connection.execute(
+        "INSERT INTO record.agent_public_keys (public_key, tenant_id, agent_id) VALUES ($1, $2, $3) "
+        "ON CONFLICT DO NOTHING",
+        key.public_key,
+        key.name.tenant_id,
+        key.name.agent_id,
+    )
+    # A statement of its own: the owner may have committed while ours waited for it.
+    owner = await connection.fetchrow(
+        "SELECT tenant_id, agent_id FROM record.agent_public_keys WHERE public_key = $1", key.public_key
+    )
+    return owner is not None and tuple(owner) == key.name[:2]
+
+
+async def list_keys(
+    connection: Connection, tenant_id: Uuid, agent_id: Uuid, from_key_id: int, limit: int
+) -> list[AgentKey]:
+    rows = await connection.fetch(
+        _SELECT + "k.key_id >= $3 ORDER BY k.key_id LIMIT $4", tenant_id, agent_id, from_key_id, limit
+    )
+    return [_agent_key(row) for row in rows]
+
+
+async def revoke(
+    connection: Connection, node_id: Uuid, name: KeyName, reason: str, audit: AuditEntry
+) -> KeyRevoked | None:
+    """In a transaction that began alone. Undone when there is no such key or it was revoked before."""
+    present = await _find(connection, name)
+    if present is None:
+        raise Undo(None)
+    if present.revoked_at_us is not None:
+        raise Undo(KeyRevoked(present, already=True))
+    await connection.execute(
+        "INSERT INTO record.agent_key_revocations (tenant_id, agent_id, key_id, revoked_at, reason) "
+        "VALUES ($1, $2, $3, clock_timestamp(), $4)",
+        *name,
+        reason,
+    )
+    await raise_epoch(connection, name.tenant_id, keys=1)
+    revoked = await _find(connection, name)
+    assert revoked is not None, "keys are never removed"
+    await write_audit(connection, node_id, audit)
+    return KeyRevoked(revoked, already=False)
+
+
+async def _find(connection: Connection, name: KeyName) -> AgentKey | None:
+    row = await connection.fetchrow(_SELECT + "k.key_id = $3", *name)
+    return None if row is None else _agent_key(row)
+
+
+def _binding(key: AgentKey) -> tuple[bytes, int, int | None, int | None]:
+    """What registering promises for ever; whether possession was proven is no part of it."""
+    return key.public_key, key.key_algorithm, key.valid_from_us, key.valid_to_us
+
+
+def _agent_key(row: Any) -> AgentKey:
+    return AgentKey(KeyName(*row[:3]), *row[3:])

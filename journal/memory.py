@@ -1,0 +1,689 @@
+"""The journal in memory: the same promises without PostgreSQL, for deterministic simulation and tests.
+
+One ``MemoryDatabase`` is the shared truth; each node has its ``MemoryJournal`` on it. Failures are switches
+(``fail_next``), so that a seed can choose them. The contract suite runs against this and PostgreSQL alike,
+and what is not in that suite may not be in here. Nothing survives the process: never used in production.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+import trio
+
+from journal.audit import entry_hash, entry_text
+from journal.port import (
+    AgentKey,
+    ApiKey,
+    AtRestKeyMissing,
+    AuditEntry,
+    Away,
+    CommitmentCounter,
+    CommitmentPage,
+    EntityPage,
+    EventPage,
+    Group,
+    JournalAway,
+    JournalOutcomeUnknown,
+    KeyConflict,
+    KeyRegistered,
+    KeyRevoked,
+    LeafSource,
+    Moved,
+    ReceiptKey,
+    ReceiptKeyDiffers,
+    Revocations,
+    Stored,
+    StreamBehind,
+)
+from ves.constants import ZERO_HASH
+from ves.records import (
+    NEW_STREAM,
+    CommandName,
+    Commitment,
+    EntityName,
+    Facts,
+    Fence,
+    Head,
+    KeyName,
+    KeyStatus,
+    KnownEvent,
+    NumberedEvent,
+    Question,
+    Receipt,
+    SealedEvent,
+    StoredEvent,
+    Uuid,
+)
+
+T = TypeVar("T")
+Stream = tuple[Uuid, Uuid]
+"""(tenant_id, store_id)"""
+
+Fault = Literal["away", "lost", "unheard", "held"]
+"""``away``: fails before COMMIT. ``lost``: COMMIT never arrives; outcome unknown, nothing stored.
+``unheard``: stored, the answer is lost. ``held`` (append only): COMMIT is on its way and its sender is gone;
+it holds its locks until ``MemoryDatabase.release``."""
+
+_LOCK_TIMEOUT_S = 5.0
+
+
+@dataclass
+class Change(Generic[T]):
+    """What a transaction would do and answer; checked, not yet applied."""
+
+    answer: T
+    apply: Callable[[], None]
+
+
+@dataclass
+class Refused(Generic[T]):
+    """A transaction that was rolled back on purpose; there is no COMMIT to get lost."""
+
+    answer: T
+
+
+@dataclass
+class _Held:
+    """A transaction whose sender is gone."""
+
+    tenant_id: Uuid
+    locks: frozenset[Uuid]
+    """Store ids of its counters and event ids of its rows."""
+    apply: Callable[[], None]
+    over: trio.Event
+
+
+@dataclass
+class MemoryDatabase:
+    """Every table, and the clock. ``now_us``: microseconds since the Unix epoch."""
+
+    now_us: Callable[[], int]
+    reachable: bool = True
+    heads: dict[Stream, Head] = field(default_factory=dict)
+    events: defaultdict[Stream, list[StoredEvent]] = field(default_factory=lambda: defaultdict(list))
+    by_id: dict[tuple[Uuid, Uuid], StoredEvent] = field(default_factory=dict)
+    commands: dict[tuple[Uuid, CommandName], Uuid] = field(default_factory=dict)
+    versions: dict[tuple[Uuid, EntityName], int] = field(default_factory=dict)
+    epochs: defaultdict[Uuid, tuple[int, int]] = field(default_factory=lambda: defaultdict(lambda: (0, 0)))
+    agent_keys: dict[KeyName, AgentKey] = field(default_factory=dict)
+    api_keys: dict[Uuid, ApiKey] = field(default_factory=dict)
+    revocations: list[Uuid] = field(default_factory=list)
+    committed: dict[Stream, tuple[int, bytes]] = field(default_factory=dict)
+    commitments: dict[Uuid, tuple[Commitment, bytes]] = field(default_factory=dict)
+    receipt_keys: dict[Uuid, ReceiptKey] = field(default_factory=dict)
+    at_rest_keys: list[bytes] = field(default_factory=list)
+    audit_log: defaultdict[Uuid, list[tuple[str, bytes]]] = field(default_factory=lambda: defaultdict(list))
+    """Per node: entry text and entry hash."""
+    held: list[_Held] = field(default_factory=list)
+
+    def release(self, *, commit: bool) -> None:
+        """Ends every held transaction: its COMMIT arrives, or the server gives it up."""
+        held, self.held = self.held, []
+        for transaction in held:
+            if commit:
+                transaction.apply()
+            transaction.over.set()
+
+
+class MemoryJournal:
+    """See ``journal.port.Journal`` for what each method promises."""
+
+    def __init__(
+        self,
+        database: MemoryDatabase,
+        *,
+        node_id: Uuid,
+        checkpoint: Callable[[str], None] = lambda name: None,
+        latency_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._database = database
+        self._node_id = node_id
+        self._checkpoint = checkpoint
+        self._latency_s = latency_s
+        self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
+
+    def fail_next(self, method: str, fault: Fault) -> None:
+        """The next call of this method (or the one after those already told to fail) goes wrong this way."""
+        if fault == "held" and method != "append":
+            raise ValueError("only an append can be held")
+        self._faults[method].append(fault)
+
+    # Units.
+
+    async def _read(self, method: str, answer: Callable[[MemoryDatabase], T]) -> T:
+        await self._on_the_way()
+        if self._fault(method) is not None or not self._database.reachable:
+            raise JournalAway("the memory is away")
+        return answer(self._database)
+
+    async def _write(
+        self,
+        method: str,
+        act: Callable[[MemoryDatabase], Change[T] | Refused[T]],
+        *,
+        behind: Callable[[_Held], bool] = lambda held: False,
+        hold: tuple[Uuid, frozenset[Uuid]] | None = None,
+    ) -> T:
+        """``behind``: which held transactions have a lock that this one needs."""
+        await self._on_the_way()
+        fault = self._fault(method)
+        if fault == "away" or not self._database.reachable:
+            raise JournalAway("the memory is away")
+        await self._wait_for_locks(behind)
+        # From here on without a pause: a transaction is atomic.
+        change = act(self._database)
+        if isinstance(change, Refused):
+            return change.answer
+        self._checkpoint(f"{method}.commit_sent_before")
+        if fault == "held":
+            assert hold is not None
+            self._database.held.append(_Held(*hold, change.apply, trio.Event()))
+        elif fault != "lost":
+            change.apply()
+        if fault is not None:
+            raise JournalOutcomeUnknown("COMMIT was sent and not answered")
+        self._checkpoint(f"{method}.committed")
+        return change.answer
+
+    async def _on_the_way(self) -> None:
+        """A unit is not cancelled; its caller is, once the unit has ended."""
+        with trio.CancelScope(shield=True):
+            await trio.sleep(self._latency_s())
+
+    async def _wait_for_locks(self, behind: Callable[[_Held], bool]) -> None:
+        with trio.move_on_after(_LOCK_TIMEOUT_S, shield=True):
+            while (held := next(filter(behind, self._database.held), None)) is not None:
+                await held.over.wait()
+            return
+        raise _LockTimeout("a lock was not to be had in time")
+
+    def _fault(self, method: str) -> Fault | None:
+        waiting = self._faults[method]
+        return waiting.popleft() if waiting else None
+
+    # The database itself.
+
+    async def ping(self) -> None:
+        await self._read("ping", lambda database: None)
+
+    # The write path.
+
+    async def settle(self, tenant_id: Uuid) -> None:
+        await self._write("settle", lambda database: Refused(None), behind=_of_tenant(tenant_id))
+
+    async def read_facts(self, question: Question) -> Facts:
+        return await self._read("read_facts", lambda database: _facts(database, question))
+
+    async def append(self, group: Group) -> Stored | Moved | Away:
+        if not group.numbered:
+            return await self._check_fence(group)
+        tenant_id = group.fence.tenant_id
+        locks = frozenset(n.store_id for n in group.numbered) | {n.event.event_id for n in group.numbered}
+        try:
+            self._checkpoint("append.begin")
+            return await self._write(
+                "append",
+                lambda database: self._append(database, group),
+                behind=lambda held: held.tenant_id == tenant_id and bool(held.locks & locks),
+                hold=(tenant_id, locks),
+            )
+        except _LockTimeout as error:
+            return Moved(str(error))
+        except JournalAway as error:
+            return Away(str(error))
+
+    async def _check_fence(self, group: Group) -> Stored | Moved | Away:
+        def holds(database: MemoryDatabase) -> Stored | Moved:
+            return Stored() if _fence(database, group.fence) == group.fence else Moved("the fence")
+
+        try:
+            return await self._read("append", holds)
+        except JournalAway as error:
+            return Away(str(error))
+
+    def _append(self, database: MemoryDatabase, group: Group) -> Change[Any] | Refused[Any]:
+        moved = _moved(database, group)
+        if moved is not None:
+            return Refused(Moved(moved))
+        self._checkpoint("append.fenced")
+        if any((group.fence.tenant_id, n.event.event_id) in database.by_id for n in group.numbered):
+            return Refused(Moved("an event id"))
+        self._checkpoint("append.copied")
+        return Change(Stored(), lambda: _apply(database, group))
+
+    # Reading back.
+
+    async def read_events(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> EventPage:
+        def page(database: MemoryDatabase) -> EventPage:
+            found = database.events[tenant_id, store_id]
+            events, has_more, next_from = _page(found, from_sequence, limit, bytes_max)
+            head = database.heads.get((tenant_id, store_id), NEW_STREAM)
+            return EventPage(head.current_sequence, events, has_more, next_from)
+
+        return await self._read("read_events", page)
+
+    async def read_event(
+        self, tenant_id: Uuid, event_id: Uuid, *, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredEvent | None:
+        def one(database: MemoryDatabase) -> StoredEvent | None:
+            event = database.by_id.get((tenant_id, event_id))
+            return event if event and (store_ids is None or event.store_id in store_ids) else None
+
+        return await self._read("read_event", one)
+
+    async def read_head(self, tenant_id: Uuid, store_id: Uuid) -> int:
+        return await self._read(
+            "read_head",
+            lambda database: database.heads.get((tenant_id, store_id), NEW_STREAM).current_sequence,
+        )
+
+    async def read_entity(
+        self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> EntityPage:
+        def page(database: MemoryDatabase) -> EntityPage:
+            stream = database.events[tenant_id, entity.store_id]
+            found = [e for e in stream if EntityName(e.store_id, e.entity_type, e.entity_id) == entity]
+            version = database.versions.get((tenant_id, entity), 0)
+            return EntityPage(version, *_page(found, from_sequence, limit, bytes_max))
+
+        return await self._read("read_entity", page)
+
+    # Commitments.
+
+    async def streams_behind(self, *, after: Stream | None, limit: int) -> list[StreamBehind]:
+        def behind(database: MemoryDatabase) -> list[StreamBehind]:
+            found = []
+            for stream, head in sorted(database.heads.items()):
+                through, _ = database.committed.get(stream, (0, ZERO_HASH))
+                if through < head.current_sequence and (after is None or stream > after):
+                    oldest = database.events[stream][through].receipt.sequenced_at_us
+                    found.append(StreamBehind(*stream, through, head.current_sequence, oldest))
+            return found[:limit]
+
+        return await self._read("streams_behind", behind)
+
+    async def read_commitment_counter(self, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
+        def counter(database: MemoryDatabase) -> CommitmentCounter:
+            through, root = database.committed.get((tenant_id, store_id), (0, ZERO_HASH))
+            head = database.heads.get((tenant_id, store_id), NEW_STREAM)
+            return CommitmentCounter(through, root, head.current_sequence)
+
+        return await self._read("read_commitment_counter", counter)
+
+    async def read_leaf_sources(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
+    ) -> list[LeafSource]:
+        if sequence_end - sequence_start >= 4096:
+            raise ValueError("at most 4096 leaf sources a call")
+        return await self._read(
+            "read_leaf_sources",
+            lambda database: [
+                LeafSource(e.receipt.sequence_number, e.event_signing_hash, e.agent_signature)
+                for e in database.events[tenant_id, store_id][max(0, sequence_start - 1) : sequence_end]
+            ],
+        )
+
+    async def commit(
+        self, commitment: Commitment, *, levels: bytes, believed_through: int
+    ) -> Stored | Moved | Away:
+        if commitment.sequence_start != believed_through + 1:
+            raise ValueError("a commitment starts right after the last one")
+        stream = (commitment.tenant_id, commitment.store_id)
+
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            if database.committed.get(stream, (0, ZERO_HASH)) != (
+                believed_through,
+                commitment.prev_state_root,
+            ):
+                return Refused(Moved("the commitment counter"))
+            if commitment.sequence_end > database.heads.get(stream, NEW_STREAM).current_sequence:
+                return Refused(Moved("the head"))
+
+            def apply() -> None:
+                database.committed[stream] = (commitment.sequence_end, commitment.new_state_root)
+                database.commitments[commitment.batch_id] = (commitment, levels)
+
+            return Change(Stored(), apply)
+
+        try:
+            return await self._write("commit", act)
+        except JournalAway as error:
+            return Away(str(error))
+
+    async def read_commitment(
+        self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> Commitment | None:
+        def one(database: MemoryDatabase) -> Commitment | None:
+            found, _ = database.commitments.get(batch_id, (None, b""))
+            if found is None or (tenant_id is not None and found.tenant_id != tenant_id):
+                return None
+            return found if store_ids is None or found.store_id in store_ids else None
+
+        return await self._read("read_commitment", one)
+
+    async def find_commitment(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> Commitment | None:
+        def find(database: MemoryDatabase) -> Commitment | None:
+            stream = _commitments_of(database, (tenant_id, store_id))
+            return next((c for c in stream if c.sequence_start <= sequence_number <= c.sequence_end), None)
+
+        return await self._read("find_commitment", find)
+
+    async def list_commitments(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, anchored: bool | None
+    ) -> CommitmentPage:
+        def page(database: MemoryDatabase) -> CommitmentPage:
+            stream = [] if anchored else _commitments_of(database, (tenant_id, store_id))
+            found = [c for c in stream if c.sequence_start >= from_sequence]
+            told = found[:limit]
+            next_from = told[-1].sequence_end + 1 if told else from_sequence
+            return CommitmentPage(told, len(found) > limit, next_from)
+
+        return await self._read("list_commitments", page)
+
+    async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+        def nodes(database: MemoryDatabase) -> list[bytes]:
+            _, levels = database.commitments.get(batch_id, (None, b""))
+            if not all(0 <= position < len(levels) // 32 for position in positions):
+                raise LookupError("no such commitment, or no such node in it")
+            return [levels[32 * position : 32 * position + 32] for position in positions]
+
+        return await self._read("read_nodes", nodes)
+
+    # Agent keys.
+
+    async def find_public_keys(self, keys: list[KeyName]) -> dict[KeyName, bytes]:
+        return await self._read(
+            "find_public_keys",
+            lambda database: {
+                name: database.agent_keys[name].public_key for name in keys if name in database.agent_keys
+            },
+        )
+
+    async def register_agent_key(self, key: AgentKey, audit: AuditEntry) -> KeyRegistered | KeyConflict:
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            present = database.agent_keys.get(key.name)
+            if present is not None:
+                same = _binding(present) == _binding(key)
+                return Refused(KeyRegistered(present, already=True) if same else KeyConflict(same_name=True))
+            for other in database.agent_keys.values():
+                if other.public_key == key.public_key and other.name[:2] != key.name[:2]:
+                    return Refused(KeyConflict(same_name=False))
+            registered = msgspec.structs.replace(key, registered_at_us=database.now_us())
+
+            def apply() -> None:
+                database.agent_keys[key.name] = registered
+                self._raise_epoch(database, key.name.tenant_id, keys=1)
+                self._audit(database, audit)
+
+            return Change(KeyRegistered(registered, already=False), apply)
+
+        return await self._write("register_agent_key", act, behind=_of_tenant(key.name.tenant_id))
+
+    async def list_agent_keys(
+        self, tenant_id: Uuid, agent_id: Uuid, *, from_key_id: int, limit: int
+    ) -> list[AgentKey]:
+        def listed(database: MemoryDatabase) -> list[AgentKey]:
+            names = sorted(n for n in database.agent_keys if n[:2] == (tenant_id, agent_id))
+            return [database.agent_keys[n] for n in names if n.key_id >= from_key_id][:limit]
+
+        return await self._read("list_agent_keys", listed)
+
+    async def revoke_agent_key(self, name: KeyName, reason: str, audit: AuditEntry) -> KeyRevoked | None:
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            present = database.agent_keys.get(name)
+            if present is None or present.revoked_at_us is not None:
+                return Refused(None if present is None else KeyRevoked(present, already=True))
+            revoked = msgspec.structs.replace(
+                present, revoked_at_us=database.now_us(), revocation_reason=reason
+            )
+
+            def apply() -> None:
+                database.agent_keys[name] = revoked
+                self._raise_epoch(database, name.tenant_id, keys=1)
+                self._audit(database, audit)
+
+            return Change(KeyRevoked(revoked, already=False), apply)
+
+        return await self._write("revoke_agent_key", act, behind=_of_tenant(name.tenant_id))
+
+    # Credentials.
+
+    async def create_api_key(self, key: ApiKey, audit: AuditEntry) -> ApiKey:
+        def act(database: MemoryDatabase) -> Change[ApiKey]:
+            created = msgspec.structs.replace(key, created_at_us=database.now_us())
+
+            def apply() -> None:
+                database.api_keys[key.id] = created
+                self._audit(database, audit)
+
+            return Change(created, apply)
+
+        return await self._write("create_api_key", act)
+
+    async def find_api_key(self, key_hash: bytes) -> ApiKey | None:
+        return await self._read(
+            "find_api_key",
+            lambda database: next((k for k in database.api_keys.values() if k.key_hash == key_hash), None),
+        )
+
+    async def list_api_keys(self, tenant_id: Uuid | None, *, after: Uuid | None, limit: int) -> list[ApiKey]:
+        def listed(database: MemoryDatabase) -> list[ApiKey]:
+            keys = [key for _, key in sorted(database.api_keys.items(), key=lambda item: item[0])]
+            return [
+                key
+                for key in keys
+                if (tenant_id is None or key.tenant_id == tenant_id) and (after is None or key.id > after)
+            ][:limit]
+
+        return await self._read("list_api_keys", listed)
+
+    async def revoke_api_key(
+        self, credential_id: Uuid, *, tenant_id: Uuid | None, audit: AuditEntry
+    ) -> ApiKey | None:
+        found = await self._read("find_api_key", lambda database: database.api_keys.get(credential_id))
+        if found is None or (tenant_id is not None and tenant_id != found.tenant_id):
+            return None
+
+        def act(database: MemoryDatabase) -> Change[ApiKey] | Refused[ApiKey]:
+            present = database.api_keys[credential_id]
+            if present.revoked_at_us is not None:
+                return Refused(present)
+            revoked = msgspec.structs.replace(present, revoked_at_us=database.now_us())
+
+            def apply() -> None:
+                database.api_keys[credential_id] = revoked
+                database.revocations.append(credential_id)
+                self._raise_epoch(database, present.tenant_id, credentials=1)
+                self._audit(database, audit)
+
+            return Change(revoked, apply)
+
+        return await self._write("revoke_api_key", act, behind=_of_tenant(found.tenant_id))
+
+    async def revocations_since(self, cursor: int | None) -> Revocations:
+        def since(database: MemoryDatabase) -> Revocations:
+            told = database.revocations[cursor:] if cursor is not None else []
+            return Revocations(told, len(database.revocations))
+
+        return await self._read("revocations_since", since)
+
+    async def audit(self, entry: AuditEntry) -> None:
+        await self._write("audit", lambda database: Change(None, lambda: self._audit(database, entry)))
+
+    # Our own keys.
+
+    async def claim_receipt_key(self, sequencer_id: Uuid, public_key: bytes) -> int:
+        def act(database: MemoryDatabase) -> Change[int] | Refused[int]:
+            present = database.receipt_keys.get(sequencer_id)
+            if present is not None and present.public_key != public_key:
+                raise ReceiptKeyDiffers("the recorded key is another one")
+            if present is not None:
+                return Refused(present.key_version)
+            first = ReceiptKey(sequencer_id, 1, public_key, database.now_us(), active=True)
+            return Change(1, lambda: database.receipt_keys.update({sequencer_id: first}))
+
+        return await self._write("claim_receipt_key", act)
+
+    async def receipt_keys(self) -> list[ReceiptKey]:
+        return await self._read(
+            "receipt_keys",
+            lambda database: [key for _, key in sorted(database.receipt_keys.items(), key=lambda kv: kv[0])],
+        )
+
+    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
+        def act(database: MemoryDatabase) -> Change[None]:
+            missing = [key_id.hex() for key_id in database.at_rest_keys if key_id not in key_ids]
+            if missing:
+                raise AtRestKeyMissing(f"data exists under the at-rest key {', '.join(missing)}")
+            new = [key_id for key_id in key_ids if key_id not in database.at_rest_keys]
+            return Change(None, lambda: database.at_rest_keys.extend(new))
+
+        await self._write("claim_at_rest_keys", act)
+
+    # Parts of transactions.
+
+    def _raise_epoch(
+        self, database: MemoryDatabase, tenant_id: Uuid, *, keys: int = 0, credentials: int = 0
+    ) -> None:
+        key_epoch, credential_epoch = database.epochs[tenant_id]
+        database.epochs[tenant_id] = (key_epoch + keys, credential_epoch + credentials)
+
+    def _audit(self, database: MemoryDatabase, entry: AuditEntry) -> None:
+        chain = database.audit_log[self._node_id]
+        text = entry_text(self._node_id, len(chain) + 1, database.now_us(), entry)
+        chain.append((text, entry_hash(chain[-1][1] if chain else ZERO_HASH, text)))
+
+
+class _LockTimeout(JournalAway):
+    pass
+
+
+def _of_tenant(tenant_id: Uuid) -> Callable[[_Held], bool]:
+    return lambda held: held.tenant_id == tenant_id
+
+
+def _binding(key: AgentKey) -> tuple[bytes, int, int | None, int | None]:
+    return key.public_key, key.key_algorithm, key.valid_from_us, key.valid_to_us
+
+
+def _fence(database: MemoryDatabase, like: Fence) -> Fence:
+    """What is true now of all that this fence speaks of."""
+    heads = {store: database.heads.get((like.tenant_id, store), NEW_STREAM) for store in like.heads}
+    return Fence(like.tenant_id, *database.epochs[like.tenant_id], heads)
+
+
+def _facts(database: MemoryDatabase, question: Question) -> Facts:
+    tenant_id = question.tenant_id
+    nothing = Fence(tenant_id, 0, 0, dict.fromkeys(question.store_ids, NEW_STREAM))
+    known = {e: database.by_id[tenant_id, e] for e in question.event_ids if (tenant_id, e) in database.by_id}
+    keys = {name: database.agent_keys[name] for name in question.keys if name in database.agent_keys}
+    return Facts(
+        now_us=database.now_us(),
+        fence=_fence(database, nothing),
+        known={event_id: _known(event) for event_id, event in known.items()},
+        used_commands=frozenset(c for c in question.commands if (tenant_id, c) in database.commands),
+        entity_versions={
+            e: database.versions[tenant_id, e]
+            for e in question.entities
+            if (tenant_id, e) in database.versions
+        },
+        keys={
+            name: KeyStatus(key.valid_from_us, key.valid_to_us, key.revoked_at_us is not None)
+            for name, key in keys.items()
+        },
+        revoked_credentials=question.credential_ids & frozenset(database.revocations),
+    )
+
+
+def _known(event: StoredEvent) -> KnownEvent:
+    return KnownEvent(
+        event.store_id,
+        event.event_signing_hash,
+        event.agent_signature,
+        event.command_id,
+        event.base_version,
+        event.receipt,
+    )
+
+
+def _moved(database: MemoryDatabase, group: Group) -> str | None:
+    """What of the group's beliefs is no longer true, in the order PostgreSQL finds out."""
+    tenant_id = group.fence.tenant_id
+    now = _fence(database, group.fence)
+    if (now.key_epoch, now.credential_epoch) != (group.fence.key_epoch, group.fence.credential_epoch):
+        return "a key or a credential"
+    if any(now.heads[s].current_sequence != h.current_sequence for s, h in group.fence.heads.items()):
+        return "a stream"
+    if any(database.versions.get((tenant_id, step.entity), 0) != step.believed for step in group.versions):
+        return "an entity"
+    if any((tenant_id, use.command) in database.commands for use in group.commands):
+        return "a command id"
+    return None
+
+
+def _apply(database: MemoryDatabase, group: Group) -> None:
+    tenant_id = group.fence.tenant_id
+    for step in group.versions:
+        database.versions[tenant_id, step.entity] = step.new
+    for use in group.commands:
+        database.commands[tenant_id, use.command] = use.event_id
+    for numbered, sealed in zip(group.numbered, group.sealed, strict=True):
+        event = _stored(group, numbered, sealed)
+        stream = (tenant_id, numbered.store_id)
+        database.events[stream].append(event)
+        database.by_id[tenant_id, numbered.event.event_id] = event
+        database.heads[stream] = Head(numbered.sequence_number, numbered.sequenced_at_us)
+
+
+_FROM_EVENT = sorted(
+    set(StoredEvent.__struct_fields__) - {"tenant_id", "store_id", "payload_sealed", "receipt"}
+)
+
+
+def _stored(group: Group, numbered: NumberedEvent, sealed: SealedEvent) -> StoredEvent:
+    receipt = Receipt(
+        event_id=numbered.event.event_id,
+        sequence_number=numbered.sequence_number,
+        sequenced_at_us=numbered.sequenced_at_us,
+        receipt_hash=sealed.receipt_hash,
+        sequencer_id=group.sequencer_id,
+        sequencer_key_version=group.sequencer_key_version,
+        sequencer_signature=sealed.sequencer_signature,
+    )
+    return StoredEvent(
+        tenant_id=group.fence.tenant_id,
+        store_id=numbered.store_id,
+        payload_sealed=sealed.payload_sealed,
+        receipt=receipt,
+        **{name: getattr(numbered.event, name) for name in _FROM_EVENT},
+    )
+
+
+def _page(
+    found: list[StoredEvent], from_sequence: int, limit: int, bytes_max: int
+) -> tuple[list[StoredEvent], bool, int]:
+    """The page, whether there is more, and where it starts."""
+    waiting = [event for event in found if event.receipt.sequence_number >= from_sequence]
+    page: list[StoredEvent] = []
+    size = 0
+    for event in waiting[:limit]:
+        size += len(event.payload_sealed)
+        if page and size > bytes_max:
+            break
+        page.append(event)
+    next_from = page[-1].receipt.sequence_number + 1 if page else from_sequence
+    return page, len(page) < len(waiting), next_from
+
+
+def _commitments_of(database: MemoryDatabase, stream: Stream) -> list[Commitment]:
+    found = [c for c, _ in database.commitments.values() if (c.tenant_id, c.store_id) == stream]
+    return sorted(found, key=lambda c: c.sequence_start)

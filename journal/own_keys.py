@@ -1,0 +1,62 @@
+"""Keys of our own: under which key receipts are signed, and which at-rest keys data may exist under.
+
+Records public keys and fingerprints, never a secret. A node that starts with another key than the recorded
+one is stopped here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from journal.port import AtRestKeyMissing, ReceiptKey, ReceiptKeyDiffers
+from ves.encoding import uuid_text
+from ves.records import Uuid
+
+if TYPE_CHECKING:
+    from journal.connections import Connection
+
+
+async def claim_receipt_key(connection: Connection, sequencer_id: Uuid, public_key: bytes) -> int:
+    await connection.execute(
+        "INSERT INTO record.receipt_keys (sequencer_id, key_version, created_at, public_key) "
+        "SELECT $1, 1, clock_timestamp(), $2 "
+        "WHERE NOT EXISTS (SELECT FROM record.receipt_keys WHERE sequencer_id = $1) ON CONFLICT DO NOTHING",
+        sequencer_id,
+        public_key,
+    )
+    row = await connection.fetchrow(
+        "SELECT key_version, public_key FROM record.receipt_keys WHERE sequencer_id = $1 "
+        "ORDER BY key_version DESC LIMIT 1",
+        sequencer_id,
+    )
+    assert row is not None, "recorded by us or by another"
+    if row[1] != public_key:
+        raise ReceiptKeyDiffers(
+            f"sequencer {uuid_text(sequencer_id)} signs with {row[1].hex()} (version {row[0]}) as recorded, "
+            f"but this node's key is {public_key.hex()}: give it the recorded key, or an id of its own"
+        )
+    return int(row[0])
+
+
+async def receipt_keys(connection: Connection) -> list[ReceiptKey]:
+    rows = await connection.fetch(
+        "SELECT sequencer_id, key_version, public_key, created_at, "
+        "key_version = max(key_version) OVER (PARTITION BY sequencer_id) "
+        "FROM record.receipt_keys ORDER BY sequencer_id, key_version"
+    )
+    return [ReceiptKey(*row) for row in rows]
+
+
+async def claim_at_rest_keys(connection: Connection, key_ids: list[bytes]) -> None:
+    recorded = [row[0] for row in await connection.fetch("SELECT key_id FROM record.at_rest_keys ORDER BY 1")]
+    missing = [key_id.hex() for key_id in recorded if key_id not in key_ids]
+    if missing:
+        raise AtRestKeyMissing(
+            f"data exists under the at-rest key {', '.join(missing)}, which is not in the ring: "
+            "restore the key file or add the key to PAYLOAD_ENCRYPTION_KEYS"
+        )
+    await connection.execute(
+        "INSERT INTO record.at_rest_keys (key_id, first_seen_at) "
+        "SELECT k, clock_timestamp() FROM unnest($1::bytea[]) AS k ORDER BY k ON CONFLICT DO NOTHING",
+        key_ids,
+    )

@@ -1,0 +1,281 @@
+"""The journal on PostgreSQL: every method of the port as one unit that crosses into the database once.
+
+``open_journal`` owns the connection pool for as long as it is open. The rooms beside it hold the statements;
+here is only which unit a method is: a reading statement, a transaction, a transaction under the tenant's
+key lock. It connects when first asked and again, by itself, after the database was away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from journal import append, commitments, credentials, keys, own_keys, reads
+from journal.aio import cross
+from journal.audit import write_audit
+from journal.connections import SERVER_VERSION_MIN, Limits, make_pool
+from journal.facts import read_facts
+from journal.locks import begin_alone
+from journal.migrate import check_schema
+from journal.port import (
+    AgentKey,
+    ApiKey,
+    AuditEntry,
+    Away,
+    CommitmentCounter,
+    CommitmentPage,
+    EntityPage,
+    EventPage,
+    Group,
+    KeyConflict,
+    KeyRegistered,
+    KeyRevoked,
+    LeafSource,
+    Moved,
+    ReceiptKey,
+    Revocations,
+    SchemaMismatch,
+    Stored,
+    StreamBehind,
+)
+from journal.units import Checkpoint, Units
+from ves.records import Commitment, EntityName, Facts, KeyName, Question, StoredEvent, Uuid
+
+if TYPE_CHECKING:
+    from journal.connections import Connection, Pool
+
+T = TypeVar("T")
+
+_CLOSE_S = 5.0
+
+
+class UnfitServer(SchemaMismatch):
+    """This server may not hold the journal; the text says why."""
+
+
+def _no_checkpoint(name: str) -> None:
+    pass
+
+
+@asynccontextmanager
+async def open_journal(
+    dsn: str,
+    *,
+    node_id: Uuid,
+    limits: Limits | None = None,
+    checkpoint: Checkpoint = _no_checkpoint,
+    application_name: str = "sequencer",
+) -> AsyncIterator[PostgresJournal]:
+    """The journal, after the server and the schema were found fit. Inside ``journal.aio.open_loop`` only.
+
+    ``node_id`` names the audit chain we write. ``checkpoint`` is called at the named points of a write and
+    may crash us there: ``append.begin``, ``append.fenced``, ``append.copied``, ``append.commit_sent_before``,
+    ``append.committed``. Raises JournalAway when the database cannot be asked, SchemaMismatch (UnfitServer)
+    when it is not what we need."""
+    limits = limits or Limits()
+    pool = make_pool(dsn, limits, application_name=application_name)
+    await cross(lambda: _initialize(pool))
+    try:
+        journal = PostgresJournal(
+            Units(pool, deadline_s=limits.unit_deadline_s, checkpoint=checkpoint), node_id, checkpoint
+        )
+        await journal.check_fitness()
+        yield journal
+    finally:
+        await cross(lambda: _close(pool))
+
+
+async def _initialize(pool: Pool) -> None:
+    await pool  # with min_size 0 it connects to nothing yet
+
+
+async def _close(pool: Pool) -> None:
+    """Whoever still holds a connection has a deadline for it; then the connections are cut."""
+    try:
+        async with asyncio.timeout(_CLOSE_S):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+
+
+class PostgresJournal:
+    """See ``journal.port.Journal`` for what each method promises."""
+
+    def __init__(self, units: Units, node_id: Uuid, checkpoint: Checkpoint) -> None:
+        self._units = units
+        self._node_id = node_id
+        self._checkpoint = checkpoint
+
+    # The three kinds of unit, and a fourth that chooses its outcome itself (``append``, ``commit``).
+
+    async def _read(self, act: Callable[[Connection], Awaitable[T]]) -> T:
+        return await cross(lambda: self._units.read(act))
+
+    async def _write(self, act: Callable[[Connection], Awaitable[T]]) -> T:
+        return await cross(lambda: self._units.write(act))
+
+    async def _write_alone(self, tenant_id: Uuid, act: Callable[[Connection], Awaitable[T]]) -> T:
+        """No append of the tenant is under way meanwhile, on any node."""
+        return await cross(lambda: self._units.write(act, begin=begin_alone(tenant_id)))
+
+    # The database itself.
+
+    async def ping(self) -> None:
+        # A standby answers queries too; only a primary is any use.
+        await self._read(_require_primary)
+
+    async def check_fitness(self) -> None:
+        """Raises SchemaMismatch when this database may not be used."""
+        await self._read(_check_fitness)
+
+    # The write path.
+
+    async def settle(self, tenant_id: Uuid) -> None:
+        await self._write_alone(tenant_id, lambda c: append.settle(c, tenant_id))
+
+    async def read_facts(self, question: Question) -> Facts:
+        return await self._read(lambda c: read_facts(c, question))
+
+    async def append(self, group: Group) -> Stored | Moved | Away:
+        return await cross(lambda: append.append(self._units, group, self._checkpoint))
+
+    # Reading back.
+
+    async def read_events(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> EventPage:
+        return await self._read(
+            lambda c: reads.read_events(c, tenant_id, store_id, from_sequence, limit, bytes_max)
+        )
+
+    async def read_event(
+        self, tenant_id: Uuid, event_id: Uuid, *, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredEvent | None:
+        return await self._read(lambda c: reads.read_event(c, tenant_id, event_id, store_ids))
+
+    async def read_head(self, tenant_id: Uuid, store_id: Uuid) -> int:
+        return await self._read(lambda c: reads.read_head(c, tenant_id, store_id))
+
+    async def read_entity(
+        self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> EntityPage:
+        return await self._read(
+            lambda c: reads.read_entity(c, tenant_id, entity, from_sequence, limit, bytes_max)
+        )
+
+    # Commitments.
+
+    async def streams_behind(self, *, after: tuple[Uuid, Uuid] | None, limit: int) -> list[StreamBehind]:
+        return await self._read(lambda c: commitments.streams_behind(c, after, limit))
+
+    async def read_commitment_counter(self, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
+        return await self._read(lambda c: commitments.read_counter(c, tenant_id, store_id))
+
+    async def read_leaf_sources(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
+    ) -> list[LeafSource]:
+        return await self._read(
+            lambda c: commitments.read_leaf_sources(c, tenant_id, store_id, sequence_start, sequence_end)
+        )
+
+    async def commit(
+        self, commitment: Commitment, *, levels: bytes, believed_through: int
+    ) -> Stored | Moved | Away:
+        return await cross(lambda: commitments.commit(self._units, commitment, levels, believed_through))
+
+    async def read_commitment(
+        self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> Commitment | None:
+        return await self._read(lambda c: commitments.read_one(c, batch_id, tenant_id, store_ids))
+
+    async def find_commitment(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> Commitment | None:
+        return await self._read(lambda c: commitments.find(c, tenant_id, store_id, sequence_number))
+
+    async def list_commitments(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, anchored: bool | None
+    ) -> CommitmentPage:
+        return await self._read(
+            lambda c: commitments.list_page(c, tenant_id, store_id, from_sequence, limit, anchored)
+        )
+
+    async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+        return await self._read(lambda c: commitments.read_nodes(c, batch_id, positions))
+
+    # Agent keys.
+
+    async def find_public_keys(self, keys_wanted: list[KeyName]) -> dict[KeyName, bytes]:
+        return await self._read(lambda c: keys.find_public_keys(c, keys_wanted))
+
+    async def register_agent_key(self, key: AgentKey, audit: AuditEntry) -> KeyRegistered | KeyConflict:
+        return await self._write_alone(
+            key.name.tenant_id, lambda c: keys.register(c, self._node_id, key, audit)
+        )
+
+    async def list_agent_keys(
+        self, tenant_id: Uuid, agent_id: Uuid, *, from_key_id: int, limit: int
+    ) -> list[AgentKey]:
+        return await self._read(lambda c: keys.list_keys(c, tenant_id, agent_id, from_key_id, limit))
+
+    async def revoke_agent_key(self, name: KeyName, reason: str, audit: AuditEntry) -> KeyRevoked | None:
+        return await self._write_alone(
+            name.tenant_id, lambda c: keys.revoke(c, self._node_id, name, reason, audit)
+        )
+
+    # Credentials.
+
+    async def create_api_key(self, key: ApiKey, audit: AuditEntry) -> ApiKey:
+        return await self._write(lambda c: credentials.create(c, self._node_id, key, audit))
+
+    async def find_api_key(self, key_hash: bytes) -> ApiKey | None:
+        return await self._read(lambda c: credentials.find_by_hash(c, key_hash))
+
+    async def list_api_keys(self, tenant_id: Uuid | None, *, after: Uuid | None, limit: int) -> list[ApiKey]:
+        return await self._read(lambda c: credentials.list_all(c, tenant_id, after, limit))
+
+    async def revoke_api_key(
+        self, credential_id: Uuid, *, tenant_id: Uuid | None, audit: AuditEntry
+    ) -> ApiKey | None:
+        owner = await self._read(lambda c: credentials.find_tenant(c, credential_id))
+        if owner is None or (tenant_id is not None and tenant_id != owner):
+            return None
+        return await self._write_alone(
+            owner, lambda c: credentials.revoke(c, self._node_id, credential_id, audit)
+        )
+
+    async def revocations_since(self, cursor: int | None) -> Revocations:
+        return await self._read(lambda c: credentials.revocations_since(c, cursor))
+
+    async def audit(self, entry: AuditEntry) -> None:
+        await self._write(lambda c: write_audit(c, self._node_id, entry))
+
+    # Our own keys.
+
+    async def claim_receipt_key(self, sequencer_id: Uuid, public_key: bytes) -> int:
+        return await self._write(lambda c: own_keys.claim_receipt_key(c, sequencer_id, public_key))
+
+    async def receipt_keys(self) -> list[ReceiptKey]:
+        return await self._read(own_keys.receipt_keys)
+
+    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
+        await self._write(lambda c: own_keys.claim_at_rest_keys(c, key_ids))
+
+
+async def _require_primary(connection: Connection) -> None:
+    if await connection.fetchval("SELECT pg_is_in_recovery()"):
+        raise ConnectionError("this server is a standby, not the primary")
+
+
+async def _check_fitness(connection: Connection) -> None:
+    version = connection.get_server_version()
+    if version.major < SERVER_VERSION_MIN:
+        raise UnfitServer(f"PostgreSQL {version.major} is too old; {SERVER_VERSION_MIN} or newer is needed")
+    if await connection.fetchval("SELECT current_setting('synchronous_commit')") == "off":
+        raise UnfitServer(
+            "synchronous_commit is off: an acknowledged event could be lost. Set it to on in postgresql.conf "
+            "or for this role (ALTER ROLE … SET synchronous_commit = on)"
+        )
+    await check_schema(connection)

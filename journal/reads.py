@@ -1,0 +1,122 @@
+"""Reading events back: a stream from a number on, one event, an entity's history. One statement each.
+
+A page ends at its number of events or at its bytes of sealed payload, whichever comes first, but holds at
+least one event if there is one; PostgreSQL knows a payload's length without reading it. The head comes in
+the same snapshot as the events. Never opens a payload.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from journal.port import EntityPage, EventPage
+from ves.records import EntityName, Receipt, StoredEvent, Uuid
+
+if TYPE_CHECKING:
+    from journal.connections import Connection
+
+_COLUMNS = """tenant_id, store_id, source_agent_id, agent_key_id, entity_type, entity_id, event_type,
+    created_at, payload_kind, payload_sealed, payload_plain_hash, payload_cipher_hash, agent_signature,
+    event_signing_hash, command_id, base_version,
+    event_id, sequence_number, sequenced_at, receipt_hash, sequencer_id, sequencer_key_version,
+    sequencer_signature"""
+_EVENT_COLUMNS = 16
+"""The first so many are StoredEvent's own fields, the rest is its receipt."""
+_COLUMN_COUNT = 23
+
+# $1 tenant, $2 store, $3 from, $4 limit, $5 bytes. {more} narrows, {head} is asked beside the events.
+_PAGE = """
+WITH found AS (
+    SELECT e.*,
+           row_number() OVER w AS place,
+           sum(octet_length(payload_sealed)) OVER w AS bytes_so_far,
+           count(*) OVER () AS found_count
+    FROM (SELECT * FROM record.ves_events
+          WHERE tenant_id = $1 AND store_id = $2 AND sequence_number >= $3 {more}
+          ORDER BY sequence_number LIMIT $4::bigint + 1) e
+    WINDOW w AS (ORDER BY sequence_number ROWS UNBOUNDED PRECEDING)
+)
+SELECT {columns}, asked.head, f.found_count
+FROM (SELECT coalesce(({head}), 0) AS head) asked
+LEFT JOIN found f ON f.place <= $4 AND (f.place = 1 OR f.bytes_so_far <= $5)
+ORDER BY f.sequence_number
+"""
+_STREAM_PAGE = _PAGE.format(
+    columns=_COLUMNS,
+    more="",
+    head="SELECT current_sequence FROM record.ves_sequence_counters WHERE tenant_id = $1 AND store_id = $2",
+)
+_ENTITY_PAGE = _PAGE.format(
+    columns=_COLUMNS,
+    more='AND entity_type = $6::text COLLATE "C" AND entity_id = $7::text COLLATE "C"',
+    head="SELECT version FROM record.entity_versions WHERE tenant_id = $1 AND store_id = $2 "
+    'AND entity_type = $6::text COLLATE "C" AND entity_id = $7::text COLLATE "C"',
+)
+_ONE = f"""
+SELECT {_COLUMNS} FROM record.ves_events
+WHERE tenant_id = $1 AND event_id = $2 AND ($3::uuid[] IS NULL OR store_id = ANY($3))
+"""  # noqa: S608  texts of this module only
+
+
+async def read_events(
+    connection: Connection, tenant_id: Uuid, store_id: Uuid, from_sequence: int, limit: int, bytes_max: int
+) -> EventPage:
+    rows = await connection.fetch(_STREAM_PAGE, tenant_id, store_id, from_sequence, limit, bytes_max)
+    events, head, has_more = _page(rows)
+    return EventPage(head, events, has_more, _next_from(events, from_sequence))
+
+
+async def read_entity(
+    connection: Connection,
+    tenant_id: Uuid,
+    entity: EntityName,
+    from_sequence: int,
+    limit: int,
+    bytes_max: int,
+) -> EntityPage:
+    rows = await connection.fetch(
+        _ENTITY_PAGE,
+        tenant_id,
+        entity.store_id,
+        from_sequence,
+        limit,
+        bytes_max,
+        entity.entity_type,
+        entity.entity_id,
+    )
+    events, version, has_more = _page(rows)
+    return EntityPage(version, events, has_more, _next_from(events, from_sequence))
+
+
+async def read_event(
+    connection: Connection, tenant_id: Uuid, event_id: Uuid, store_ids: tuple[Uuid, ...] | None
+) -> StoredEvent | None:
+    row = await connection.fetchrow(_ONE, tenant_id, event_id, None if store_ids is None else list(store_ids))
+    return None if row is None else _stored_event(row)
+
+
+async def read_head(connection: Connection, tenant_id: Uuid, store_id: Uuid) -> int:
+    head = await connection.fetchval(
+        "SELECT current_sequence FROM record.ves_sequence_counters WHERE tenant_id = $1 AND store_id = $2",
+        tenant_id,
+        store_id,
+    )
+    return head or 0
+
+
+def _page(rows: list[Any]) -> tuple[list[StoredEvent], int, bool]:
+    """The events, the scalar asked beside them, and whether more were found than fit."""
+    head, found_count = rows[0][_COLUMN_COUNT:]
+    if found_count is None:
+        return [], head, False
+    events = [_stored_event(row) for row in rows]
+    return events, head, found_count > len(events)
+
+
+def _next_from(events: list[StoredEvent], asked: int) -> int:
+    return events[-1].receipt.sequence_number + 1 if events else asked
+
+
+def _stored_event(row: Any) -> StoredEvent:
+    fields: list[Any] = [*row[:_EVENT_COLUMNS], Receipt(*row[_EVENT_COLUMNS:_COLUMN_COUNT])]
+    return StoredEvent(*fields)

@@ -1,0 +1,464 @@
+"""The command as people use it: what it prints, what it leaves on disk, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trio
+
+from tests.client.playing import INGEST, Fails, PlayedSequencer, played_sequencer
+from transport.cli.app import build_app
+from transport.client.agent import Agent
+from ves.encoding import uuid_bytes
+from ves.records import KeyName
+
+API_KEY = "ss_0123456789abcdefghijklmnopqrstuvwxyz"
+ADMIN_KEYS = "/api/v1/admin/api-keys"
+
+
+@pytest.fixture
+def play() -> Iterator[PlayedSequencer]:
+    """The played sequencer in a thread of its own, for the command brings its own event loop."""
+    started: list[tuple[PlayedSequencer, trio.lowlevel.TrioToken, trio.Event]] = []
+    up = threading.Event()
+
+    async def live() -> None:
+        async with played_sequencer() as playing:
+            stop = trio.Event()
+            started.append((playing, trio.lowlevel.current_trio_token(), stop))
+            up.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=trio.run, args=(live,))
+    thread.start()
+    assert up.wait(5)
+    playing, token, stop = started[0]
+    yield playing
+    trio.from_thread.run_sync(stop.set, trio_token=token)
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def sequencer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: Any) -> Command:
+    """The command with an environment of its own; answers code, stdout, stderr."""
+    for name in ("SEQUENCER_API_KEY", "SEQUENCER_URL", "BOOTSTRAP_ADMIN_API_KEY", "SEQUENCER_ADMIN_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("SEQUENCER_API_KEY", API_KEY)
+
+    def call(*arguments: object) -> Said:
+        app = build_app(serve=lambda: 7, migrate=lambda: 0)
+        try:
+            code = app([str(argument) for argument in arguments], result_action="return_value")
+        except SystemExit as ended:
+            code = ended.code
+        captured = capfdbinary.readouterr()
+        said = Said(code, captured.out.decode(), captured.err.decode())
+        assert API_KEY not in said.out + said.err
+        assert "Traceback" not in said.err
+        return said
+
+    return call
+
+
+class Desk(NamedTuple):
+    """An agent's files, and the options that name its stream."""
+
+    key: Path
+    orders: Path
+    receipts: Path
+    to: list[str]
+    stream: list[str]
+
+
+@pytest.fixture
+def desk(play: PlayedSequencer, tmp_path: Path) -> Desk:
+    honest = play.honest
+    key, orders = tmp_path / "agent.json", tmp_path / "orders.jsonl"
+    name = KeyName(uuid_bytes(honest.tenant_id), uuid_bytes(honest.agent_id), 1)
+    Agent(name, bytes([1]) * 32).save(key)
+    drafts = [
+        {"entity_type": "order", "entity_id": f"o-{n}", "event_type": "order.created", "payload": {"n": n}}
+        for n in range(5)
+    ]
+    orders.write_text("\n".join(json.dumps(draft) for draft in drafts))
+    to = ["--url", play.url, "--patience", "0.5"]
+    stream = ["--tenant", honest.tenant_id, "--store", honest.store_id]
+    return Desk(key, orders, tmp_path / "receipts.jsonl", to, stream)
+
+
+def post(sequencer: Command, desk: Desk, *more: object) -> Said:
+    return sequencer(
+        "agent", "post", desk.orders, "--key", desk.key, "--store", desk.stream[3],
+        "--receipts", desk.receipts, *desk.to, *more,
+    )  # fmt: skip
+
+
+def test_an_agents_whole_way_from_events_to_an_offline_proof(
+    play: PlayedSequencer, sequencer: Command, desk: Desk, tmp_path: Path
+) -> None:
+    assert sequencer("agent", "register", "--key", desk.key, *desk.to).code == 0
+    posted = post(sequencer, desk, "--json")
+    assert posted.code == 0
+    assert posted.json == {"ok": True, "accepted": 5, "replayed": 0, "rejected": 0, "head_sequence": 5}
+    assert "pinned" in posted.err
+    play.honest.commit()
+
+    pulled = sequencer("agent", "pull", *desk.stream, *desk.to, "--from", 2, "--limit", 3)
+    assert pulled.code == 0
+    assert [json.loads(line)["payload"]["n"] for line in pulled.out.splitlines()] == [1, 2, 3]
+
+    verified = sequencer("agent", "verify", *desk.stream, *desk.to, "--receipts", desk.receipts)
+    assert verified.code == 0
+    assert "all promises hold" in verified.out
+
+    proof = tmp_path / "proof.json"
+    assert sequencer("agent", "prove", 3, *desk.stream, *desk.to, "--out", proof).code == 0
+
+    assert "5 receipts checked: valid" in sequencer("verify", "receipt", desk.receipts).out
+    checked = sequencer("verify", "proof", proof, "--json")
+    assert (checked.code, checked.json["ok"], checked.json["trusted"]) == (0, True, True)
+    assert set(play.authorizations) == {f"ApiKey {API_KEY}"}
+
+
+def test_keygen_writes_a_key_for_its_owner_alone_and_never_over_another(
+    sequencer: Command, tmp_path: Path
+) -> None:
+    path, tenant = tmp_path / "key.json", "6f1c1c6e-7c1b-4c0e-9f44-0d5c3f0f2a11"
+    made = sequencer("agent", "keygen", path, "--tenant", tenant, "--json")
+    assert made.code == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert json.loads(path.read_text())["seed"] not in made.out
+    assert made.json["public_key"] == json.loads(path.read_text())["public_key"]
+    again = sequencer("agent", "keygen", path, "--tenant", tenant)
+    assert again.code == 2
+    assert "never overwritten" in again.err
+
+
+def test_an_interrupted_post_is_resumed_with_the_same_signed_events(
+    play: PlayedSequencer, sequencer: Command, desk: Desk
+) -> None:
+    play.script[INGEST].extend([Fails(lost="after"), Fails(503, retry_after="60")])
+    interrupted = post(sequencer, desk)
+    assert interrupted.code == 4
+    assert "--resume" in interrupted.err
+    outbox = desk.key.with_name("agent.json.outbox")
+    assert outbox.exists()
+
+    refused = post(sequencer, desk)
+    assert refused.code == 2
+    assert "--resume" in refused.err
+
+    resumed = sequencer("agent", "post", "--resume", "--key", desk.key, "--receipts", desk.receipts, *desk.to)
+    assert resumed.code == 0
+    assert "0 accepted, 5 there already" in resumed.out
+    assert len(set(play.bodies[INGEST])) == 1
+    assert not outbox.exists()
+    assert len(play.honest.events) == 5
+    assert sequencer("verify", "receipt", desk.receipts).code == 0
+    assert sequencer("agent", "post", "--resume", "--key", desk.key, *desk.to).code == 2
+
+
+def test_rejected_events_are_named_and_make_the_command_fail(
+    play: PlayedSequencer, sequencer: Command, desk: Desk
+) -> None:
+    def reject_last(answer: Any) -> Any:
+        last = answer["receipts"].pop()
+        rejection = {"event_id": last["eventId"], "reason": "invalid_signature", "message": "it is wrong"}
+        return answer | {"eventsAccepted": 4, "eventsRejected": 1, "rejections": [rejection]}
+
+    play.spoil[INGEST] = reject_last
+    said = post(sequencer, desk)
+    assert said.code == 1
+    assert "invalid_signature" in said.err
+    assert "4 accepted, 0 there already, 1 rejected" in said.out
+
+
+def test_posting_goes_in_requests_of_the_size_asked_for(
+    play: PlayedSequencer, sequencer: Command, desk: Desk
+) -> None:
+    assert post(sequencer, desk, "--batch", 2).code == 0
+    assert [len(json.loads(body)["events"]) for body in play.bodies[INGEST]] == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("{", "line 2"),
+        ('{"entity_type": "a", "entity_id": "b", "event_type": "c"}', "payload"),
+        ('{"entity_type": "a", "entity_id": "b", "event_type": "c", "payload": null}', "not null"),
+        (
+            '{"entity_type": "a", "entity_id": "b", "event_type": "c", "payload": 1, "comand_id": 1}',
+            "comand_id",
+        ),
+        ('{"entity_type": "a", "entity_id": "b", "event_type": "c", "payload": 9007199254740993}', "2^53"),
+        ('{"entity_type": "a", "entity_id": "b", "event_type": "c", "payload": {"a": 1, "a": 2}}', "twice"),
+    ],
+)
+def test_an_event_that_would_be_refused_is_named_before_anything_is_signed_or_sent(
+    play: PlayedSequencer, sequencer: Command, desk: Desk, line: str, sentence: str
+) -> None:
+    desk.orders.write_text(desk.orders.read_text().splitlines()[0] + "\n" + line)
+    said = post(sequencer, desk)
+    assert said.code == 2
+    assert "line 2" in said.err
+    assert sentence in said.err
+    assert play.bodies[INGEST] == []
+    assert not desk.key.with_name("agent.json.outbox").exists()
+
+
+def test_a_broken_stream_makes_verify_fail_and_say_where(
+    play: PlayedSequencer, sequencer: Command, desk: Desk
+) -> None:
+    post(sequencer, desk)
+    play.honest.events[2]["payload"] = {"n": 99}
+    said = sequencer("agent", "verify", *desk.stream, *desk.to)
+    assert said.code == 1
+    assert "event 3" in said.out
+    assert "NOT all promises hold" in said.out
+    as_json = sequencer("agent", "verify", *desk.stream, *desk.to, "--json")
+    assert as_json.json["ok"] is False
+    pulled = sequencer("agent", "pull", *desk.stream, *desk.to)
+    assert pulled.code == 1
+    assert pulled.out == ""
+
+
+# ---- offline
+
+
+def test_a_receipt_nobody_we_trust_vouches_for_is_consistent_but_not_trusted(
+    play: PlayedSequencer, sequencer: Command, desk: Desk, tmp_path: Path
+) -> None:
+    post(sequencer, desk)
+    stranger = ["--pins", tmp_path / "other-pins.json"]
+    said = sequencer("verify", "receipt", desk.receipts, *stranger)
+    assert said.code == 3
+    assert "consistent, not trusted" in said.out
+
+    trust = tmp_path / "trust.json"
+    trust.write_text(json.dumps(play.well_known()))
+    assert sequencer("verify", "receipt", desk.receipts, "--trust", trust).code == 0
+    key = "0x" + play.honest.agent_key.public_key().public_bytes_raw().hex()
+    agent = {"tenant_id": desk.stream[1], "agent_id": play.honest.agent_id, "key_id": 1, "public_key": key}
+    trust.write_text(json.dumps(play.well_known() | {"agent_keys": [agent]}))
+    with_agents = sequencer("verify", "receipt", desk.receipts, "--trust", trust, "--json")
+    assert with_agents.json["agent_signatures_checked"] is True
+    trust.write_text(
+        json.dumps(play.well_known() | {"agent_keys": [agent | {"public_key": "0x" + "ab" * 32}]})
+    )
+    wrong = sequencer("verify", "receipt", desk.receipts, "--trust", trust)
+    assert wrong.code == 1
+    assert "agent's key did not sign" in wrong.out
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("entity_id", "other"),
+        ("payload", {"n": 77}),
+        ("event_id", "6f1c1c6e-7c1b-4c0e-9f44-0d5c3f0f2a11"),
+        ("payload_plain_hash", "0x" + "11" * 32),
+    ],
+)
+def test_a_receipt_for_an_altered_event_is_not_valid_trusted_or_not(
+    play: PlayedSequencer, sequencer: Command, desk: Desk, tmp_path: Path, member: str, value: object
+) -> None:
+    post(sequencer, desk)
+    kept = json.loads(desk.receipts.read_text().splitlines()[0])
+    kept["event"][member] = value
+    desk.receipts.write_text(json.dumps(kept, indent=2))
+    for pins in ([], ["--pins", tmp_path / "none.json"]):
+        said = sequencer("verify", "receipt", desk.receipts, *pins)
+        assert said.code == 1
+        assert "NOT valid" in said.out
+
+
+def test_a_proof_that_starts_at_the_root_does_not_pass_for_an_event(
+    play: PlayedSequencer, sequencer: Command, desk: Desk, tmp_path: Path
+) -> None:
+    post(sequencer, desk)
+    play.honest.commit()
+    proof = tmp_path / "proof.json"
+    sequencer("agent", "prove", 3, *desk.stream, *desk.to, "--out", proof)
+    kept = json.loads(proof.read_text())
+    kept["proof"] |= {
+        "leaf_hash": kept["proof"]["merkle_root"],
+        "proof_path": [],
+        "directions": [],
+        "leaf_index": 0,
+    }
+    proof.write_text(json.dumps(kept))
+    said = sequencer("verify", "proof", proof)
+    assert said.code == 1
+    assert "NOT valid" in said.out
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"event": {}}', "\x00"])
+@pytest.mark.parametrize("kind", ["receipt", "proof"])
+def test_a_file_of_another_kind_is_said_to_be_one(
+    sequencer: Command, tmp_path: Path, kind: str, content: str
+) -> None:
+    file = tmp_path / "file.json"
+    file.write_text(content)
+    said = sequencer("verify", kind, file)
+    assert said.code == 1
+    assert "file.json" in said.err
+
+
+def test_a_missing_file_is_named(sequencer: Command, tmp_path: Path) -> None:
+    said = sequencer("verify", "receipt", tmp_path / "nothing.json")
+    assert said.code == 2
+    assert "nothing.json" in said.err
+
+
+# ---- API keys
+
+
+def test_an_api_key_is_made_with_the_bootstrap_key_of_this_machine_and_shown_once(
+    play: PlayedSequencer, sequencer: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path / "data" / "keys"
+    keys.mkdir(parents=True)
+    (keys / "bootstrap-admin-api-key").write_text("ss_bootstrap-of-this-machine\n")
+    monkeypatch.setenv("SEQUENCER_URL", "http://127.0.0.1:1")  # the public one: not where keys are made
+    tenant = play.honest.tenant_id
+    made = {
+        "id": tenant,
+        "prefix": "ss_new",
+        "tenantId": tenant,
+        "permissions": ["read"],
+        "apiKey": "ss_new-key",
+    }
+    play.script[ADMIN_KEYS].extend([Fails(201, body=json.dumps(made).encode())] * 2)
+    create = ["api-key", "create", "--tenant", tenant, "--permission", "read", "--permission", "write"]
+    shown = sequencer(*create, "--admin-url", play.url)
+    assert shown.code == 0
+    assert shown.out.startswith("ss_new-key\n")
+    assert json.loads(play.bodies[ADMIN_KEYS][0]) == {"tenantId": tenant, "permissions": ["read", "write"]}
+    assert play.authorizations == ["ApiKey ss_bootstrap-of-this-machine"]
+
+    out = tmp_path / "tenant-key"
+    kept = sequencer(*create, "--admin-url", play.url, "--out", out)
+    assert kept.code == 0
+    assert "ss_new-key" not in kept.out
+    assert out.read_text() == "ss_new-key\n"
+    assert out.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_file_that_cannot_be_made_stops_before_a_key_is_made(
+    play: PlayedSequencer, sequencer: Command, tmp_path: Path
+) -> None:
+    out = tmp_path / "there"
+    out.write_text("precious")
+    create = ["api-key", "create", "--tenant", play.honest.tenant_id, "--permission", "read", "--out", out]
+    said = sequencer(*create, "--admin-url", play.url)
+    assert said.code == 2
+    assert play.bodies[ADMIN_KEYS] == []
+    assert out.read_text() == "precious"
+
+
+def test_a_refused_key_leaves_no_file(play: PlayedSequencer, sequencer: Command, tmp_path: Path) -> None:
+    play.script[ADMIN_KEYS].append(Fails(403, body=b'{"error": {"code": "X", "message": "not you"}}'))
+    out = tmp_path / "key"
+    create = ["api-key", "create", "--tenant", play.honest.tenant_id, "--permission", "read", "--out", out]
+    said = sequencer(*create, "--admin-url", play.url, "--json")
+    assert said.code == 1
+    assert said.json == {"ok": False, "error": {"code": "X", "message": "403 X: not you"}}
+    assert not out.exists()
+
+
+def test_api_keys_are_listed_page_by_page_and_revoked_by_id(
+    play: PlayedSequencer, sequencer: Command
+) -> None:
+    tenant = play.honest.tenant_id
+    entry = {
+        "id": tenant,
+        "prefix": "ss_abc",
+        "tenantId": tenant,
+        "permissions": ["read"],
+        "createdAt": "then",
+    }
+    pages = [
+        {"apiKeys": [entry], "count": 1, "has_more": True, "next_after": tenant},
+        {"apiKeys": [entry], "count": 1, "has_more": False, "next_after": None},
+    ]
+    play.script[ADMIN_KEYS].extend(Fails(200, body=json.dumps(page).encode()) for page in pages)
+    listed = sequencer("api-key", "list", "--admin-url", play.url, "--json")
+    assert [key["prefix"] for key in listed.json["apiKeys"]] == ["ss_abc", "ss_abc"]
+    play.script[ADMIN_KEYS].append(Fails(200, body=json.dumps(pages[1]).encode()))
+    assert "ss_abc" in sequencer("api-key", "list", "--admin-url", play.url).out
+    play.script[f"{ADMIN_KEYS}/{tenant}"].append(Fails(200, body=b"{}"))
+    assert sequencer("api-key", "revoke", tenant, "--admin-url", play.url).code == 0
+    assert sequencer("api-key", "revoke", tenant, "--admin-url", play.url).code == 1
+
+
+# ---- status and usage
+
+
+def test_status_tells_ready_from_not_ready_from_not_there(play: PlayedSequencer, sequencer: Command) -> None:
+    ready = sequencer("status", "--url", play.url)
+    assert ready.code == 0
+    assert "ready" in ready.out
+    assert play.honest.sequencer_id in ready.out
+    play.script["/ready"].append(Fails(503, body=b'{"error": {}, "message": "the database is away"}'))
+    waiting = sequencer("status", "--url", play.url, "--json")
+    assert waiting.code == 1
+    assert (waiting.json["ready"], waiting.json["reason"]) == (False, "the database is away")
+    gone = sequencer("status", "--url", "http://127.0.0.1:9")
+    assert gone.code == 4
+
+
+def test_the_address_of_a_server_on_this_machine_is_found_under_its_data_dir(
+    play: PlayedSequencer, sequencer: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "server.json").write_text(json.dumps({"url": play.url, "admin_url": "", "pid": 1}))
+    assert sequencer("status").code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["agent", "post"],
+        ["agent", "pull", "--tenant", "no-uuid", "--store", "no-uuid"],
+        ["agent", "pull", "--tenant", "6f1c1c6e-7c1b-4c0e-9f44-0d5c3f0f2a11"],
+        ["api-key", "create", "--tenant", "6f1c1c6e-7c1b-4c0e-9f44-0d5c3f0f2a11", "--permission", "root"],
+        ["status", "--url", "ftp://a"],
+        ["status", "--url", "http://user:secret@127.0.0.1"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(sequencer: Command, arguments: list[str]) -> None:
+    assert sequencer(*arguments).code == 2
+
+
+def test_a_key_for_another_machine_is_not_sent_in_clear_text(sequencer: Command) -> None:
+    said = sequencer("status", "--url", "http://sequencer.example")
+    assert said.code == 2
+    assert "plain http" in said.err
+
+
+def test_serve_and_migrate_are_the_ones_handed_in(sequencer: Command) -> None:
+    assert sequencer("serve").code == 7
+    assert sequencer("migrate").code == 0
+    assert "serve" in sequencer("--help").out

@@ -1,0 +1,458 @@
+"""A house of cardboard for the door's tests: references that answer as told, a journal of dicts.
+
+Real are the applications, the serving loop, the sockets and the client.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import httpx
+import msgspec
+import trio
+
+from actors.credentials import CredentialBook
+from actors.messages import Append, Appended, Commit, Committed, Open, Verify
+from config.settings import Settings
+from journal.port import (
+    AgentKey,
+    ApiKey,
+    AuditEntry,
+    CommitmentPage,
+    EntityPage,
+    EventPage,
+    JournalAway,
+    KeyConflict,
+    KeyRegistered,
+    KeyRevoked,
+    ReceiptKey,
+    Revocations,
+)
+from transport.house import House, Readiness
+from transport.http.app import create_apps
+from transport.http.serve import serve
+from ves.commitments import next_commitment
+from ves.merkle import build_levels
+from ves.records import (
+    Commitment,
+    EntityName,
+    KeyName,
+    Receipt,
+    Refusal,
+    StoredEvent,
+    Uuid,
+    VerifiedBatch,
+    VerifiedEvent,
+)
+
+BOOTSTRAP = "ss_bootstrap_0123456789abcdefghijklmn"
+TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
+OTHER_TENANT = uuid.UUID("22222222-2222-4222-8222-222222222222")
+STORE = uuid.UUID("33333333-3333-4333-8333-333333333333")
+OTHER_STORE = uuid.UUID("44444444-4444-4444-8444-444444444444")
+AGENT = uuid.UUID("55555555-5555-4555-8555-555555555555")
+SEQUENCER = uuid.UUID("66666666-6666-4666-8666-666666666666")
+STREAM = {"tenant_id": str(TENANT), "store_id": str(STORE)}
+INGEST = "/api/v1/ves/events/ingest"
+JSON = {"content-type": "application/json"}
+
+
+class CardboardRef:
+    """Answers with what ``reply`` makes of the message."""
+
+    def __init__(self, name: str, reply: Callable[[Any], Awaitable[Any]]) -> None:
+        self.name = name
+        self.reply = reply
+        self.asked: list[Any] = []
+        self.cancelled = 0
+
+    async def ask(self, message: Any, *, deadline_s: float) -> Any:
+        self.asked.append(message)
+        try:
+            return await self.reply(message)
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+
+
+class CardboardJournal:
+    def __init__(self) -> None:
+        self.away = False
+        self.api_keys: dict[bytes, ApiKey] = {}
+        self.revoked: list[Uuid] = []
+        self.agent_keys: dict[KeyName, AgentKey] = {}
+        self.audits: list[AuditEntry] = []
+        self.events: list[StoredEvent] = []
+        self.commitments: list[Commitment] = []
+        self.nodes: dict[Uuid, list[bytes]] = {}
+        self.lookups = 0
+
+    async def _unit(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.away:
+            raise JournalAway("connection refused by postgres://secret-address")
+
+    async def ping(self) -> None:
+        await self._unit()
+
+    async def audit(self, entry: AuditEntry) -> None:
+        await self._unit()
+        self.audits.append(entry)
+
+    async def read_head(self, tenant_id: Uuid, store_id: Uuid) -> int:
+        await self._unit()
+        mine = [e for e in self.events if (e.tenant_id, e.store_id) == (tenant_id, store_id)]
+        return len(mine)
+
+    async def read_events(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> EventPage:
+        await self._unit()
+        mine = [e for e in self.events if (e.tenant_id, e.store_id) == (tenant_id, store_id)]
+        page = [e for e in mine if e.receipt.sequence_number >= from_sequence]
+        shown = page[:limit]
+        last = shown[-1].receipt.sequence_number + 1 if shown else from_sequence
+        return EventPage(len(mine), shown, len(page) > limit, last)
+
+    async def read_event(
+        self, tenant_id: Uuid, event_id: Uuid, *, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredEvent | None:
+        await self._unit()
+        for event in self.events:
+            if (event.tenant_id, event.receipt.event_id) == (tenant_id, event_id) and (
+                store_ids is None or event.store_id in store_ids
+            ):
+                return event
+        return None
+
+    async def read_entity(
+        self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> EntityPage:
+        await self._unit()
+        mine = [
+            e
+            for e in self.events
+            if (e.tenant_id, e.store_id, e.entity_type, e.entity_id) == (tenant_id, *entity)
+        ]
+        page = [e for e in mine if e.receipt.sequence_number >= from_sequence]
+        return EntityPage(len(mine), page[:limit], len(page) > limit, from_sequence + len(page))
+
+    def commit(self, leaves: list[bytes], start: int) -> Commitment:
+        levels = build_levels(leaves)
+        commitment = next_commitment(
+            batch_id=uuid.uuid4().bytes,
+            tenant_id=TENANT.bytes,
+            store_id=STORE.bytes,
+            merkle_root=levels[-1][0],
+            prev_state_root=bytes(32),
+            sequence_start=start,
+            sequence_end=start + len(leaves) - 1,
+            committed_at_us=1_700_000_000_123_000,
+        )
+        self.commitments.append(commitment)
+        self.nodes[commitment.batch_id] = [node for level in levels for node in level]
+        return commitment
+
+    async def read_commitment(
+        self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> Commitment | None:
+        await self._unit()
+        for c in self.commitments:
+            if c.batch_id == batch_id and tenant_id in (None, c.tenant_id):
+                return c if store_ids is None or c.store_id in store_ids else None
+        return None
+
+    async def find_commitment(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> Commitment | None:
+        await self._unit()
+        for c in self.commitments:
+            if (c.tenant_id, c.store_id) == (tenant_id, store_id) and (
+                c.sequence_start <= sequence_number <= c.sequence_end
+            ):
+                return c
+        return None
+
+    async def list_commitments(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, anchored: bool | None
+    ) -> CommitmentPage:
+        await self._unit()
+        found = [
+            c
+            for c in self.commitments
+            if (c.tenant_id, c.store_id) == (tenant_id, store_id) and c.sequence_start >= from_sequence
+        ]
+        if anchored:
+            found = []
+        following = found[limit - 1].sequence_end + 1 if len(found) > limit else from_sequence
+        return CommitmentPage(found[:limit], len(found) > limit, following)
+
+    async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+        await self._unit()
+        return [self.nodes[batch_id][position] for position in positions]
+
+    async def register_agent_key(self, key: AgentKey, audit: AuditEntry) -> KeyRegistered | KeyConflict:
+        await self._unit()
+        known = self.agent_keys.get(key.name)
+        if known is not None:
+            if known.public_key == key.public_key:
+                return KeyRegistered(known, True)
+            return KeyConflict(True)
+        if any(other.public_key == key.public_key for other in self.agent_keys.values()):
+            return KeyConflict(False)
+        stored = msgspec.structs.replace(key, registered_at_us=1_700_000_000_000_001)
+        self.agent_keys[key.name] = stored
+        self.audits.append(audit)
+        return KeyRegistered(stored, False)
+
+    async def list_agent_keys(
+        self, tenant_id: Uuid, agent_id: Uuid, *, from_key_id: int, limit: int
+    ) -> list[AgentKey]:
+        await self._unit()
+        names = sorted(n for n in self.agent_keys if n[:2] == (tenant_id, agent_id) and n[2] >= from_key_id)
+        return [self.agent_keys[name] for name in names[:limit]]
+
+    async def revoke_agent_key(self, name: KeyName, reason: str, audit: AuditEntry) -> KeyRevoked | None:
+        await self._unit()
+        key = self.agent_keys.get(name)
+        if key is None:
+            return None
+        already = key.revoked_at_us is not None
+        if not already:
+            key = msgspec.structs.replace(key, revoked_at_us=1_700_000_000_000_002, revocation_reason=reason)
+            self.agent_keys[name] = key
+            self.audits.append(audit)
+        return KeyRevoked(key, already)
+
+    async def create_api_key(self, key: ApiKey, audit: AuditEntry) -> ApiKey:
+        await self._unit()
+        self.audits.append(audit)
+        key = msgspec.structs.replace(key, created_at_us=1_700_000_000_000_000)
+        self.api_keys[key.key_hash] = key
+        return key
+
+    async def find_api_key(self, key_hash: bytes) -> ApiKey | None:
+        self.lookups += 1
+        await self._unit()
+        return self.api_keys.get(key_hash)
+
+    async def list_api_keys(self, tenant_id: Uuid | None, *, after: Uuid | None, limit: int) -> list[ApiKey]:
+        await self._unit()
+        keys = [k for k in self.api_keys.values() if tenant_id in (None, k.tenant_id)]
+        keys.sort(key=lambda k: k.id)
+        return [k for k in keys if after is None or k.id > after][:limit]
+
+    async def revoke_api_key(
+        self, credential_id: Uuid, *, tenant_id: Uuid | None, audit: AuditEntry
+    ) -> ApiKey | None:
+        await self._unit()
+        for key_hash, key in self.api_keys.items():
+            if key.id == credential_id and tenant_id in (None, key.tenant_id):
+                self.api_keys[key_hash] = msgspec.structs.replace(key, revoked_at_us=1_700_000_000_000_003)
+                self.revoked.append(credential_id)
+                self.audits.append(audit)
+                return self.api_keys[key_hash]
+        return None
+
+    async def revocations_since(self, cursor: int | None) -> Revocations:
+        await self._unit()
+        return Revocations([] if cursor is None else self.revoked[cursor:], len(self.revoked))
+
+    async def receipt_keys(self) -> list[ReceiptKey]:
+        await self._unit()
+        return [ReceiptKey(SEQUENCER.bytes, 1, b"\x07" * 32, 0, True)]
+
+
+def receipt(sequence_number: int, event_id: Uuid | None = None) -> Receipt:
+    return Receipt(
+        event_id or uuid.uuid4().bytes,
+        sequence_number,
+        1_700_000_000_000_000 + sequence_number,
+        sha256(b"%d" % sequence_number).digest(),
+        SEQUENCER.bytes,
+        1,
+        b"\x09" * 64,
+    )
+
+
+def verified(event_id: Uuid | None = None) -> VerifiedEvent:
+    return VerifiedEvent(
+        event_id or uuid.uuid4().bytes,
+        AGENT.bytes,
+        1,
+        "order",
+        "o-1",
+        "order.created",
+        "2026-01-01T00:00:00Z",
+        0,
+        b"{}",
+        bytes(32),
+        bytes(32),
+        bytes(64),
+        bytes(32),
+        None,
+        None,
+    )
+
+
+def stored(sequence_number: int, payload: bytes = b'{"a":1}', **changes: Any) -> StoredEvent:
+    event = StoredEvent(
+        TENANT.bytes,
+        STORE.bytes,
+        AGENT.bytes,
+        1,
+        "order",
+        "o-1",
+        "order.created",
+        "2026-01-01T00:00:00.10Z",
+        0,
+        payload,
+        b"\x01" * 32,
+        bytes(32),
+        b"\x02" * 64,
+        b"\x03" * 32,
+        None,
+        None,
+        receipt(sequence_number),
+    )
+    return msgspec.structs.replace(event, **changes)
+
+
+def batch(*outcomes: VerifiedEvent | Refusal) -> VerifiedBatch:
+    return VerifiedBatch(TENANT.bytes, STORE.bytes, AGENT.bytes, list(outcomes))
+
+
+async def _verify_one(message: Verify) -> VerifiedBatch:
+    return batch(verified())
+
+
+async def _append_all(message: Append) -> Appended:
+    events = [e for e in message.batch.outcomes if isinstance(e, VerifiedEvent)]
+    receipts = [receipt(n, event.event_id) for n, event in enumerate(events, 1)]
+    return Appended([*receipts], len(events), 0, 1, len(events), len(events))
+
+
+async def _open(message: Open) -> list[bytes]:
+    return [payload.payload_sealed for payload in message.payloads]
+
+
+@dataclass
+class Cardboard:
+    """A house, its two applications, and the addresses they are served at."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.journal = CardboardJournal()
+        self.verifiers = CardboardRef("verifiers", _verify_one)
+        self.encryptors = CardboardRef("encryptors", _open)
+        self.sequencer = CardboardRef("sequencer", _append_all)
+        self.committer = CardboardRef("committer", self._commit)
+        self.credentials = CredentialBook(journal=self.journal)
+        self.readiness = Readiness()
+        self.shutdown = trio.Event()
+        self.house = House(
+            settings=Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings}),
+            journal=self.journal,
+            credentials=self.credentials,
+            verifiers=self.verifiers,
+            encryptors=self.encryptors,
+            sequencer_of=lambda tenant_id: self.sequencer,
+            committer=self.committer,
+            sequencer_id=SEQUENCER.bytes,
+            sequencer_key_version=1,
+            bootstrap_key_sha256=sha256(BOOTSTRAP.encode()).digest(),
+            readiness=self.readiness,
+            snapshot=_snapshot,
+        )
+        self.public, self.admin = create_apps(self.house)
+        self.url = ""
+        self.admin_url = ""
+
+    async def _commit(self, message: Commit) -> Committed:
+        return Committed(self.journal.commit([sha256(b"%d" % n).digest() for n in range(3)], 1), 4)
+
+    def api_key(
+        self,
+        *flags: str,
+        tenant: uuid.UUID = TENANT,
+        stores: list[uuid.UUID] | None = None,
+        agent: uuid.UUID | None = None,
+    ) -> str:
+        text = f"ss_{tenant.hex[:8]}{uuid.uuid4().hex}"
+        key = ApiKey(
+            uuid.uuid4().bytes,
+            sha256(text.encode()).digest(),
+            text[:15],
+            tenant.bytes,
+            None if stores is None else tuple(s.bytes for s in stores),
+            agent.bytes if agent else None,
+            flags,
+            None,
+        )
+        self.journal.api_keys[key.key_hash] = key
+        return text
+
+    def client(self, key: str | None = None, *, admin: bool = False) -> httpx.AsyncClient:
+        headers = {} if key is None else {"authorization": f"ApiKey {key}"}
+        return httpx.AsyncClient(
+            base_url=self.admin_url if admin else self.url, headers=headers, timeout=10, trust_env=False
+        )
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    async def connect(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
+
+
+def _snapshot() -> Any:
+    box = {"depth": 3, "peak": 7}
+    one = {"name": f"sequencer:{TENANT}", "mailbox": box, "restarts": 1, "children": []}
+    return {"tree": {"name": "root", "mailbox": None, "restarts": 0, "children": [one, one]}}
+
+
+@asynccontextmanager
+async def serving(**settings: Any) -> AsyncIterator[Cardboard]:
+    """The house served on two sockets of its own, stopped and checked to be empty afterwards."""
+    house = Cardboard(settings)
+    with trio.fail_after(25):
+        async with trio.open_nursery() as nursery:
+            for app, where in ((house.public, "url"), (house.admin, "admin_url")):
+                listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+                port = listeners[0].socket.getsockname()[1]
+                setattr(house, where, f"http://127.0.0.1:{port}")
+                await nursery.start(serve_app, app, listeners, house)
+            yield house
+            house.shutdown.set()
+    assert house.public.door.in_flight.total == 0, "bytes in flight were not given back"
+
+
+async def serve_app(
+    app: Any, listeners: Any, house: Cardboard, task_status: Any = trio.TASK_STATUS_IGNORED
+) -> None:
+    await serve(app, listeners, house.house.settings, shutdown=house.shutdown, task_status=task_status)
+
+
+def parts(raw: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of a raw HTTP answer."""
+    head, _, body = raw.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = {n.lower(): v.strip() for n, _, v in (line.partition(":") for line in lines[1:])}
+    return int(lines[0].split()[1]), headers, body
+
+
+async def read_all(stream: trio.SocketStream) -> bytes:
+    data = b""
+    try:
+        while chunk := await stream.receive_some():
+            data += chunk
+    except trio.BrokenResourceError:
+        pass
+    return data

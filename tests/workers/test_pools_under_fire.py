@@ -1,0 +1,220 @@
+"""Verifiers and encryptors in supervised pools: real processes, killed and stopped while letters come."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+from signing_agent import ANYWHERE, Agent, Registry, numbered
+
+from actors.encryptor import Encryptor
+from actors.errors import NotNow, Unavailable
+from actors.mailbox import Actor, Mailbox, Ref
+from actors.messages import Open, Seal, SealedPayload, Verify
+from actors.verifier import Verifier
+from supervisor.policy import Pauses
+from supervisor.supervisor import ChildSpec, Pool, Supervisor
+from ves.receipts import receipt_hash
+from ves.records import BodyRefused, KeyName, Refusal, Scope, VerifiedBatch, VerifiedEvent
+
+RING = (b"\x01" * 32,)
+SEED = b"\x02" * 32
+
+
+@dataclass
+class Pools:
+    verifiers: Ref
+    encryptors: Ref
+    registry: Registry
+    tree: Supervisor
+
+
+@asynccontextmanager
+async def pools(
+    known: dict[KeyName, bytes], *, size: int = 1, deadline_s: float = 10.0
+) -> AsyncIterator[Pools]:
+    registry = Registry(known)
+    address = Mailbox("registry", letters_max=64)
+
+    def pool(name: str, size: int, factory: Callable[[], Actor]) -> Pool:
+        pauses = Pauses(first_s=0.01, max_s=0.05)
+        return Pool(name, size, factory, 64, declares_ready=True, intensity=100, pauses=pauses)
+
+    verifiers = pool("verifiers", size, lambda: Verifier(registry=Ref(address), call_deadline_s=deadline_s))
+    encryptors = pool(
+        "encryptors", 1, lambda: Encryptor(ring=RING, receipt_seed=SEED, call_deadline_s=deadline_s)
+    )
+    house = Supervisor(
+        "house",
+        [ChildSpec(name="registry", factory=lambda: registry, mailbox=address), verifiers, encryptors],
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(house.run)
+        yield Pools(verifiers.ref, encryptors.ref, registry, house)
+        house.stop()
+
+
+def workers() -> list[int]:
+    """The pids of our worker processes."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0") if name.isdigit() else []
+            parent = Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()[1] if words else "0"
+        except OSError:
+            continue
+        if b"actors.worker" in words and int(parent) == os.getpid():
+            found.append(int(name))
+    return found
+
+
+async def test_a_body_is_verified_and_a_key_is_asked_for_once_but_its_absence_each_time() -> None:
+    known, unknown = Agent(), Agent()
+    async with pools(dict([known.binding])) as house:
+        for _ in range(2):
+            batch = await house.verifiers.ask(Verify(known.body(3), ANYWHERE), deadline_s=10)
+            assert isinstance(batch, VerifiedBatch)
+            assert all(isinstance(event, VerifiedEvent) for event in batch.outcomes)
+        assert house.registry.asked == [[known.key]]
+        for _ in range(2):
+            batch = await house.verifiers.ask(Verify(unknown.body(1), ANYWHERE), deadline_s=10)
+            assert isinstance(batch, VerifiedBatch)
+            assert isinstance(batch.outcomes[0], Refusal)
+        assert house.registry.asked[1:] == [[unknown.key]] * 2
+        house.registry.known[unknown.key] = unknown.signer.public_key  # registered a moment later
+        batch = await house.verifiers.ask(Verify(unknown.body(1), ANYWHERE), deadline_s=10)
+        assert isinstance(batch, VerifiedBatch)
+        assert isinstance(batch.outcomes[0], VerifiedEvent)
+
+
+async def test_a_body_outside_the_callers_scope_is_refused_as_a_whole() -> None:
+    agent = Agent()
+    async with pools(dict([agent.binding])) as house:
+        scope = Scope(Agent().tenant_id, None, None)
+        answer = await house.verifiers.ask(Verify(agent.body(1), scope), deadline_s=10)
+        assert isinstance(answer, BodyRefused)
+        assert answer.status == 403
+
+
+async def test_a_frame_that_does_not_open_names_its_row_and_the_encryptor_lives_on() -> None:
+    agent = Agent()
+    async with pools(dict([agent.binding])) as house:
+        batch = await house.verifiers.ask(Verify(agent.body(2), ANYWHERE), deadline_s=10)
+        assert isinstance(batch, VerifiedBatch)
+        events = numbered([e for e in batch.outcomes if isinstance(e, VerifiedEvent)], agent.store_id)
+        sealed = await house.encryptors.ask(Seal(agent.tenant_id, events), deadline_s=10)
+        rows = [
+            SealedPayload(
+                n.store_id, n.event.event_id, n.sequence_number, n.event.event_signing_hash, s.payload_sealed
+            )
+            for n, s in zip(events, sealed, strict=True)
+        ]
+        before = workers()
+        changed = msgspec.structs.replace(rows[1], payload_sealed=rows[1].payload_sealed[:-1] + b"\0")
+        with pytest.raises(Unavailable, match="sequence_number 2 does not open"):
+            await house.encryptors.ask(Open(agent.tenant_id, [rows[0], changed]), deadline_s=10)
+        opened = await house.encryptors.ask(Open(agent.tenant_id, rows), deadline_s=10)
+        assert opened == [n.event.payload for n in events]
+        assert workers() == before
+
+
+async def test_a_registry_that_cannot_answer_is_unavailable_and_costs_no_life() -> None:
+    agent = Agent()
+    async with pools({}) as house:
+        before = workers()
+
+        class Away:
+            def __getitem__(self, _name: KeyName) -> bytes:
+                raise KeyError
+
+            def __contains__(self, _name: object) -> bool:
+                raise RuntimeError("the registry dies of this")
+
+        house.registry.known = Away()  # type: ignore[assignment]
+        with pytest.raises(Unavailable, match="agent keys cannot be looked up"):
+            await house.verifiers.ask(Verify(agent.body(1), ANYWHERE), deadline_s=10)
+        assert workers() == before
+
+
+async def test_a_worker_stopped_in_mid_work_costs_its_asker_only_time() -> None:
+    agent = Agent()
+    async with pools(dict([agent.binding]), size=2, deadline_s=0.5) as house:
+        stopped = min(workers())  # a verifier: they start first
+        os.kill(stopped, signal.SIGSTOP)
+        for _ in range(2):  # one of them meets it, and is retried by the other
+            batch = await house.verifiers.ask(Verify(agent.body(3), ANYWHERE), deadline_s=10)
+            assert isinstance(batch, VerifiedBatch)
+        assert stopped not in workers()
+
+
+async def test_killing_an_actor_in_mid_work_takes_its_process_along_and_retries_the_letter() -> None:
+    agent = Agent()
+    async with pools(dict([agent.binding])) as house, trio.open_nursery() as nursery:
+        first = min(workers())
+        os.kill(first, signal.SIGSTOP)
+
+        async def kill_the_actor() -> None:
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            house.tree.kill("house/verifiers/0")
+
+        nursery.start_soon(kill_the_actor)
+        batch = await house.verifiers.ask(Verify(agent.body(3), ANYWHERE), deadline_s=10)
+        assert isinstance(batch, VerifiedBatch)
+        assert first not in workers()
+
+
+@pytest.mark.slow
+async def test_under_random_kills_every_ask_ends_in_a_right_answer_or_not_now() -> None:
+    agents = [Agent() for _ in range(4)]
+    chance = random.Random(20261124)
+    ended = {"right": 0, "not now": 0, "kills": 0}
+
+    async def asker(house: Pools, agent: Agent) -> None:
+        body = agent.body(40)
+        while not over:
+            try:
+                batch = await house.verifiers.ask(Verify(body, ANYWHERE), deadline_s=15)
+                assert isinstance(batch, VerifiedBatch)
+                events = [event for event in batch.outcomes if isinstance(event, VerifiedEvent)]
+                assert len(events) == 40
+                assert batch.agent_id == agent.agent_id, "nobody gets another asker's answer"
+                rows = numbered(events, agent.store_id)
+                sealed = await house.encryptors.ask(Seal(agent.tenant_id, rows), deadline_s=15)
+                assert [one.receipt_hash for one in sealed] == [
+                    receipt_hash(
+                        agent.tenant_id,
+                        n.store_id,
+                        n.event.event_id,
+                        n.sequence_number,
+                        n.event.event_signing_hash,
+                    )
+                    for n in rows
+                ]
+                ended["right"] += 1
+            except NotNow:
+                ended["not now"] += 1
+
+    over = False
+    async with pools(dict(agent.binding for agent in agents), size=2, deadline_s=1.0) as house:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for agent in agents:
+                    nursery.start_soon(asker, house, agent)
+                for _ in range(15):
+                    await trio.sleep(chance.uniform(0.05, 0.4))
+                    for pid in chance.sample(found := workers(), min(1, len(found))):
+                        os.kill(pid, chance.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP)))
+                        ended["kills"] += 1
+                over = True
+    assert ended["kills"] >= 10
+    assert ended["right"] >= 20
+    assert workers() == [], "the house is closed"

@@ -1,0 +1,34 @@
+"""The ``sequencer`` command: one door for operators, agents and auditors.
+
+Alone names the commands. ``serve`` and ``migrate`` are handed in, because they are the house itself and the
+door does not know the house; everything else speaks HTTP like anybody, or works offline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+
+from cyclopts import App
+
+from transport.cli.agent import app as agent
+from transport.cli.api_keys import app as api_key
+from transport.cli.status import status
+from transport.cli.verify import app as verify
+
+HELP = """Verifiable event sequencer: signed events in, durable receipts and verifiable proofs out.
+
+Exit codes: 0 fine, 1 refused or something does not hold, 2 usage or local files, 3 consistent but not
+trusted, 4 no answer in time (try again)."""
+
+
+def build_app(serve: Callable[..., int], migrate: Callable[..., int]) -> App:
+    """The command line; calling it parses ``sys.argv`` and ends the process with the command's exit code."""
+    app = App(name="sequencer", help=HELP, version=version("ves-sequencer"))
+    app.command(serve, name="serve")
+    app.command(migrate, name="migrate")
+    app.command(status)
+    app.command(agent)
+    app.command(verify)
+    app.command(api_key)
+    return app

@@ -1,0 +1,200 @@
+"""What every command shares: where the server is, which credential, how results and failures are shown.
+
+Exit codes: 0 done and true; 1 refused, or something does not hold; 2 wrong usage or a local file or setting
+is wrong; 3 consistent but nobody we trust vouches for it; 4 no answer in time, nobody knows, try again.
+With ``--json`` exactly one JSON object goes to stdout (commands that list print one per line); notices and
+errors for people go to stderr. A credential is never read from the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import trio
+from cyclopts import Parameter
+from pydantic import ValidationError
+
+from config.settings import Settings
+from transport.client.errors import BadAnswer, ClientError, NotVerified, PinMismatch, Refused, Unanswered
+from transport.client.retry import RetryPolicy
+from transport.client.sequencer import SequencerClient
+from transport.client.trust import Pins, default_path
+from transport.client.wire import ReceiptKeys, TrustFile, decode
+
+
+class Exit(IntEnum):
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_TRUSTED = 3
+    UNANSWERED = 4
+
+
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="One JSON object instead of text.")]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to talk to a server, whichever. The API key: SEQUENCER_API_KEY or --api-key-file."""
+
+    api_key_file: Annotated[Path | None, Parameter(env_var="SEQUENCER_API_KEY_FILE")] = None
+    """File that holds the API key; wins over SEQUENCER_API_KEY."""
+    ca_file: Annotated[Path | None, Parameter(env_var="SEQUENCER_CA_FILE")] = None
+    """PEM file of the only authorities to believe for https; default: the system's."""
+    allow_plain_http: Annotated[bool, Parameter(negative=())] = False
+    """Send the API key over plain http to another machine."""
+    pins: Annotated[Path | None, Parameter(env_var="SEQUENCER_PINS")] = None
+    """File of the receipt keys pinned on first use; default ~/.config/ves-sequencer/pins.json."""
+    patience: float = 120.0
+    """Seconds to keep trying while there is no final answer."""
+
+    def connect(self, url: str, api_key: str | None, receipt_keys: ReceiptKeys | None) -> SequencerClient:
+        return SequencerClient(
+            url,
+            api_key=api_key,
+            pins=Pins(self.pins or default_path()),
+            receipt_keys=receipt_keys,
+            retry=RetryPolicy(deadline_s=self.patience),
+            allow_plain_http=self.allow_plain_http,
+            ca_file=str(self.ca_file) if self.ca_file else None,
+            notice=notice,
+        )
+
+    def api_key(self) -> str | None:
+        if self.api_key_file is not None:
+            return read_secret(self.api_key_file)
+        return os.environ.get("SEQUENCER_API_KEY") or None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Server(Connection):
+    url: Annotated[str | None, Parameter(env_var="SEQUENCER_URL")] = None
+    """Address of the server; default: the one running on DATA_DIR, else http://127.0.0.1:8080."""
+
+    def client(self, *, receipt_keys: ReceiptKeys | None = None) -> SequencerClient:
+        url = self.url or announced("url") or "http://127.0.0.1:8080"
+        return self.connect(url, self.api_key(), receipt_keys)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class AdminListener(Connection):
+    admin_url: Annotated[str | None, Parameter(env_var="SEQUENCER_ADMIN_URL")] = None
+    """Address of the admin listener; default: that of DATA_DIR, else http://127.0.0.1:8082."""
+
+    def client(self) -> SequencerClient:
+        """With the key of --api-key-file, else this machine's bootstrap key, else SEQUENCER_API_KEY."""
+        url = self.admin_url or announced("admin_url") or "http://127.0.0.1:8082"
+        return self.connect(
+            url, self.api_key() if self.api_key_file else bootstrap_key() or self.api_key(), None
+        )
+
+
+def settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as wrong:
+        names = ", ".join(str(problem["loc"][0]).upper() for problem in wrong.errors())
+        raise ClientError(f"these settings are not usable: {names}") from None
+
+
+def bootstrap_key() -> str | None:
+    """The bootstrap key of a server on this machine: from the environment, else its file under DATA_DIR."""
+    chosen = settings()
+    if chosen.bootstrap_admin_api_key is not None:
+        return chosen.bootstrap_admin_api_key.get_secret_value()
+    path = chosen.data_dir / "keys" / "bootstrap-admin-api-key"
+    return read_secret(path) if path.exists() else None
+
+
+class _Announcement(msgspec.Struct):
+    url: str
+    admin_url: str
+
+
+def announced(which: str) -> str | None:
+    """The address a running server left in DATA_DIR/server.json."""
+    try:
+        raw = (settings().data_dir / "server.json").read_bytes()
+        return str(getattr(msgspec.json.decode(raw, type=_Announcement), which))
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def read_secret(path: Path) -> str:
+    return read_file(path).decode("ascii", "replace").strip()
+
+
+def read_file(path: Path) -> bytes:
+    """The file's bytes; ``-`` is stdin."""
+    try:
+        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise ClientError(f"{path}: {error.strerror}") from error
+
+
+def read_trust(path: Path) -> TrustFile:
+    try:
+        trust = decode(read_file(path), TrustFile, str(path))
+        trust.keys()
+        trust.agents()
+    except (BadAnswer, ValueError) as wrong:
+        raise ClientError(f"{path} is no trust file: {wrong}") from wrong
+    return trust
+
+
+def write_file(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise ClientError(f"{path}: {error.strerror}") from error
+
+
+# ---- showing --------------------------------------------------------------------------------------------
+
+
+def notice(text: str) -> None:
+    print(f"sequencer: {text}", file=sys.stderr, flush=True)
+
+
+def show(text: str, data: Any, as_json: bool) -> None:
+    """The result: ``text`` for people, or ``data`` as one line of JSON."""
+    print(msgspec.json.encode(data).decode() if as_json else text, flush=True)
+
+
+def run(work: Callable[[], Awaitable[int]], *, as_json: bool) -> int:
+    """The command's exit code; expected failures become one readable line and a code."""
+    return readably(partial(trio.run, work), as_json=as_json)
+
+
+def readably(work: Callable[[], int], *, as_json: bool) -> int:
+    try:
+        return int(work())
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+    except ClientError as error:
+        code = _code(error)
+        if as_json:
+            kind = error.code if isinstance(error, Refused) else type(error).__name__
+            show("", {"ok": False, "error": {"code": kind, "message": str(error)}}, as_json=True)
+        notice(str(error))
+        return code
+
+
+def _code(error: ClientError) -> Exit:
+    if isinstance(error, Unanswered):
+        return Exit.UNANSWERED
+    if isinstance(error, Refused | NotVerified | PinMismatch | BadAnswer):
+        return Exit.FAILED
+    return Exit.USAGE

@@ -1,0 +1,283 @@
+"""One TCP connection speaking HTTP/1.1: Hypercorn's protocol, our limits on time and sending.
+
+It alone touches Hypercorn's insides, which ``tests/http/test_hypercorn_canary.py`` guards. What it changes:
+no HTTP/2 and no WebSocket upgrades; sending has a deadline, so that a client who does not read cannot hold
+us; idle connections and slow request heads end; a connection with an unread body is closed gently, so that
+the answer arrives; malformed requests get our JSON error too.
+"""
+
+from __future__ import annotations
+
+import secrets
+from itertools import chain
+from typing import Any
+
+import h11
+import trio
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Body, EndBody, Request, Response
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+from transport.http.errors import ApiError, Code
+
+KEEP_ALIVE_S = 60.0
+"""Between requests, until the first byte of the next one."""
+HEAD_S = 10.0
+"""From the first byte of a request's head to its end, and from connecting to the first head."""
+LINGER_S = 2.0
+"""After an answer to a request whose body we did not want, so that closing does not destroy the answer."""
+SEND_CHUNK_BYTES = 64 * 1024
+"""Each chunk may take the whole stall limit: slow readers are served, standing ones are not."""
+
+
+class TcpConnection(TCPServer):
+    """One accepted connection; ``run`` returns when it is over."""
+
+    def __init__(
+        self,
+        app: Any,
+        config: Config,
+        context: WorkerContext,
+        stream: Any,
+        *,
+        write_stall_s: float,
+    ) -> None:
+        super().__init__(app, config, context, {}, stream)
+        self._write_stall_s = write_stall_s
+        self._reading = trio.CancelScope()
+        self._idle = True
+        self._over = False
+        """Nothing more is sent or handled; what still arrives is thrown away."""
+
+    async def run(self) -> None:
+        socket = self.stream.socket
+        try:
+            client = parse_socket_addr(socket.family, socket.getpeername())
+            server = parse_socket_addr(socket.family, socket.getsockname())
+            async with TaskGroup() as task_group:
+                self.http = Http11(
+                    self.app,
+                    self.config,
+                    self.context,
+                    task_group,
+                    ConnectionState({}),
+                    False,
+                    client,
+                    server,
+                    self.protocol_send,
+                )
+                await self._read()
+        except OSError:
+            pass  # the peer was gone before we asked who it is
+        finally:
+            self.close_now()
+
+    def finish_when_idle(self) -> None:
+        """The house is closing: an idle connection ends now, a busy one after its answer."""
+        if self._idle:
+            self._reading.cancel("the server is stopping")
+
+    def close_now(self) -> None:
+        """The socket is closed, whoever is reading from or sending to it."""
+        self._over = True
+        self.stream.socket.close()
+
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, RawData):
+            if event.data:
+                await self._send(event.data)
+        elif isinstance(event, Closed):
+            self._end()
+            await self.http.handle(Closed())
+        elif isinstance(event, Updated):
+            self._set_idle(event.idle)
+
+    async def _send(self, data: bytes) -> None:
+        async with self.send_lock:
+            if self._over:
+                return
+            try:
+                for start in range(0, len(data), SEND_CHUNK_BYTES):
+                    deadline = trio.current_time() + self._write_stall_s
+                    # Shielded, because half an answer must not be followed by another one; but not for ever.
+                    with trio.CancelScope(deadline=deadline, shield=True) as sending:
+                        await self.stream.send_all(data[start : start + SEND_CHUNK_BYTES])
+                    if sending.cancelled_caught:
+                        break
+                else:
+                    return
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+            self.close_now()
+        await self.http.handle(Closed())
+
+    async def _read(self) -> None:
+        self._reading.deadline = trio.current_time() + HEAD_S
+        with self._reading:
+            while (data := await self._receive()) and not self._over:
+                if self._idle and not self.http.head_begun:
+                    self._reading.deadline = trio.current_time() + HEAD_S
+                await self.http.handle(RawData(data))
+            while data and self._over:
+                data = await self._receive()
+        self._over = True
+        await self.http.handle(Closed())
+
+    async def _receive(self) -> bytes:
+        try:
+            return bytes(await self.stream.receive_some(MAX_RECV))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+
+    def _set_idle(self, idle: bool) -> None:
+        self._idle = idle
+        if not idle:
+            self._reading.deadline = float("inf")
+        elif self.context.terminated.is_set():
+            self._reading.cancel("the server is stopping")
+        else:
+            self._reading.deadline = trio.current_time() + KEEP_ALIVE_S
+
+    def _end(self) -> None:
+        """No more requests here; the reader drops what comes until the peer has closed, or for a while.
+
+        Not async: by now the request's task may be cancelled, and its connection must end all the same.
+        """
+        if self._over:
+            return
+        self._over = True
+        try:
+            self.stream.socket.shutdown(trio.socket.SHUT_WR)
+        except OSError:
+            self._reading.cancel("the peer is gone")
+            return
+        if self.http.body_unread:
+            self._reading.deadline = trio.current_time() + LINGER_S
+        else:
+            self._reading.cancel("the last answer is sent")
+
+
+class Http11(H11Protocol):
+    """HTTP/1.1 and nothing else."""
+
+    connection: h11.Connection
+    _head: bytes | None = None
+    """The head of the answer, held back to leave together with its body."""
+
+    @property
+    def head_begun(self) -> bool:
+        """Part of a request's head has arrived."""
+        return bool(self.connection.trailing_data[0])
+
+    @property
+    def body_unread(self) -> bool:
+        """The peer may still be sending a request that was answered already."""
+        return self.connection.their_state in (h11.SEND_BODY, h11.ERROR)
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, Response) and event.status_code >= 200:
+            headers = list(chain(event.headers, self.config.response_headers("h11")))
+            if self._is_last:
+                headers.append((b"connection", b"close"))
+            self._head = self._encoded(h11.Response(headers=headers, status_code=event.status_code))
+        elif isinstance(event, Body):
+            data = self._encoded(h11.Data(data=event.data))
+            await self._flush(data)
+        elif isinstance(event, EndBody):
+            await self._flush(self._encoded(h11.EndOfMessage()))
+        else:
+            await super().stream_send(event)
+
+    @property
+    def _is_last(self) -> bool:
+        return (
+            self.keep_alive_requests >= self.config.keep_alive_max_requests
+            or self.context.terminated.is_set()
+            or self.body_unread
+        )
+
+    def _encoded(self, event: Any) -> bytes:
+        """Bytes of an event; none when the peer has broken the protocol meanwhile."""
+        try:
+            return self.connection.send(event) or b""
+        except h11.LocalProtocolError:
+            if self.connection.their_state is h11.ERROR:
+                return b""
+            raise
+
+    async def _flush(self, data: bytes) -> None:
+        head, self._head = self._head or b"", None
+        await self.send(RawData(head + data))
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Upgrades are not offered, so none is taken (RFC 9110 section 7.8)."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        self.stream = HTTPStream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        await self.stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=list(request.headers),
+                http_version=request.http_version.decode(),
+                method=request.method.decode("ascii").upper(),
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+        self.keep_alive_requests += 1
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """For requests that are no HTTP: there is no route, no log line and no caller's request id."""
+        error = ApiError(
+            Code.MALFORMED_REQUEST, _MALFORMED.get(status_code, "not HTTP/1.1"), status=status_code
+        )
+        await self.send(RawData(raw_answer(error, self.config, self.connection)))
+
+
+_MALFORMED = {
+    431: "the request's head is too large",
+    501: "this transfer coding is not implemented",
+}
+
+
+def raw_answer(error: ApiError, config: Config, connection: h11.Connection | None = None) -> bytes:
+    """A whole closing HTTP answer, for where there is no request to route."""
+    request_id = secrets.token_hex(16)
+    body = error.body(request_id)
+    headers = [
+        ("content-type", "application/json"),
+        ("content-length", str(len(body))),
+        ("connection", "close"),
+        ("x-request-id", request_id),
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("cache-control", "no-store"),
+        *error.headers(),
+    ]
+    encoded = [(name.encode(), value.encode()) for name, value in headers]
+    encoded += config.response_headers("h11")
+    speaker = connection or h11.Connection(h11.SERVER)
+    events = (
+        h11.Response(headers=encoded, status_code=error.status),
+        h11.Data(data=body),
+        h11.EndOfMessage(),
+    )
+    return b"".join(speaker.send(event) or b"" for event in events)

@@ -1,0 +1,163 @@
+"""The serving loop: accepts connections within limits, and stops by answering what is in flight.
+
+It runs inside the caller's nursery and owns every connection. It knows nothing of routes. A connection that
+fails is the end of that connection only.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.worker_context import WorkerContext
+
+from config.settings import Settings
+from transport.http.connection import TcpConnection, raw_answer
+from transport.http.errors import ApiError, Code
+
+HEAD_BYTES_MAX = 16 * 1024
+REQUESTS_PER_CONNECTION_MAX = 10_000
+UNREAD_MESSAGES_MAX = 1
+"""Chunks of a body in memory that no handler has asked for yet."""
+TURNED_AWAY_MAX = 64
+"""So many refused connections get a word of explanation at a time; the others are just closed."""
+TURN_AWAY_S = 1.0
+
+log = structlog.get_logger("http")
+
+
+class HypercornLog:
+    """What Hypercorn wants to say, in our log; its access log is ours already."""
+
+    def __init__(self, config: Config) -> None:
+        self.access_logger = None
+
+    async def access(self, request: Any, response: Any, request_time: float) -> None:
+        pass
+
+    async def exception(self, message: str, *args: Any, **kwargs: Any) -> None:
+        log.error(message, exc_info=sys.exc_info())
+
+
+def _config() -> Config:
+    config = Config()
+    config.logger_class = HypercornLog  # type: ignore[assignment]
+    config.include_server_header = False
+    config.h11_max_incomplete_size = HEAD_BYTES_MAX
+    config.keep_alive_max_requests = REQUESTS_PER_CONNECTION_MAX
+    config.max_app_queue_size = UNREAD_MESSAGES_MAX
+    return config
+
+
+class Reception:
+    """Who is connected to one application."""
+
+    def __init__(self, app: Any, settings: Settings) -> None:
+        self._app = ASGIWrapper(app)
+        self._settings = settings
+        self._config = _config()
+        self._context = WorkerContext(None)
+        self._connections: set[TcpConnection] = set()
+        self._of_address: Counter[str] = Counter()
+        self._turning_away = 0
+        self._empty = trio.Event()
+
+    async def welcome(self, stream: Any) -> None:
+        """The whole life of one accepted connection."""
+        try:
+            address = str(stream.socket.getpeername()[0])
+        except OSError:
+            return await trio.aclose_forcefully(stream)
+        if self._is_too_many(address):
+            return await self._turn_away(stream)
+        connection = TcpConnection(
+            self._app,
+            self._config,
+            self._context,
+            stream,
+            write_stall_s=self._settings.write_stall_secs,
+        )
+        self._connections.add(connection)
+        self._of_address[address] += 1
+        try:
+            await connection.run()
+        except* Exception:  # the door: whatever one connection dies of, the others live
+            log.exception("a connection failed")
+        finally:
+            self._connections.discard(connection)
+            self._of_address[address] -= 1
+            if not self._of_address[address]:
+                del self._of_address[address]
+            if not self._connections:
+                self._empty.set()
+
+    def _is_too_many(self, address: str) -> bool:
+        settings = self._settings
+        return (
+            len(self._connections) >= settings.connections_max
+            or self._of_address[address] >= settings.connections_per_address_max
+        )
+
+    async def _turn_away(self, stream: Any) -> None:
+        if self._turning_away < TURNED_AWAY_MAX:
+            self._turning_away += 1
+            error = ApiError(
+                Code.SERVICE_UNAVAILABLE, "too many connections; nothing was done", retry_after_s=1.0
+            )
+            with trio.move_on_after(TURN_AWAY_S):
+                try:
+                    await stream.send_all(raw_answer(error, self._config))
+                    await stream.send_eof()
+                    while await stream.receive_some():
+                        pass
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass
+            self._turning_away -= 1
+        await trio.aclose_forcefully(stream)
+
+    async def see_out(self) -> None:
+        """Idle connections end at once, busy ones after their answer; after the graceful time all do."""
+        await self._context.terminated.set()
+        for connection in [*self._connections]:
+            connection.finish_when_idle()
+        with trio.move_on_after(self._settings.graceful_timeout_secs):
+            while self._connections:
+                self._empty = trio.Event()
+                await self._empty.wait()
+
+    def close(self) -> None:
+        for connection in [*self._connections]:
+            connection.close_now()
+
+
+async def serve(
+    app: Any,
+    listeners: Sequence[trio.abc.Listener[Any]],
+    settings: Settings,
+    *,
+    shutdown: trio.Event,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until ``shutdown`` is set, then answer what is in flight for at most
+    ``settings.graceful_timeout_secs``, close every socket and return. Closes the listeners."""
+    reception = Reception(app, settings)
+    async with trio.open_nursery() as connections:
+        try:
+            async with trio.open_nursery() as accepting:
+                accept = partial(trio.serve_listeners, handler_nursery=connections)
+                accepting.start_soon(accept, reception.welcome, listeners)
+                task_status.started()
+                await shutdown.wait()
+                accepting.cancel_scope.cancel("stopping")
+            await reception.see_out()
+        finally:
+            # Closing, not only cancelling: sending is shielded, and a closed socket ends it.
+            reception.close()
+            connections.cancel_scope.cancel("stopped")
