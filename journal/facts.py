@@ -67,7 +67,8 @@ _BRANCHES: dict[str, tuple[list[str], str]] = {
         ["uuid[]", "uuid[]"],
         _branch(
             _COMMAND,
-            "FROM unnest({}, {}) AS q (store_id, command_id), LATERAL (SELECT FROM record.ves_command_dedupe c "
+            "FROM unnest({}, {}) AS q (store_id, command_id), "
+            "LATERAL (SELECT FROM record.ves_command_dedupe c "
             "WHERE c.tenant_id = $1 AND c.store_id = q.store_id AND c.command_id = q.command_id LIMIT 1) c",
             u1="q.store_id",
             u2="q.command_id",
@@ -79,8 +80,9 @@ _BRANCHES: dict[str, tuple[list[str], str]] = {
             _ENTITY,
             "FROM unnest({}, {}, {}) AS q (store_id, entity_type, entity_id), "
             "LATERAL (SELECT version FROM record.entity_versions v "
-            'WHERE v.tenant_id = $1 AND v.store_id = q.store_id AND v.entity_type = q.entity_type COLLATE "C" '
-            'AND v.entity_id = q.entity_id COLLATE "C" LIMIT 1) v',
+            "WHERE v.tenant_id = $1 AND v.store_id = q.store_id "
+            'AND v.entity_type = q.entity_type COLLATE "C" AND v.entity_id = q.entity_id COLLATE "C" '
+            "LIMIT 1) v",
             u1="q.store_id",
             t1="q.entity_type",
             t2="q.entity_id",

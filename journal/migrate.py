@@ -27,7 +27,8 @@ _CONNECT_S = 15.0
 _LOCK_WAIT_S = 60.0
 """For another migration that is running."""
 _STEP_S = 3600.0
-_REMEDY = "run `sequencer migrate` with DATABASE_ADMIN_URL set to a role that owns the schema"
+_OWNER = "set DATABASE_ADMIN_URL to a role that owns the database"
+_REMEDY = f"run `sequencer migrate`; {_OWNER}"
 
 
 class Migration(NamedTuple):
@@ -83,6 +84,10 @@ async def _migrate(dsn: str, app_login: str | None) -> list[str]:
             return done
         finally:
             connection.terminate()
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise SchemaMismatch(
+            f"this login may not migrate: {error.args[0]}; {error.hint or _OWNER}"
+        ) from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         not_stored(error)
 

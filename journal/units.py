@@ -190,4 +190,6 @@ def _severity(error: asyncpg.PostgresError) -> str | None:
 
 def _text(error: BaseException) -> str:
     """Without the statement's parameters: PostgreSQL's DETAIL can hold values of rows."""
-    return f"{type(error).__name__}: {error.args[0] if error.args else ''}".rstrip(": ")
+    if not error.args:  # a TimeoutError of our own
+        return "no answer within the deadline"
+    return f"{type(error).__name__}: {error.args[0]}"

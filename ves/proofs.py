@@ -15,7 +15,15 @@ import msgspec
 
 from ves.canonical import NotCanonical, canonical_payload
 from ves.commitments import state_root, stream_id
-from ves.constants import ENCRYPTED, PLAINTEXT, PROOF_PATH_MAX, VES_VERSION, ZERO_HASH
+from ves.constants import (
+    ENCRYPTED,
+    I64_MAX,
+    PLAINTEXT,
+    PROOF_PATH_MAX,
+    U32_MAX,
+    VES_VERSION,
+    ZERO_HASH,
+)
 from ves.events import EventHeader, event_signing_hash, payload_aad, payload_plain_hash
 from ves.merkle import leaf_hash, node_hash, padded_leaf_count, tree_depth
 from ves.payload_encryption import EncryptedPayloadRefused, cipher_hash, parse_payload_encrypted
@@ -77,12 +85,35 @@ def path_leads_to_root(leaf: bytes, leaf_index: int, proof_path: Sequence[bytes]
 
 def verify_event(event: SequencedEvent, agent_public_key: bytes | None = None) -> list[Problem]:
     """Payload hashes, and with a key the agent's signature. Without a key the signature is not judged."""
+    if malformed := _malformed(event):
+        return malformed
     problems = _payload_problems(event)
     if agent_public_key is not None and not verify_signature(
         agent_public_key, event.signing_hash(), event.agent_signature
     ):
         problems.append(Problem("agent_signature", "the agent's key did not sign this event"))
     return problems
+
+
+def _malformed(event: SequencedEvent) -> list[Problem]:
+    """Fields without a length prefix must have their length, or two events could share one preimage."""
+    header = event.header
+    lengths = [
+        (16, (header.tenant_id, header.store_id, header.event_id, header.source_agent_id)),
+        (32, (event.payload_plain_hash, event.payload_cipher_hash)),
+        (64, (event.agent_signature,)),
+    ]
+    if any(len(field) != length for length, fields in lengths for field in fields):
+        return [Problem("length", "an id, a hash or the signature does not have its length")]
+    if not 1 <= event.sequence_number <= I64_MAX:
+        return [Problem("sequence_number", "sequence numbers start at 1 and fit 63 bits")]
+    if not 0 <= header.agent_key_id <= U32_MAX:
+        return [Problem("agent_key_id", f"agent_key_id must be from 0 to {U32_MAX}")]
+    try:
+        header.encoded()
+    except UnicodeEncodeError:
+        return [Problem("names", "a name holds half of a surrogate pair")]
+    return []
 
 
 def _payload_problems(event: SequencedEvent) -> list[Problem]:
@@ -120,6 +151,8 @@ def _ciphertext_problems(event: SequencedEvent) -> list[Problem]:
 
 def verify_receipt(event: SequencedEvent, receipt: Receipt, sequencer_public_key: bytes) -> list[Problem]:
     """Whether the sequencer promised exactly this event exactly this number (VES 3.6)."""
+    if malformed := _malformed(event):
+        return malformed
     problems = _receipt_problems(event, receipt)
     if not verify_signature(sequencer_public_key, receipt.receipt_hash, receipt.sequencer_signature):
         problems.append(Problem("sequencer_signature", "the sequencer's key did not sign this receipt"))
@@ -152,8 +185,15 @@ def verify_commitment(commitment: Commitment) -> list[Problem]:
     count = commitment.sequence_end - commitment.sequence_start + 1
     if commitment.ves_version != VES_VERSION:
         problems.append(Problem("ves_version", f"expected version 1, got {commitment.ves_version}"))
-    if commitment.sequence_start < 1 or count < 1 or commitment.leaf_count != count:
+    if not 1 <= commitment.sequence_start <= commitment.sequence_end <= I64_MAX or count > U32_MAX:
+        return [*problems, Problem("range", "sequence_start to sequence_end is no range of events")]
+    if commitment.leaf_count != count:
         return [*problems, Problem("leaf_count", "the leaf count is not the length of the range")]
+    if {len(commitment.tenant_id), len(commitment.store_id)} != {16} or {
+        len(commitment.prev_state_root),
+        len(commitment.merkle_root),
+    } != {32}:
+        return [*problems, Problem("length", "an id or a root does not have its length")]
     if commitment.tree_depth != tree_depth(count):
         problems.append(Problem("tree_depth", f"{count} leaves need a depth of {tree_depth(count)}"))
     if commitment.padded_leaf_count != padded_leaf_count(count):
@@ -179,6 +219,8 @@ def verify_inclusion(
 
     Signatures are not judged here: see ``verify_event`` and ``verify_receipt``.
     """
+    if malformed := _malformed(event):
+        return malformed
     header = event.header
     problems = _payload_problems(event) + _receipt_problems(event, receipt) + verify_commitment(commitment)
     if (header.tenant_id, header.store_id) != (commitment.tenant_id, commitment.store_id):

@@ -201,6 +201,16 @@ def test_posting_goes_in_requests_of_the_size_asked_for(
     assert [len(json.loads(body)["events"]) for body in play.bodies[INGEST]] == [2, 2, 1]
 
 
+def test_without_a_file_the_events_come_from_stdin(
+    play: PlayedSequencer, sequencer: Command, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with desk.orders.open() as orders:
+        monkeypatch.setattr("sys.stdin", orders)
+        said = sequencer("agent", "post", "--key", desk.key, "--store", desk.stream[3], *desk.to)
+    assert said.code == 0
+    assert len(play.honest.events) == 5
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [

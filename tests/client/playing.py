@@ -174,7 +174,7 @@ async def _request(connection: h11.Connection, stream: Wire) -> tuple[h11.Reques
         event = connection.next_event()
         if event is h11.NEED_DATA:
             try:
-                connection.receive_data(await stream.receive_some(65536))
+                connection.receive_data(bytes(await stream.receive_some(65536)))
             except trio.BrokenResourceError:
                 return None, b""
         elif isinstance(event, h11.Request):

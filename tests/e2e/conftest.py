@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from world import Server, Tenant
+from world import OPENED, Server, Tenant
 
 
 @pytest.fixture(scope="session")
@@ -18,11 +18,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert code == 0, running.tail()
 
 
+@pytest.fixture(autouse=True)
+def connections_end_with_their_test() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().http.close()
+
+
 @pytest.fixture
-def tenant(server: Server) -> Iterator[Tenant]:
-    fresh = Tenant(server)
-    yield fresh
-    fresh.http.close()
+def tenant(server: Server) -> Tenant:
+    return Tenant(server)
 
 
 @pytest.fixture

@@ -236,7 +236,6 @@ def test_a_commitment_of_another_tenant_looks_like_one_that_does_not_exist(
     stranger = Tenant(server)
     foreign = stranger.http.get(f"/api/v1/ves/commitments/{batch}")
     absent = stranger.http.get(f"/api/v1/ves/commitments/{uuid.uuid4()}")
-    stranger.http.close()
     assert foreign.status_code == absent.status_code == 404
     assert foreign.json()["message"] == absent.json()["message"]
 

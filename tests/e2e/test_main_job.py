@@ -208,7 +208,6 @@ def test_the_same_event_id_in_two_tenants_is_no_clash(server: Server, tenant: Te
     event_id = str(uuid.uuid4())
     for one in (tenant, neighbour):
         assert one.post(one.agent.event({"n": 1}, event_id=event_id)).json()["eventsAccepted"] == 1
-    neighbour.http.close()
 
 
 @pytest.mark.parametrize("header", ["authorization-raw", "authorization-lower", "x-api-key"])

@@ -188,6 +188,10 @@ def signing_hash(event: dict[str, Any]) -> bytes:
     ).digest()
 
 
+OPENED: list[Tenant] = []
+"""Tenants whose connections a fixture closes after each test."""
+
+
 @dataclass
 class Tenant:
     """A fresh tenant of a running server: a store, an API key, one agent whose key is registered."""
@@ -201,6 +205,7 @@ class Tenant:
 
     def __post_init__(self) -> None:
         self.http = httpx.Client(base_url=self.server.url, timeout=60)
+        OPENED.append(self)
         if not self.api_key:
             self.api_key = self.new_api_key(["read", "write", "admin"])
         self.http.headers["authorization"] = f"ApiKey {self.api_key}"

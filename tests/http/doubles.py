@@ -414,8 +414,17 @@ class Cardboard:
 
 def _snapshot() -> Any:
     box = {"depth": 3, "peak": 7}
-    one = {"name": f"sequencer:{TENANT}", "mailbox": box, "restarts": 1, "children": []}
-    return {"tree": {"name": "root", "mailbox": None, "restarts": 0, "children": [one, one]}}
+    one = {"name": str(TENANT), "kind": "actor", "mailbox": box, "restarts": 1, "children": []}
+    dynamic = {
+        "name": "sequencers",
+        "kind": "dynamic",
+        "mailbox": None,
+        "restarts": 0,
+        "children": [one, one],
+    }
+    return {
+        "tree": {"name": "root", "kind": "supervisor", "mailbox": None, "restarts": 0, "children": [dynamic]}
+    }
 
 
 @asynccontextmanager

@@ -351,7 +351,7 @@ async def test_what_the_node_says_about_itself() -> None:
             detailed = (await admin.get("/health/detailed")).json()
             assert detailed["tree"]["tree"]["name"] == "root"
             metrics = (await admin.get("/metrics")).text
-            assert 'sequencer_mailbox_depth{address="sequencer"} 6.0' in metrics
+            assert 'sequencer_mailbox_depth{address="sequencers"} 6.0' in metrics
             assert 'path="/ready",status="503"' in metrics
             assert str(TENANT) not in metrics
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import trio
-from journal_worlds import MemoryWorld, PostgresWorld, World, postgres_world
+from journal_worlds import MemoryWorld, PostgresWorld, World, postgres_world, sql
 
 from journal.aio import open_loop
 from journal.embedded import EmbeddedPostgres
@@ -28,6 +31,37 @@ async def _migrate(dsn: str) -> None:
         await migrate(dsn, APP_LOGIN)
 
 
+@dataclass(frozen=True)
+class Database:
+    owner_dsn: str
+    app_dsn: str
+
+
+@pytest.fixture
+def empty_database(server: EmbeddedPostgres) -> Iterator[Database]:
+    """Nothing in it, on the server that has our roles already."""
+    name = f"t{secrets.token_hex(6)}"
+    trio.run(_execute, server.owner_dsn, f"CREATE DATABASE {name}")
+    yield Database(*(_renamed(dsn, name) for dsn in (server.owner_dsn, server.app_dsn)))
+    trio.run(_execute, server.owner_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(empty_database: Database) -> Database:
+    """Migrated."""
+    trio.run(_migrate, empty_database.owner_dsn)
+    return empty_database
+
+
+def _renamed(dsn: str, name: str) -> str:
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    async with open_loop():
+        await sql(dsn, statement)
+
+
 @pytest.fixture
 async def postgres(server: EmbeddedPostgres) -> AsyncIterator[PostgresWorld]:
     async with postgres_world(server.app_dsn, server.owner_dsn) as world:
@@ -40,4 +74,14 @@ async def world(request: pytest.FixtureRequest, server: EmbeddedPostgres) -> Asy
         yield MemoryWorld()
         return
     async with postgres_world(server.app_dsn, server.owner_dsn) as world:
+        yield world
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def own_world(request: pytest.FixtureRequest, database: Database) -> AsyncIterator[World]:
+    """A world on a database of its own, for what exists once per database."""
+    if request.param == "memory":
+        yield MemoryWorld()
+        return
+    async with postgres_world(database.app_dsn, database.owner_dsn) as world:
         yield world

@@ -70,6 +70,7 @@ class PostgresWorld:
         self.proxy = proxy
         self.journal: Journal = journal
         self.other: Journal = other
+        self.units = journal._units
         self.pool: Any = journal._units._pool
 
     def fail_next(self, method: str, fault: Fault) -> None:

@@ -293,6 +293,43 @@ def test_a_receipt_signed_by_another_key_or_for_another_event_is_noticed() -> No
     assert problems == {"event_id", "sequence_number", "receipt_hash"}
 
 
+def test_fields_shifted_into_each_other_share_a_preimage_and_are_refused_by_their_lengths() -> None:
+    story = Story(5)
+    honest = story.events[2]
+    shifted = msgspec.structs.replace(
+        honest,
+        header=msgspec.structs.replace(honest.header, tenant_id=TENANT + STORE[:1], store_id=STORE[1:]),
+    )
+    assert shifted.signing_hash() == honest.signing_hash()
+    for problems in (
+        verify_event(shifted, AGENT.public_key),
+        verify_receipt(shifted, story.receipt(2), SEQUENCER.public_key),
+        verify_inclusion(shifted, story.receipt(2), story.commitment, story.proof(2)),
+    ):
+        assert [problem.name for problem in problems] == ["length"]
+
+
+@pytest.mark.parametrize(
+    ("name", "lie"),
+    [("sequence_number", 0), ("sequence_number", -1), ("sequence_number", 2**70), ("agent_key_id", 2**40)],
+)
+def test_numbers_beyond_their_range_are_problems_and_no_exceptions(name: str, lie: int) -> None:
+    story = Story(5)
+    event = story.events[2]
+    if name == "agent_key_id":
+        event = msgspec.structs.replace(event, header=msgspec.structs.replace(event.header, agent_key_id=lie))
+    else:
+        event = msgspec.structs.replace(event, sequence_number=lie)
+    problems = verify_inclusion(event, story.receipt(2), story.commitment, story.proof(2))
+    assert [problem.name for problem in problems] == [name]
+
+
+@pytest.mark.parametrize("end", [0, 2**63, 2**70])
+def test_a_commitment_over_an_impossible_range_is_a_problem_and_no_exception(end: int) -> None:
+    lie = msgspec.structs.replace(Story(5).commitment, sequence_end=end)
+    assert [problem.name for problem in verify_commitment(lie)] == ["range"]
+
+
 def test_a_range_that_is_none_has_no_commitment() -> None:
     for start, end in ((0, 3), (4, 3), (-1, -1)):
         with pytest.raises(ValueError, match="no range of events"):

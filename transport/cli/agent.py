@@ -132,7 +132,7 @@ def post(
     Parameters
     ----------
     file
-        JSON lines; - is stdin.
+        JSON lines; default: stdin.
     key
         The agent's key file.
     store
@@ -147,14 +147,14 @@ def post(
 
     async def work() -> int:
         agent, outbox = Agent.load(key), Outbox(key)
-        if resume == (file is not None):
-            raise ClientError("give either a file of events (- is stdin) or --resume")
+        if resume and file is not None:
+            raise ClientError("--resume sends what was signed earlier; it takes no file of events")
         if resume:
             envelopes = outbox.load()
         else:
             if store is None:
                 raise ClientError("which stream? give --store or SEQUENCER_STORE")
-            envelopes = sign_drafts(agent, store.bytes, read_file(file or Path("-")))
+            envelopes = sign_drafts(agent, store.bytes, read_file(file))
             outbox.fill(envelopes)
         async with server.client() as client:
             try:

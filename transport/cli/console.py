@@ -134,10 +134,10 @@ def read_secret(path: Path) -> str:
     return read_file(path).decode("ascii", "replace").strip()
 
 
-def read_file(path: Path) -> bytes:
-    """The file's bytes; ``-`` is stdin."""
+def read_file(path: Path | None) -> bytes:
+    """The file's bytes; None is stdin."""
     try:
-        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return sys.stdin.buffer.read() if path is None else path.read_bytes()
     except OSError as error:
         raise ClientError(f"{path}: {error.strerror}") from error
 

@@ -34,7 +34,7 @@ def receipt(file: Path, *, trust: Trust = None, pins: PinFile = None, as_json: J
     Parameters
     ----------
     file
-        {"event": …, "receipt": …}, one object or one per line; - is stdin.
+        {"event": …, "receipt": …}, one object or one per line.
     trust
         File with the keys to believe: a saved /.well-known/ves-sequencer, with "agent_keys" if you like.
     pins
@@ -60,7 +60,7 @@ def proof(file: Path, *, trust: Trust = None, pins: PinFile = None, as_json: Jso
     Parameters
     ----------
     file
-        {"event", "receipt", "commitment", "proof"} as `sequencer agent prove` writes it; - is stdin.
+        {"event", "receipt", "commitment", "proof"} as `sequencer agent prove` writes it.
     trust
         File with the keys to believe: a saved /.well-known/ves-sequencer, with "agent_keys" if you like.
     pins

@@ -16,7 +16,10 @@ class ClientError(Exception):
 
 
 class Refused(ClientError):
-    """The server answered and said no. Nothing was done; sending the same again gets the same answer."""
+    """The server answered and said no. Nothing was done; sending the same again gets the same answer.
+
+    Except status 500, a fault of the server: whether something was done is in its log, under the request id.
+    """
 
     def __init__(self, status: int, code: str, message: str, request_id: str) -> None:
         found = f" (request {request_id})" if request_id else ""

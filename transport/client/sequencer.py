@@ -402,12 +402,12 @@ class SequencerClient:
         headers = {"content-type": "application/json"} if body is not None else {}
         request = self._http.build_request(method, path, params=query, content=body, headers=headers)
         give_up = trio.current_time() + self._policy.deadline_s
-        attempt = 0
+        attempt, last = 0, ""
         while True:
             attempt += 1
-            status, wait_s, last = LOST, None, f"no answer within {self._policy.attempt_s:g} s"
-            left_s = max(0.0, give_up - trio.current_time())
-            with trio.move_on_after(min(self._policy.attempt_s, left_s)):
+            status, wait_s = LOST, None
+            patience_s = min(self._policy.attempt_s, max(0.0, give_up - trio.current_time()))
+            with trio.move_on_after(patience_s) as scope:
                 try:
                     answer = await self._attempt(request)
                 except _Lost as lost:
@@ -420,6 +420,8 @@ class SequencerClient:
                     wait_s = retry_after_s(answer.headers.get("retry-after"), datetime.now(UTC))
                     if not self._policy.asks_again(status, repeatable=repeatable) and status not in _UNSURE:
                         raise refusal
+            if scope.cancelled_caught and (not last or patience_s == self._policy.attempt_s):
+                last = f"no answer within {patience_s:g} s"  # else what we heard before says more
             if not self._policy.asks_again(status, repeatable=repeatable):
                 raise Unanswered(attempt, last)
             pause_s = self._policy.pause_s(attempt, self._chance(), wait_s)

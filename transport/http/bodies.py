@@ -6,14 +6,16 @@ body never comes here: the verifiers read it.
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from transport.http.errors import ApiError, Code
-from ves.canonical import NotCanonical, NotJson, exceeds_depth, parse_strictly
+from ves.canonical import exceeds_depth
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -37,12 +39,41 @@ def read_json(raw: bytes, shape: type[S]) -> S:
     if exceeds_depth(raw, BODY_DEPTH_MAX):
         raise ApiError(Code.INVALID_REQUEST_BODY, f"the body is nested deeper than {BODY_DEPTH_MAX} levels")
     try:
-        value = parse_strictly(raw)
-    except NotJson as wrong:
-        raise ApiError(Code.INVALID_REQUEST_BODY, f"the body is {wrong}") from None
-    except NotCanonical as wrong:
-        raise ApiError(Code.INVALID_REQUEST_BODY, f"the body: {wrong}", status=422) from None
-    return _convert(_in_our_spelling(value, shape), shape, 422, strict=True)
+        value = _JSON.decode(raw.decode())
+    except UnicodeDecodeError:
+        raise ApiError(Code.INVALID_REQUEST_BODY, "the body is not UTF-8") from None
+    except ValueError as wrong:
+        raise ApiError(Code.INVALID_REQUEST_BODY, f"the body is not JSON: {str(wrong)[:200]}") from None
+    try:
+        plain = msgspec.json.encode(_in_our_spelling(value, shape))
+        return msgspec.json.decode(plain, type=shape)
+    except msgspec.ValidationError as wrong:
+        raise _refusal(wrong, 422) from None
+    except (UnicodeEncodeError, OverflowError):
+        text = "half of a surrogate pair, or a number out of range"
+        raise ApiError(Code.INVALID_FIELD_VALUE, text, status=422) from None
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ApiError(Code.INVALID_REQUEST_BODY, "a member is given twice", status=422)
+    return members
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is none")
+
+
+def _number(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"the number {digits[:32]} is out of range")
+    return number
+
+
+# Python's own decoder, because it lets us see members given twice; these bodies are small.
+_JSON = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_constant, parse_float=_number)
 
 
 def read_query(raw: bytes, shape: type[S]) -> S:
@@ -57,13 +88,13 @@ def read_query(raw: bytes, shape: type[S]) -> S:
         if key in values:
             raise ApiError(Code.INVALID_FIELD_VALUE, f"the query parameter {key[:64]!r} is given twice")
         values[key] = _text(value.replace(b"+", b" "), f"the query parameter {key[:64]!r}")
-    return _convert(values, shape, 400, strict=False)
+    return _convert(values, shape)
 
 
 def read_path(values: dict[str, str], shape: type[S]) -> S:
     """Path parameters, still percent-encoded; every failure is a 400."""
     plain = {name: _text(value.encode(), f"{name} in the path") for name, value in values.items()}
-    return _convert(plain, shape, 400, strict=False)
+    return _convert(plain, shape)
 
 
 def _text(raw: bytes, what: str) -> str:
@@ -73,12 +104,16 @@ def _text(raw: bytes, what: str) -> str:
         raise ApiError(Code.INVALID_FIELD_VALUE, f"{what} is not UTF-8 after percent-decoding") from None
 
 
-def _convert(value: Any, shape: type[S], status: int, *, strict: bool) -> S:
+def _convert(values: dict[str, str], shape: type[S]) -> S:
     try:
-        return msgspec.convert(value, shape, strict=strict)
+        return msgspec.convert(values, shape, strict=False)
     except msgspec.ValidationError as wrong:
-        code = Code.MISSING_REQUIRED_FIELD if "missing required" in str(wrong) else Code.INVALID_FIELD_VALUE
-        raise ApiError(code, _readable(str(wrong)), status=status) from None
+        raise _refusal(wrong, 400) from None
+
+
+def _refusal(wrong: msgspec.ValidationError, status: int) -> ApiError:
+    code = Code.MISSING_REQUIRED_FIELD if "missing required" in str(wrong) else Code.INVALID_FIELD_VALUE
+    return ApiError(code, _readable(str(wrong)), status=status)
 
 
 def _readable(text: str) -> str:
@@ -90,17 +125,18 @@ def _readable(text: str) -> str:
 
 
 def _in_our_spelling(value: Any, shape: type[msgspec.Struct]) -> Any:
-    """Members given in snake_case or camelCase under the struct's own spelling; in both is 422."""
+    """The struct's members, given in snake_case or camelCase, under its own spelling; in both is 422."""
     if not isinstance(value, dict):
         return value
-    value = dict(value)
+    value, given = {}, value
     for field, name in zip(shape.__struct_fields__, shape.__struct_encode_fields__, strict=True):
         other = field if field != name else _camel(field)
-        if other != name and other in value:
-            if name in value:
-                text = f"{name} is given twice, also as {other}"
-                raise ApiError(Code.INVALID_REQUEST_BODY, text, status=422)
-            value[name] = value.pop(other)
+        if name in given and other in given and name != other:
+            text = f"{name} is given twice, also as {other}"
+            raise ApiError(Code.INVALID_REQUEST_BODY, text, status=422)
+        for spelling in (name, other):
+            if spelling in given:
+                value[name] = given[spelling]
     return value
 
 

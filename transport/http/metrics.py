@@ -65,7 +65,7 @@ class Metrics:
 
 
 class _Mailboxes:
-    """Depths by kind of address: a name is cut at its first ``:`` so that no tenant id becomes a label."""
+    """Depths by address; dynamic children count under their supervisor, so that no tenant id is a label."""
 
     def __init__(self, snapshot: Callable[[], Any]) -> None:
         self._snapshot = snapshot
@@ -78,8 +78,8 @@ class _Mailboxes:
         deepest = GaugeMetricFamily("sequencer_mailbox_peak", "Most ever waiting.", labels=["address"])
         restarts = GaugeMetricFamily("sequencer_actor_restarts", "Lives after the first.", labels=["address"])
         sums: dict[str, list[int]] = {}
-        for actor in _actors(msgspec.to_builtins(self._snapshot())):
-            of_kind = sums.setdefault(actor["name"].partition(":")[0], [0, 0, 0])
+        for label, actor in _actors(msgspec.to_builtins(self._snapshot())):
+            of_kind = sums.setdefault(label, [0, 0, 0])
             mailbox = actor.get("mailbox") or {"depth": 0, "peak": 0}
             of_kind[0] += mailbox["depth"]
             of_kind[1] = max(of_kind[1], mailbox["peak"])
@@ -91,13 +91,10 @@ class _Mailboxes:
         yield from (depth, deepest, restarts)
 
 
-def _actors(view: Any) -> Iterator[dict[str, Any]]:
-    """Every ``{"name", "mailbox", "children"}`` of the supervision tree's snapshot."""
-    if not isinstance(view, dict):
-        return
+def _actors(view: Any, label: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every ``{"name", "kind", "mailbox", "children"}`` of the supervision tree's snapshot, labelled."""
     if "tree" in view:
         view = view["tree"]
-    if "name" in view:
-        yield view
-    for child in view.get("children", ()):
-        yield from _actors(child)
+    yield label or view["name"], view
+    for child in view["children"]:
+        yield from _actors(child, label or (view["name"] if view["kind"] == "dynamic" else None))

@@ -1,0 +1,234 @@
+"""What the journal promises about agent keys, API keys and our own keys."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+import pytest
+import trio
+from journal_builders import AUDIT, an_agent_key, an_api_key, uuid
+from journal_worlds import World
+
+from journal.port import (
+    AtRestKeyMissing,
+    JournalAway,
+    JournalOutcomeUnknown,
+    KeyConflict,
+    KeyRegistered,
+    KeyRevoked,
+    ReceiptKeyDiffers,
+)
+from ves.records import KeyName
+
+
+async def test_a_registered_key_is_found_listed_and_stays_what_it_is(world: World) -> None:
+    tenant, agent = uuid(), uuid()
+    keys = [an_agent_key(tenant, agent=agent, key_id=n) for n in (7, 2, 5)]
+    for key in keys:
+        answer = await world.journal.register_agent_key(key, AUDIT)
+        assert isinstance(answer, KeyRegistered)
+        assert not answer.already
+        assert answer.key.registered_at_us > 0
+        assert msgspec.structs.replace(answer.key, registered_at_us=0) == key
+    names = [key.name for key in keys]
+
+    found = await world.other.find_public_keys([*names, KeyName(tenant, agent, 9), KeyName(uuid(), agent, 7)])
+    assert found == {key.name: key.public_key for key in keys}
+    assert await world.other.find_public_keys([]) == {}
+
+    listed = await world.other.list_agent_keys(tenant, agent, from_key_id=0, limit=2)
+    assert [key.name.key_id for key in listed] == [2, 5]
+    listed = await world.other.list_agent_keys(tenant, agent, from_key_id=6, limit=2)
+    assert [key.name.key_id for key in listed] == [7]
+    assert await world.other.list_agent_keys(tenant, uuid(), from_key_id=0, limit=2) == []
+
+
+async def test_registering_the_same_again_changes_nothing_and_another_binding_is_a_conflict(
+    world: World,
+) -> None:
+    key = an_agent_key(uuid())
+    first = await world.journal.register_agent_key(key, AUDIT)
+    again = await world.other.register_agent_key(
+        msgspec.structs.replace(key, proof_of_possession=None), AUDIT
+    )
+    assert isinstance(first, KeyRegistered)
+    assert again == KeyRegistered(first.key, already=True)
+    for other in (
+        msgspec.structs.replace(key, public_key=os.urandom(32)),
+        msgspec.structs.replace(key, valid_to_us=2_000_000),
+        msgspec.structs.replace(key, key_algorithm=0),
+    ):
+        assert await world.journal.register_agent_key(other, AUDIT) == KeyConflict(same_name=True)
+    assert await world.journal.find_public_keys([key.name]) == {key.name: key.public_key}
+
+
+async def test_a_public_key_belongs_to_one_agent_who_may_know_it_under_several_ids(world: World) -> None:
+    tenant, key = uuid(), an_agent_key(uuid())
+    await world.journal.register_agent_key(key, AUDIT)
+    for thief in (
+        an_agent_key(key.name.tenant_id, public_key=key.public_key),
+        an_agent_key(tenant, agent=key.name.agent_id, public_key=key.public_key),
+        an_agent_key(tenant, public_key=key.public_key),
+    ):
+        assert await world.other.register_agent_key(thief, AUDIT) == KeyConflict(same_name=False)
+        assert await world.other.find_public_keys([thief.name]) == {}
+    second = msgspec.structs.replace(key, name=key.name._replace(key_id=2))
+    assert isinstance(await world.other.register_agent_key(second, AUDIT), KeyRegistered)
+
+
+async def test_two_tenants_that_register_one_public_key_at_once_do_not_both_get_it(world: World) -> None:
+    public_key = os.urandom(32)
+    answers: list[KeyRegistered | KeyConflict] = []
+
+    async def register(journal: object) -> None:
+        assert journal in (world.journal, world.other)
+        node = world.journal if journal is world.journal else world.other
+        answers.append(await node.register_agent_key(an_agent_key(uuid(), public_key=public_key), AUDIT))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(register, world.journal)
+        nursery.start_soon(register, world.other)
+    assert sorted(type(answer).__name__ for answer in answers) == ["KeyConflict", "KeyRegistered"]
+
+
+async def test_revoking_is_for_ever_and_revoking_twice_changes_nothing(world: World) -> None:
+    registered = await world.journal.register_agent_key(key := an_agent_key(uuid()), AUDIT)
+    assert isinstance(registered, KeyRegistered)
+    first = await world.journal.revoke_agent_key(key.name, "stolen", AUDIT)
+    assert isinstance(first, KeyRevoked)
+    assert not first.already
+    assert first.key.revoked_at_us is not None
+    assert first.key.revoked_at_us >= registered.key.registered_at_us
+    assert first.key.revocation_reason == "stolen"
+    again = await world.other.revoke_agent_key(key.name, "lost", AUDIT)
+    assert again == KeyRevoked(first.key, already=True)
+    assert await world.other.register_agent_key(key, AUDIT) == KeyRegistered(first.key, already=True)
+    agent_keys = await world.other.list_agent_keys(
+        key.name.tenant_id, key.name.agent_id, from_key_id=0, limit=9
+    )
+    assert agent_keys == [first.key]
+    assert await world.journal.revoke_agent_key(key.name._replace(key_id=8), "?", AUDIT) is None
+    assert await world.journal.revoke_agent_key(key.name._replace(tenant_id=uuid()), "?", AUDIT) is None
+
+
+@pytest.mark.parametrize("done", [True, False])
+async def test_a_registration_and_a_revocation_of_unknown_outcome_can_be_repeated(
+    world: World, done: bool
+) -> None:
+    key = an_agent_key(uuid())
+    world.fail_next("register_agent_key", "unheard" if done else "lost")
+    with pytest.raises(JournalOutcomeUnknown):
+        await world.journal.register_agent_key(key, AUDIT)
+    registered = await world.journal.register_agent_key(key, AUDIT)
+    assert isinstance(registered, KeyRegistered)
+    assert registered.already == done
+    world.fail_next("revoke_agent_key", "unheard" if done else "lost")
+    with pytest.raises(JournalOutcomeUnknown):
+        await world.journal.revoke_agent_key(key.name, "stolen", AUDIT)
+    revoked = await world.journal.revoke_agent_key(key.name, "stolen", AUDIT)
+    assert isinstance(revoked, KeyRevoked)
+    assert revoked.already == done
+    world.fail_next("register_agent_key", "away")
+    with pytest.raises(JournalAway):
+        await world.journal.register_agent_key(an_agent_key(uuid()), AUDIT)
+
+
+async def test_an_api_key_is_found_by_its_hash_and_listed_within_its_tenant(world: World) -> None:
+    tenant = uuid()
+    keys = sorted(
+        [an_api_key(tenant, stores=stores) for stores in (None, (), (uuid(), uuid()))], key=lambda key: key.id
+    )
+    for key in keys:
+        created = await world.journal.create_api_key(key, AUDIT)
+        assert created.created_at_us > 0
+        assert msgspec.structs.replace(created, created_at_us=0) == key
+        assert await world.other.find_api_key(key.key_hash) == created
+    assert await world.other.find_api_key(os.urandom(32)) is None
+    listed = await world.other.list_api_keys(tenant, after=None, limit=2)
+    assert [key.id for key in listed] == [key.id for key in keys[:2]]
+    listed = await world.other.list_api_keys(tenant, after=keys[1].id, limit=2)
+    assert [key.id for key in listed] == [keys[2].id]
+    assert await world.other.list_api_keys(uuid(), after=None, limit=2) == []
+    just_before = (int.from_bytes(keys[0].id, "big") - 1).to_bytes(16, "big")
+    everybodys = await world.other.list_api_keys(None, after=just_before, limit=1)
+    assert everybodys[0].id == keys[0].id
+
+
+async def test_revoking_an_api_key_is_told_once_to_whoever_asks_since_a_cursor(world: World) -> None:
+    tenant = uuid()
+    first, second = [await world.journal.create_api_key(an_api_key(tenant), AUDIT) for _ in range(2)]
+    start = await world.other.revocations_since(None)
+    assert start.credential_ids == []
+    assert await world.journal.revoke_api_key(first.id, tenant_id=uuid(), audit=AUDIT) is None
+    assert await world.journal.revoke_api_key(uuid(), tenant_id=None, audit=AUDIT) is None
+    assert await world.other.revocations_since(start.cursor) == start
+
+    revoked = await world.journal.revoke_api_key(first.id, tenant_id=tenant, audit=AUDIT)
+    assert revoked is not None
+    assert revoked.revoked_at_us is not None
+    assert await world.journal.find_api_key(first.key_hash) == revoked
+    assert await world.other.revoke_api_key(first.id, tenant_id=None, audit=AUDIT) == revoked
+    after_first = await world.other.revocations_since(start.cursor)
+    assert after_first.credential_ids == [first.id]
+
+    await world.other.revoke_api_key(second.id, tenant_id=None, audit=AUDIT)
+    assert (await world.journal.revocations_since(after_first.cursor)).credential_ids == [second.id]
+    both = await world.journal.revocations_since(start.cursor)
+    assert both.credential_ids == [first.id, second.id]
+    assert await world.journal.revocations_since(both.cursor) == type(both)([], both.cursor)
+    assert await world.journal.revocations_since(None) == type(both)([], both.cursor)
+
+
+async def test_no_revocation_is_skipped_by_a_poller_while_many_are_made(world: World) -> None:
+    keys = [await world.journal.create_api_key(an_api_key(uuid()), AUDIT) for _ in range(8)]
+    cursor = (await world.journal.revocations_since(None)).cursor
+    heard: list[bytes] = []
+
+    async def revoke(number: int) -> None:
+        node = world.journal if number % 2 else world.other
+        await node.revoke_api_key(keys[number].id, tenant_id=None, audit=AUDIT)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            for number in range(len(keys)):
+                nursery.start_soon(revoke, number)
+            while len(heard) < len(keys):
+                news = await world.journal.revocations_since(cursor)
+                heard += news.credential_ids
+                cursor = news.cursor
+    assert sorted(heard) == sorted(key.id for key in keys)
+
+
+async def test_a_node_with_another_receipt_key_than_the_recorded_one_is_refused(world: World) -> None:
+    sequencer, public_key = uuid(), os.urandom(32)
+    assert await world.journal.claim_receipt_key(sequencer, public_key) == 1
+    assert await world.other.claim_receipt_key(sequencer, public_key) == 1
+    with pytest.raises(ReceiptKeyDiffers):
+        await world.other.claim_receipt_key(sequencer, os.urandom(32))
+    other = uuid()
+    await world.other.claim_receipt_key(other, os.urandom(32))
+    published = {key.sequencer_id: key for key in await world.journal.receipt_keys()}
+    assert published.keys() >= {sequencer, other}
+    mine = published[sequencer]
+    assert (mine.public_key, mine.key_version, mine.active) == (public_key, 1, True)
+    assert mine.created_at_us > 0
+
+
+async def test_an_audit_entry_of_its_own_can_be_written_and_its_loss_is_told(world: World) -> None:
+    await world.journal.audit(AUDIT)
+    world.fail_next("audit", "away")
+    with pytest.raises(JournalAway):
+        await world.journal.audit(AUDIT)
+
+
+async def test_a_ring_that_lacks_a_recorded_at_rest_key_is_refused_by_its_fingerprint(
+    own_world: World,
+) -> None:
+    world = own_world  # the recorded ring is one for the whole database
+    old, new = os.urandom(8), os.urandom(8)
+    await world.journal.claim_at_rest_keys([old])
+    await world.other.claim_at_rest_keys([new, old])
+    await world.journal.claim_at_rest_keys([old, new])
+    with pytest.raises(AtRestKeyMissing, match=old.hex()):
+        await world.journal.claim_at_rest_keys([new])

@@ -1,0 +1,106 @@
+"""What reading back promises: pages, bounds, scopes."""
+
+from __future__ import annotations
+
+from journal_builders import a_group, an_event, decided, question, uuid
+from journal_worlds import World
+
+from journal.port import EventPage, Stored
+from ves.records import EntityName, Uuid, VerifiedEvent
+
+PLENTY = 1 << 30
+
+
+async def stored(
+    world: World, tenant: Uuid, store: Uuid, *events: VerifiedEvent, sealed_bytes: int = 100
+) -> None:
+    group = await decided(world.journal, tenant, store, *events, sealed_bytes=sealed_bytes)
+    assert isinstance(await world.journal.append(group), Stored)
+
+
+def numbers(page: EventPage) -> list[int]:
+    return [event.receipt.sequence_number for event in page.events]
+
+
+async def test_pages_of_a_stream_join_without_gap_or_overlap(world: World) -> None:
+    tenant, store = uuid(), uuid()
+    await stored(world, tenant, store, *(an_event() for _ in range(7)))
+    seen, start, pages = [], 1, 0
+    while True:
+        page = await world.journal.read_events(tenant, store, from_sequence=start, limit=3, bytes_max=PLENTY)
+        assert page.head_sequence == 7
+        seen += numbers(page)
+        start, pages = page.next_from, pages + 1
+        if not page.has_more:
+            break
+    assert (seen, start, pages) == ([1, 2, 3, 4, 5, 6, 7], 8, 3)
+
+
+async def test_a_page_that_ends_with_the_stream_has_no_more(world: World) -> None:
+    tenant, store = uuid(), uuid()
+    await stored(world, tenant, store, *(an_event() for _ in range(3)))
+    page = await world.journal.read_events(tenant, store, from_sequence=1, limit=3, bytes_max=PLENTY)
+    assert (page.has_more, page.next_from) == (False, 4)
+
+
+async def test_a_page_ends_at_its_bytes_but_holds_at_least_one_event(world: World) -> None:
+    tenant, store = uuid(), uuid()
+    await stored(world, tenant, store, *(an_event() for _ in range(5)), sealed_bytes=10_000)
+    for bytes_max, expected in (
+        (1, [1]),
+        (10_000, [1]),
+        (19_999, [1]),
+        (20_000, [1, 2]),
+        (49_999, [1, 2, 3, 4]),
+    ):
+        page = await world.journal.read_events(tenant, store, from_sequence=1, limit=5, bytes_max=bytes_max)
+        assert numbers(page) == expected
+        assert (page.has_more, page.next_from) == (True, expected[-1] + 1)
+    page = await world.journal.read_events(tenant, store, from_sequence=1, limit=5, bytes_max=50_000)
+    assert (numbers(page), page.has_more) == ([1, 2, 3, 4, 5], False)
+
+
+async def test_reading_past_the_head_is_an_empty_page_that_says_where_it_stands(world: World) -> None:
+    tenant, store = uuid(), uuid()
+    for head in (0, 2):
+        page = await world.journal.read_events(tenant, store, from_sequence=9, limit=5, bytes_max=PLENTY)
+        assert page == EventPage(head_sequence=head, events=[], has_more=False, next_from=9)
+        assert await world.journal.read_head(tenant, store) == head
+        if not head:
+            await stored(world, tenant, store, an_event(), an_event())
+
+
+async def test_one_event_is_found_within_its_tenant_and_the_named_stores_only(world: World) -> None:
+    tenant, store, event = uuid(), uuid(), an_event()
+    await stored(world, tenant, store, event)
+    for store_ids in (None, (store,), (uuid(), store)):
+        found = await world.journal.read_event(tenant, event.event_id, store_ids=store_ids)
+        assert found is not None
+        assert found.receipt.event_id == event.event_id
+    for store_ids in ((uuid(),), ()):
+        assert await world.journal.read_event(tenant, event.event_id, store_ids=store_ids) is None
+    assert await world.journal.read_event(uuid(), event.event_id, store_ids=None) is None
+    assert await world.journal.read_event(tenant, uuid(), store_ids=None) is None
+
+
+async def test_an_entitys_history_is_its_events_in_order_with_its_version(world: World) -> None:
+    tenant, store, other_store = uuid(), uuid(), uuid()
+    placed = [(store, an_event(entity_id="x" if i % 2 else "y")) for i in range(9)]
+    placed.append((other_store, an_event(entity_id="x")))
+    facts = await world.journal.read_facts(question(tenant, [store, other_store], [e for _, e in placed]))
+    assert isinstance(await world.journal.append(a_group(facts, placed)), Stored)
+    name = EntityName(store, "order", "x")
+
+    first = await world.journal.read_entity(tenant, name, from_sequence=1, limit=3, bytes_max=PLENTY)
+    assert [e.receipt.sequence_number for e in first.events] == [2, 4, 6]
+    assert (first.version, first.has_more, first.next_from) == (4, True, 7)
+    rest = await world.journal.read_entity(tenant, name, from_sequence=7, limit=3, bytes_max=PLENTY)
+    assert [e.receipt.sequence_number for e in rest.events] == [8]
+    assert (rest.version, rest.has_more, rest.next_from) == (4, False, 9)
+    small = await world.journal.read_entity(tenant, name, from_sequence=1, limit=3, bytes_max=1)
+    assert [e.receipt.sequence_number for e in small.events] == [2]
+    assert small.has_more
+
+    nobody = EntityName(store, "order", "z")
+    empty = await world.journal.read_entity(tenant, nobody, from_sequence=1, limit=3, bytes_max=PLENTY)
+    assert (empty.version, empty.events, empty.has_more, empty.next_from) == (0, [], False, 1)
