@@ -128,21 +128,24 @@ class Proxy:
         self.next_fault: Fault | None = None
         self.thawed = trio.Event()
         self.thawed.set()
-        self.links = 0
         self._server_socket = server_socket
         self._held: list[tuple[trio.SocketStream, bytes]] = []
 
     async def serve(self, client: trio.SocketStream) -> None:
-        self.links += 1
-        server = await trio.open_unix_socket(self._server_socket)
-        link = _Link(self, client, server)
-        async with trio.open_nursery() as nursery:
-            link.scope = nursery.cancel_scope
-            nursery.start_soon(link.upstream)
-            nursery.start_soon(link.downstream)
-        await trio.aclose_forcefully(client)
-        if not link.kept:
-            await trio.aclose_forcefully(server)
+        async with client:
+            try:
+                server = await trio.open_unix_socket(self._server_socket)
+            except OSError:  # it is down, and so are we
+                return
+            link = _Link(self, client, server)
+            try:
+                async with trio.open_nursery() as nursery:
+                    link.scope = nursery.cancel_scope
+                    nursery.start_soon(link.upstream)
+                    nursery.start_soon(link.downstream)
+            finally:
+                if not link.kept:
+                    await trio.aclose_forcefully(server)
 
     def freeze(self) -> None:
         """From now on nothing passes, and nobody is told."""
