@@ -29,7 +29,7 @@ from journal.port import (
     StreamBehind,
 )
 from ves.commitments import next_commitment
-from ves.merkle import PAD_NODES, SUBTREE_LEAVES, Levels, TreeBuilder, leaf_hash
+from ves.merkle import SUBTREE_LEAVES, TreeBuilder, leaf_hash, stored_levels
 from ves.records import Commitment, Uuid
 
 LEAVES_MAX = 65_536
@@ -138,16 +138,7 @@ class Committer:
             sequence_end=span.end,
             committed_at_us=self._now_us(),
         )
-        return commitment, padded_levels(levels)
-
-
-def padded_levels(levels: Levels) -> bytes:
-    """All nodes as the journal keeps them: padded leaves first, then level by level up to the root."""
-    top = len(levels) - 1
-    return b"".join(
-        b"".join(level) + PAD_NODES[height] * ((1 << (top - height)) - len(level))
-        for height, level in enumerate(levels)
-    )
+        return commitment, stored_levels(levels)
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,26 @@ def inclusion_path(levels: Levels, leaf_index: int) -> list[bytes]:
     return path
 
 
+def stored_levels(levels: Levels) -> bytes:
+    """All nodes in one run of bytes, 32 each: the padded leaves, then level by level up to the root. The
+    padding is in it so that a node's place follows from the tree's depth alone (``sibling_positions``)."""
+    top = len(levels) - 1
+    return b"".join(
+        b"".join(level) + PAD_NODES[height] * ((1 << (top - height)) - len(level))
+        for height, level in enumerate(levels)
+    )
+
+
+def sibling_positions(leaf_count: int, leaf_index: int) -> list[int]:
+    """Where the siblings from leaf to root stand in ``stored_levels``, counted in nodes."""
+    positions = []
+    start, width, index = 0, padded_leaf_count(leaf_count), leaf_index
+    while width > 1:
+        positions.append(start + (index ^ 1))
+        start, width, index = start + width, width // 2, index // 2
+    return positions
+
+
 def directions(leaf_index: int, path_length: int) -> list[bool]:
     """For each step of a path whether the running hash is the left input: bit k of the index is 0."""
     return [not (leaf_index >> height) & 1 for height in range(path_length)]

@@ -37,7 +37,7 @@ from transport.house import House, Readiness
 from transport.http.app import create_apps
 from transport.http.serve import serve
 from ves.commitments import next_commitment
-from ves.merkle import build_levels
+from ves.merkle import build_levels, stored_levels
 from ves.records import (
     Commitment,
     EntityName,
@@ -155,7 +155,8 @@ class CardboardJournal:
             committed_at_us=1_700_000_000_123_000,
         )
         self.commitments.append(commitment)
-        self.nodes[commitment.batch_id] = [node for level in levels for node in level]
+        stored = stored_levels(levels)
+        self.nodes[commitment.batch_id] = [stored[at : at + 32] for at in range(0, len(stored), 32)]
         return commitment
 
     async def read_commitment(
@@ -414,17 +415,13 @@ class Cardboard:
 
 def _snapshot() -> Any:
     box = {"depth": 3, "peak": 7}
-    one = {"name": str(TENANT), "kind": "actor", "mailbox": box, "restarts": 1, "children": []}
-    dynamic = {
-        "name": "sequencers",
-        "kind": "dynamic",
-        "mailbox": None,
-        "restarts": 0,
-        "children": [one, one],
-    }
-    return {
-        "tree": {"name": "root", "kind": "supervisor", "mailbox": None, "restarts": 0, "children": [dynamic]}
-    }
+    return _view(
+        "root", "supervisor", _view("sequencers", "dynamic", *[_view(str(TENANT), "actor", **box)] * 2)
+    )
+
+
+def _view(name: str, kind: str, *children: Any, **mailbox: int) -> Any:
+    return {"name": name, "kind": kind, "mailbox": mailbox or None, "restarts": 0, "children": children}
 
 
 @asynccontextmanager

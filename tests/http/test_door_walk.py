@@ -26,8 +26,7 @@ from tests.http.doubles import (
     stored,
     verified,
 )
-from transport.http.committing import sibling_positions
-from ves.merkle import build_levels, directions
+from ves.merkle import directions
 from ves.proofs import path_leads_to_root
 from ves.records import BodyRefused, Refusal, Scope
 
@@ -184,20 +183,6 @@ async def test_a_tampered_tree_is_never_served_as_a_proof() -> None:
         assert answer.status_code == 500
         assert answer.json()["error"]["code"] == "INTERNAL_ERROR"
         assert "leaf" not in answer.text
-
-
-def test_sibling_positions_name_exactly_the_stored_siblings() -> None:
-    for count in range(1, 40):
-        levels = build_levels([b"%032d" % n for n in range(count)])
-        stored_nodes = [node for level in levels for node in level]
-        for index in range(count):
-            for height, position in enumerate(sibling_positions(count, index)):
-                sibling = (index >> height) ^ 1
-                if sibling < len(levels[height]):
-                    assert position is not None
-                    assert stored_nodes[position] == levels[height][sibling]
-                else:
-                    assert position is None
 
 
 async def test_commitments_are_made_listed_and_read() -> None:

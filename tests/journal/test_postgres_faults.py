@@ -290,6 +290,7 @@ async def test_a_mistake_of_our_own_surfaces_and_is_not_called_away(postgres: Po
     assert await head(postgres, tenant, store) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGQUIT])
 async def test_a_database_that_is_killed_and_comes_back_is_used_again(
     server: EmbeddedPostgres, kill: signal.Signals

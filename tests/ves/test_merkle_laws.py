@@ -22,6 +22,8 @@ from ves.merkle import (
     merkle_root,
     node_hash,
     padded_leaf_count,
+    sibling_positions,
+    stored_levels,
     tree_depth,
 )
 from ves.proofs import (
@@ -343,3 +345,13 @@ def test_a_range_that_is_none_has_no_commitment() -> None:
                 sequence_end=end,
                 committed_at_us=0,
             )
+
+
+def test_the_stored_levels_hold_every_path_at_its_computed_place() -> None:
+    for count in range(1, 40):
+        levels = build_levels([sha256(b"%d" % n).digest() for n in range(count)])
+        stored = stored_levels(levels)
+        assert len(stored) == 32 * (2 * padded_leaf_count(count) - 1)
+        for index in range(count):
+            path = [stored[32 * at : 32 * at + 32] for at in sibling_positions(count, index)]
+            assert path == inclusion_path(levels, index)

@@ -27,7 +27,7 @@ from transport.http.shapes import (
 )
 from transport.http.visit import Visit
 from ves.encoding import bare_hex_bytes, uuid_text
-from ves.merkle import PAD_NODES, directions
+from ves.merkle import directions, sibling_positions
 from ves.proofs import path_leads_to_root
 from ves.records import Commitment, Uuid
 
@@ -149,31 +149,11 @@ async def _commitment_over(
 
 async def _read_path(visit: Visit, commitment: Commitment, leaf_index: int) -> tuple[bytes, list[bytes]]:
     """The leaf and its siblings bottom-up, checked. Raises TreeCorrupt."""
-    siblings = sibling_positions(commitment.leaf_count, leaf_index)
-    stored = [leaf_index, *(position for position in siblings if position is not None)]
-    nodes = iter(await visit.house.journal.read_nodes(commitment.batch_id, stored))
-    try:
-        leaf = next(nodes)
-        path = [
-            PAD_NODES[height] if position is None else next(nodes) for height, position in enumerate(siblings)
-        ]
-    except StopIteration:
-        raise TreeCorrupt(f"{commitment.batch_id.hex()}: nodes are missing") from None
+    positions = [leaf_index, *sibling_positions(commitment.leaf_count, leaf_index)]
+    leaf, *path = await visit.house.journal.read_nodes(commitment.batch_id, positions)
     if not path_leads_to_root(leaf, leaf_index, path, commitment.merkle_root):
         raise TreeCorrupt(f"{commitment.batch_id.hex()}: leaf {leaf_index} does not lead to the root")
     return leaf, path
-
-
-def sibling_positions(leaf_count: int, leaf_index: int) -> list[int | None]:
-    """Where the siblings on a leaf's way up stand in the stored levels (``ves.merkle.Levels``, one after the
-    other, in nodes); None where the sibling is padding, which is not stored."""
-    positions: list[int | None] = []
-    start, width, index = 0, leaf_count, leaf_index
-    while width > 1:
-        sibling = index ^ 1
-        positions.append(start + sibling if sibling < width else None)
-        start, width, index = start + width, -(-width // 2), index // 2
-    return positions
 
 
 async def verify_proof(visit: Visit) -> VerifyProofReply:
