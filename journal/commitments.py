@@ -45,8 +45,12 @@ WITH behind AS MATERIALIZED (
     LIMIT $3
 )
 SELECT b.tenant_id, b.store_id, b.committed_through, b.current_sequence, e.sequenced_at
-FROM behind b JOIN record.ves_events e
-  ON e.tenant_id = b.tenant_id AND e.store_id = b.store_id AND e.sequence_number = b.committed_through + 1
+FROM behind b, LATERAL (
+    SELECT sequenced_at FROM record.ves_events e
+    WHERE e.tenant_id = b.tenant_id AND e.store_id = b.store_id
+      AND e.sequence_number = b.committed_through + 1
+    LIMIT 1 -- one look into the index per stream, whatever the planner believes
+) e
 ORDER BY b.tenant_id, b.store_id
 """
 

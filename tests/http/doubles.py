@@ -425,10 +425,10 @@ def _view(name: str, kind: str, *children: Any, **mailbox: int) -> Any:
 
 
 @asynccontextmanager
-async def serving(**settings: Any) -> AsyncIterator[Cardboard]:
+async def serving(*, patience_s: float = 25, **settings: Any) -> AsyncIterator[Cardboard]:
     """The house served on two sockets of its own, stopped and checked to be empty afterwards."""
     house = Cardboard(settings)
-    with trio.fail_after(25):
+    with trio.fail_after(patience_s):
         async with trio.open_nursery() as nursery:
             for app, where in ((house.public, "url"), (house.admin, "admin_url")):
                 listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")

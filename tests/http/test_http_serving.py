@@ -141,20 +141,20 @@ async def test_upgrades_are_not_taken(upgrade: bytes) -> None:
         await stream.aclose()
 
 
-@pytest.mark.parametrize(
-    "target", [b"http://elsewhere/health", b"http://elsewhere", b"*", b"?x", b"x:443", b"/health?a=%"]
-)
-@pytest.mark.parametrize("host", [b"a b", b"[::1", b"\xe9", b"x:y:z"])
-async def test_odd_targets_and_hosts_are_answered_by_us(target: bytes, host: bytes) -> None:
+TARGETS = [b"http://elsewhere/health", b"http://elsewhere", b"*", b"?x", b"x:443", b"/health?a=%"]
+
+
+async def test_odd_targets_and_hosts_are_answered_by_us() -> None:
     async with serving() as house:
-        stream = await house.connect()
-        await stream.send_all(
-            b"GET " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n"
-        )
-        status, headers, body = parts(await closed_within(stream, 5))
-        assert status in (200, 400, 404), body
-        assert json.loads(body)
-        assert "x-request-id" in headers
+        for target in TARGETS:
+            for host in (b"a b", b"[::1", b"\xe9", b"x:y:z"):
+                stream = await house.connect()
+                head = b"GET " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n"
+                await stream.send_all(head)
+                status, headers, body = parts(await closed_within(stream, 5))
+                assert status in (200, 400, 404), body
+                assert json.loads(body)
+                assert "x-request-id" in headers
 
 
 async def test_a_declared_length_over_the_limit_is_413_before_the_body_is_sent() -> None:

@@ -133,13 +133,15 @@ async def test_a_silent_network_before_commit_is_away_within_the_deadline(postgr
     assert isinstance(await postgres.journal.append(group), Stored)
 
 
-async def test_units_that_find_no_free_connection_in_time_are_away(postgres: PostgresWorld) -> None:
-    held = [await cross(postgres.pool.acquire) for _ in range(LIMITS.connections_max)]
-    with pytest.raises(JournalAway, match="deadline"):
-        await postgres.journal.ping()
-    for connection in held:
-        await cross(partial(postgres.pool.release, connection))
-    await postgres.journal.ping()
+async def test_units_that_find_no_free_connection_in_time_are_away(server: EmbeddedPostgres) -> None:
+    limits = type(LIMITS)(connections_max=1, unit_deadline_s=0.5)
+    async with open_loop(), open_journal(server.app_dsn, node_id=uuid(), limits=limits) as journal:
+        pool = journal._units._pool
+        held = await cross(pool.acquire)
+        with pytest.raises(JournalAway, match="deadline"):
+            await journal.ping()
+        await cross(partial(pool.release, held))
+        await journal.ping()
 
 
 async def test_waiting_too_long_for_a_lock_is_moved_for_an_append_and_contended_for_others(

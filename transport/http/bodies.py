@@ -16,6 +16,7 @@ import msgspec
 
 from transport.http.errors import ApiError, Code
 from ves.canonical import exceeds_depth
+from ves.constants import INTEGER_MAX
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -69,7 +70,8 @@ def _number(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
         raise ValueError(f"the number {digits[:32]} is out of range")
-    return number
+    # To JSON Schema, and so to the OpenAPI document, 1.0 is an integer.
+    return int(number) if number.is_integer() and abs(number) <= INTEGER_MAX else number
 
 
 # Python's own decoder, because it lets us see members given twice; these bodies are small.

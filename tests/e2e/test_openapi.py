@@ -1,0 +1,54 @@
+"""The OpenAPI document describes the server as it is: schemathesis makes requests from it and checks answers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from world import Server, Tenant
+
+
+def fuzz(url: str, api_key: str, folder: Path, *, examples: int) -> None:
+    # The key comes from the environment, not argv; as the scheme's, so that leaving it out is tried too.
+    (folder / "schemathesis.toml").write_text('[auth.openapi.ApiKey]\napi_key = "${API_KEY}"\n')
+    done = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("schemathesis"), "run", url + "/openapi.json"),
+            *("--phases", "examples,coverage,fuzzing", "--max-examples", str(examples), "--seed", "1"),
+            # JSON Schema cannot say that agentId is every event's source_agent_id, or that a key is a point.
+            *("--exclude-checks", "positive_data_acceptance"),
+            *("--request-timeout", "30", "--generation-database", "none", "--no-color"),
+        ],
+        cwd=folder,
+        env={**os.environ, "API_KEY": f"ApiKey {api_key}", "HOME": str(folder)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_the_public_listener_is_as_its_document_says(server: Server, tenant: Tenant, tmp_path: Path) -> None:
+    """Once as a tenant, and once as the bootstrap credential, whom any tenant in a request lets pass."""
+    fuzz(server.url, tenant.api_key, tmp_path, examples=10)
+    fuzz(server.url, server.bootstrap_key, tmp_path, examples=15)
+
+
+@pytest.mark.slow
+def test_the_admin_listener_is_as_its_document_says(server: Server, tmp_path: Path) -> None:
+    fuzz(server.admin_url, server.bootstrap_key, tmp_path, examples=20)
+
+
+def test_every_route_is_told_once_with_its_errors(server: Server) -> None:
+    document = httpx.get(server.url + "/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    ingest = document["paths"]["/api/v1/ves/events/ingest"]["post"]
+    assert {"200", "400", "401", "403", "413", "415", "422", "503"} <= set(ingest["responses"])
+    assert "/api/v1/admin/api-keys" not in document["paths"]
+    assert "/api/v1/admin/api-keys" in httpx.get(server.admin_url + "/openapi.json").json()["paths"]

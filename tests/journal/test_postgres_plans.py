@@ -1,0 +1,129 @@
+"""How PostgreSQL is made to look things up, and how its sessions are set."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+import trio
+from conftest import Database
+from journal_builders import an_event, question, uuid
+from journal_worlds import LIMITS, PostgresWorld, sql
+
+from journal import commitments
+from journal.aio import cross, open_loop
+from journal.facts import read_facts
+from journal.postgres import PostgresJournal, open_journal
+
+
+class Explaining:
+    """A connection that answers every fetch with its plan."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.plan: list[str] = []
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        rows = await self._connection.fetch(f"EXPLAIN {statement}", *arguments)
+        self.plan = [row[0] for row in rows]
+        return []
+
+
+async def explain(journal: PostgresJournal, act: Any) -> Explaining:
+    async def run() -> Explaining:
+        async with journal._units._pool.acquire() as connection:
+            explaining = Explaining(connection)
+            await act(explaining)
+            return explaining
+
+    return await cross(run)
+
+
+async def fill(dsn: str, tenant: bytes, store: bytes, events: int) -> None:
+    """As the application may: rows of one stream, without statistics about them."""
+    zeros32, zeros64 = r"'\x" + "00" * 32 + "'", r"'\x" + "00" * 64 + "'"
+    who = f"'{tenant.hex()}'::uuid, '{store.hex()}'::uuid"
+    await sql(
+        dsn,
+        "INSERT INTO record.ves_events SELECT n, now(), 1, NULL, 1, 0, "
+        f"{who}, gen_random_uuid(), gen_random_uuid(), NULL, gen_random_uuid(), "
+        "'order', 'o-' || n, 'x', 'now', "
+        f"{zeros32}, {zeros32}, {zeros64}, {zeros32}, {zeros32}, {zeros64}, {zeros64} "
+        f"FROM generate_series(1, {events}) n",
+        "INSERT INTO record.entity_versions "
+        "(tenant_id, store_id, entity_type, entity_id, previous_version, version) "
+        f"SELECT {who}, 'order', 'o-' || n, 0, 1 FROM generate_series(1, {events}) n",
+        f"INSERT INTO record.ves_sequence_counters VALUES ({who}, {events}, now())",
+    )
+
+
+@pytest.mark.parametrize("asked", [1, 100, 2000])
+async def test_facts_look_up_each_name_and_never_read_all_a_tenant_has(
+    database: Database, asked: int
+) -> None:
+    tenant, store = uuid(), uuid()
+    events = [an_event(command=uuid()) for _ in range(asked)]
+    wanted = question(tenant, [store], events, credentials=[uuid()])
+    async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
+        await journal.read_facts(wanted)  # prepared while the tables are empty
+        await fill(database.app_dsn, tenant, store, 5000)
+        text = "\n".join((await explain(journal, lambda c: read_facts(c, wanted))).plan)
+    assert "using ves_events_tenant_id_event_id_key" in text
+    assert "using entity_versions_pkey" in text
+    assert "using ves_command_dedupe_pkey" in text
+    for greedy in ("Seq Scan", "Bitmap", "Hash", "Merge"):
+        assert greedy not in text
+
+
+async def test_looking_for_streams_behind_reads_the_counters_not_the_events(database: Database) -> None:
+    async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
+        await sql(
+            database.app_dsn,
+            "INSERT INTO record.ves_sequence_counters "
+            "SELECT gen_random_uuid(), gen_random_uuid(), 5, now() FROM generate_series(1, 10000)",
+            "INSERT INTO record.ves_commitment_counters "
+            "SELECT tenant_id, store_id, 5, decode(repeat('00', 32), 'hex') "
+            "FROM record.ves_sequence_counters",
+        )
+        explaining = await explain(journal, lambda c: commitments.streams_behind(c, None, 100))
+        assert "Seq Scan on ves_events" not in "\n".join(explaining.plan)
+        with trio.fail_after(1):
+            assert await journal.streams_behind(after=None, limit=100) == []
+
+
+async def test_a_session_has_the_limits_it_was_given(postgres: PostgresWorld) -> None:
+    async def settings() -> dict[str, str]:
+        async with postgres.pool.acquire() as connection:
+            rows = await connection.fetch("SELECT name, setting FROM pg_settings")
+            return {row[0]: row[1] for row in rows}
+
+    found = await cross(settings)
+    assert found["statement_timeout"] == "3000"
+    assert found["lock_timeout"] == "2000"
+    assert found["idle_in_transaction_session_timeout"] == "3000"
+    assert found["plan_cache_mode"] == "force_custom_plan"
+    assert found["search_path"] == "pg_catalog"
+    assert found["application_name"] == "through proxy"
+    assert found["synchronous_commit"] == "on"
+
+
+async def test_over_tcp_the_kernel_watches_the_peer(postgres: PostgresWorld) -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    dsn = f"postgresql://{postgres.dsn.split('//')[1].split('@')[0]}@127.0.0.1:{port}/postgres"
+
+    async def options(journal: PostgresJournal) -> tuple[int, int, int]:
+        async with journal._units._pool.acquire() as connection:
+            peer = connection._transport.get_extra_info("socket")
+            return (
+                peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+                peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+            )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, postgres.proxy.serve, listeners)
+        async with open_journal(dsn, node_id=uuid(), limits=LIMITS) as journal:
+            assert await cross(lambda: options(journal)) == (1, 10, 20_000)
+        nursery.cancel_scope.cancel()
