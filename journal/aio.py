@@ -44,11 +44,13 @@ async def open_loop() -> AsyncIterator[Strays]:
 
 
 async def cross(unit: Callable[[], Awaitable[T]]) -> T:
-    """Runs one asyncio unit to its end and answers with its result, cancelled or not.
+    """Runs one asyncio unit to its end and answers with its result, whoever is cancelled meanwhile.
 
     Cancelling an asyncio task that speaks to the database leaks connections and leaves transactions open,
-    and cancelled does not mean not committed. So the unit is shielded; its own deadline ends it.
+    and cancelled does not mean not committed. So the unit is shielded; its own deadline ends it. A caller
+    that is cancelled already starts none (else a loop of units could never be left).
     """
+    await trio.lowlevel.checkpoint_if_cancelled()
     result: T
     with trio.CancelScope(shield=True):
         result = await trio_asyncio.aio_as_trio(unit)()

@@ -81,8 +81,8 @@ async def revoke(connection: Connection, node_id: Uuid, credential_id: Uuid, aud
         raise Undo(present)
     await connection.execute(
         # The counter's row lock is held until COMMIT: the next number waits for this one to be visible.
-        "WITH next AS (SELECT coalesce(max(revocation_number), 0) + 1 AS last_number "
-        "FROM record.api_key_revocations) "
+        "WITH next AS (UPDATE record.api_key_revocation_counters SET last_number = last_number + 1 "
+        "RETURNING last_number) "
         "INSERT INTO record.api_key_revocations (revocation_number, revoked_at, api_key_id) "
         "SELECT last_number, clock_timestamp(), $1 FROM next",
         credential_id,

@@ -191,7 +191,8 @@ class MemoryJournal:
         return change.answer
 
     async def _on_the_way(self) -> None:
-        """A unit is not cancelled; its caller is, once the unit has ended."""
+        """A unit is not cancelled once it has begun."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         with trio.CancelScope(shield=True):
             await trio.sleep(self._latency_s())
 

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+import trio
+
 from journal import append, commitments, credentials, keys, own_keys, reads
 from journal.aio import cross
 from journal.audit import write_audit
@@ -84,7 +86,8 @@ async def open_journal(
         await journal.check_fitness()
         yield journal
     finally:
-        await cross(lambda: _close(pool))
+        with trio.CancelScope(shield=True):  # also when we leave because we are cancelled
+            await cross(lambda: _close(pool))
 
 
 async def _initialize(pool: Pool) -> None:

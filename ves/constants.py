@@ -50,7 +50,7 @@ PAYLOAD_DEPTH_MAX = 124
 INTEGER_MAX = 2**53 - 1
 """Largest integer every JSON reader agrees on (RFC 8785 section 3.2.2.3, RFC 7493 section 2.2)."""
 U32_MAX = 2**32 - 1
-I64_MAX = 2**63 - 1  # largest base_version: a version is a count kept in a signed 64-bit column
+I64_MAX = 2**63 - 1  # largest sequence number: kept in a signed 64-bit column
 
 PROOF_PATH_MAX = 64  # VES 3.8
 

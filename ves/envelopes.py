@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from ves.canonical import exceeds_depth, may_escape_a_colon
-from ves.constants import BODY_DEPTH_MAX, I64_MAX, U32_MAX
+from ves.constants import BODY_DEPTH_MAX, INTEGER_MAX, U32_MAX
 from ves.encoding import hex_bytes, uuid_bytes
 from ves.records import BodyRefused, Uuid
 from ves.unreadable import (
@@ -60,7 +60,7 @@ class Wire(msgspec.Struct, gc=False):
     agent_signature_scheme: _I32 | UnsetType | None = UNSET
     agent_signature_bundle: Raw = _ABSENT
     command_id: str | UnsetType | None = UNSET
-    base_version: Annotated[int, Meta(ge=0, le=I64_MAX)] | UnsetType | None = UNSET
+    base_version: Annotated[int, Meta(ge=0, le=INTEGER_MAX)] | UnsetType | None = UNSET
 
 
 _REQUIRED = 14

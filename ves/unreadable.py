@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from ves.constants import BODY_DEPTH_MAX, I64_MAX, U32_MAX
+from ves.constants import BODY_DEPTH_MAX, INTEGER_MAX, U32_MAX
 from ves.records import BodyRefused
 
 
@@ -45,7 +45,7 @@ EVENT_TYPES = {
     "agent_signature_scheme": "an integer",
     "agent_signature_bundle": "an object",
     "command_id": _UUID + ", or left out",
-    "base_version": f"an integer from 0 to {I64_MAX}, or left out",
+    "base_version": f"an integer from 0 to {INTEGER_MAX}, or left out",
 }
 
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document describes the server as it is: schemathesis makes requests from it and checks answers."""
+"""The OpenAPI document describes the server as it is; schemathesis makes requests from it."""
 
 from __future__ import annotations
 

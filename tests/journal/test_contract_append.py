@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import trio
 from journal_builders import (
@@ -26,7 +27,7 @@ from journal.port import (
     Moved,
     Stored,
 )
-from ves.records import NEW_STREAM, CommandName, EntityName, KeyStatus, Uuid, VerifiedEvent
+from ves.records import NEW_STREAM, CommandName, EntityName, Head, KeyStatus, Uuid, VerifiedEvent
 
 SAME_IN_EVENT_AND_ROW = (
     "source_agent_id",
@@ -203,17 +204,24 @@ async def test_a_wrong_belief_about_an_entity_or_a_command_moves_the_group(world
         for step in group.versions:
             believed = {"e": 0, "f": 7}.get(step.entity.entity_id, step.believed)
             lied = type(step)(step.entity, believed, believed + 1)
-            group = type(group)(
-                fence=group.fence,
-                numbered=group.numbered,
-                sealed=group.sealed,
-                sequencer_id=group.sequencer_id,
-                sequencer_key_version=1,
-                versions=[lied],
-                commands=group.commands,
-            )
+            group = msgspec.structs.replace(group, versions=[lied])
         assert isinstance(await world.journal.append(group), Moved)
     assert await holds(world.journal, tenant, store, event)
+
+
+async def test_a_wrong_belief_about_a_head_moves_the_group_though_its_numbers_are_free(world: World) -> None:
+    tenant, store = uuid(), uuid()
+    await world.journal.append(await decided(world.journal, tenant, store, an_event()))
+    for believed in (5, 0):
+        event = an_event()
+        facts = await world.journal.read_facts(question(tenant, [store], [event]))
+        lie = Head(believed, facts.fence.heads[store].last_sequenced_at_us)
+        lied = msgspec.structs.replace(facts, fence=msgspec.structs.replace(facts.fence, heads={store: lie}))
+        group = a_group(lied, [(store, event)])
+        number = msgspec.structs.replace(group.numbered[0], sequence_number=6)
+        group = msgspec.structs.replace(group, numbered=[number])
+        assert isinstance(await world.journal.append(group), Moved)
+    assert await world.journal.read_head(tenant, store) == 1
 
 
 async def test_one_group_may_number_several_streams_and_an_entity_twice(world: World) -> None:
@@ -435,6 +443,44 @@ async def test_a_stream_that_gets_no_row_is_fenced_all_the_same(world: World) ->
 
     facts = await world.journal.read_facts(question(tenant, [refused, accepted], [event]))
     assert isinstance(await world.journal.append(a_group(facts, [(accepted, event)])), Stored)
+
+
+async def test_an_append_that_has_begun_ends_and_tells_its_outcome_though_its_caller_is_cancelled(
+    world: World,
+) -> None:
+    tenant, store = uuid(), uuid()
+    zombie, mine = an_event(), an_event()
+    group = await decided(world.journal, tenant, store, zombie)
+    behind = await decided(world.other, tenant, store, mine)
+    world.fail_next("append", "held")
+    with pytest.raises(JournalOutcomeUnknown):
+        await world.journal.append(group)
+    outcome: list[object] = []
+
+    async def append() -> None:
+        outcome.append(await world.other.append(behind))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(append)
+        await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(0.1)
+            assert not outcome
+            await world.release(commit=False)
+
+    assert outcome == [Stored()]
+    assert await holds(world.other, tenant, store, mine)
+
+
+async def test_a_caller_that_is_cancelled_already_begins_nothing(world: World) -> None:
+    tenant, store = uuid(), uuid()
+    group = await decided(world.journal, tenant, store, an_event())
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await world.journal.append(group)
+    assert scope.cancelled_caught
+    assert await leaves_no_trace(world.journal, group, group)
 
 
 async def test_an_append_whose_caller_is_cancelled_is_stored_whole_or_not_at_all(world: World) -> None:
