@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _SHAPE = re.compile(
     r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
@@ -56,8 +57,10 @@ def parse_rfc3339(text: str) -> int:
     return us
 
 
+@lru_cache(maxsize=256)
 def utc_text(us: int) -> str:
-    """``2026-01-31T12:00:00.123+00:00``: the spelling of ``sequenced_at``, fraction of 0, 3 or 6 digits."""
+    """``2026-01-31T12:00:00.123+00:00``: the spelling of ``sequenced_at``, fraction of 0, 3 or 6 digits.
+    Remembered, because all events of a group have the same one."""
     return _naive_text(us) + "+00:00"
 
 

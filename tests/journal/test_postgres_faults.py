@@ -330,3 +330,23 @@ async def test_a_read_only_database_is_away(postgres: PostgresWorld) -> None:
     with pytest.raises(JournalAway):
         await postgres.journal.register_agent_key(an_agent_key(tenant), AUDIT)
     assert await head(postgres, tenant, store) == 0
+
+
+async def test_a_journal_that_is_left_by_cancellation_leaves_no_session_behind(
+    server: EmbeddedPostgres,
+) -> None:
+    name = f"left {uuid().hex()}"
+    async with open_loop():
+        with trio.CancelScope() as scope:
+            async with open_journal(server.app_dsn, node_id=uuid(), application_name=name) as journal:
+                pool = journal._units._pool
+                await journal.ping()
+                scope.cancel()
+                await trio.sleep_forever()
+        assert pool._closed
+        question_text = f"SELECT FROM pg_stat_activity WHERE application_name = '{name}'"
+
+        async def gone() -> bool:
+            return not await sql(server.owner_dsn, question_text)
+
+        assert await eventually(gone)
