@@ -135,9 +135,10 @@ async def test_a_tenant_that_joined_after_the_last_analyze_is_looked_up_by_name_
     newcomer, store = uuid(), uuid()
     wanted = question(newcomer, [store], [an_event() for _ in range(100)])
     async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
-        await fill(database.app_dsn, uuid(), uuid(), 3000)
-        await fill(database.app_dsn, uuid(), uuid(), 3000)
-        await sql(database.owner_dsn, "ANALYZE record.ves_events", "ANALYZE record.entity_versions")
+        for _ in range(4):
+            await fill(database.app_dsn, uuid(), uuid(), 15_000)
+        await sql(database.owner_dsn, "VACUUM ANALYZE record.ves_events")
+        await sql(database.owner_dsn, "ANALYZE record.entity_versions")
         await fill(database.app_dsn, newcomer, store, 3000)
         text = "\n".join((await explain(journal, lambda c: read_facts(c, wanted))).plan)
     assert "using ves_events_tenant_id_event_id_key" in text, text
