@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from journal.arrays import numbers, texts, uuids
 from journal.facts import read_facts
 from journal.locks import begin_sharing
 from journal.port import Away, Group, JournalAway, Moved, Stored
@@ -47,7 +48,11 @@ _COLUMNS = (
     "sequencer_signature",
     "payload_sealed",
 )
-_ADVANCE = "SELECT record.ves_advance($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+_ADVANCE = (
+    "SELECT record.ves_advance($1, $2, $3, $4, $5, $6, $7, $8::text::uuid[], $9::text::text[], "
+    "$10::text::text[], $11::text::bigint[], $12::text::bigint[], "
+    "$13::text::uuid[], $14::text::uuid[], $15::text::uuid[])"
+)
 
 
 async def settle(connection: Connection, tenant_id: Uuid) -> None:
@@ -115,14 +120,14 @@ def _beliefs(group: Group) -> list[Any]:
         [fence.heads[store].current_sequence for store in stores],
         [reached[store].current_sequence for store in stores],
         [reached[store].last_sequenced_at_us for store in stores],
-        [name.store_id for name in names],
-        [name.entity_type for name in names],
-        [name.entity_id for name in names],
-        [step.believed for step in group.versions],
-        [step.new for step in group.versions],
-        [use.command.store_id for use in group.commands],
-        [use.command.command_id for use in group.commands],
-        [use.event_id for use in group.commands],
+        uuids([name.store_id for name in names]),
+        texts([name.entity_type for name in names]),
+        texts([name.entity_id for name in names]),
+        numbers([step.believed for step in group.versions]),
+        numbers([step.new for step in group.versions]),
+        uuids([use.command.store_id for use in group.commands]),
+        uuids([use.command.command_id for use in group.commands]),
+        uuids([use.event_id for use in group.commands]),
     ]
 
 

@@ -8,10 +8,11 @@ statistics are a little old would rather read everything the tenant has. Never d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from journal.arrays import numbers, texts, uuids
 from ves.records import (
     NEW_STREAM,
     CommandName,
@@ -41,6 +42,8 @@ def _branch(kind: int, rest: str, **columns: str) -> str:
     values = (columns.get(name, f"NULL::{_TYPES[name[0]]}") for name in _COLUMNS[1:])
     return f"SELECT {kind}, {', '.join(values)} {rest}"
 
+
+_LITERAL: dict[str, Callable[[list[Any]], str]] = {"uuid[]": uuids, "text[]": texts, "bigint[]": numbers}
 
 _BRANCHES: dict[str, tuple[list[str], str]] = {
     # What can be asked: the types of its parameters, and the branch with a place for each of them.
@@ -138,7 +141,7 @@ def _statement(asked: frozenset[str]) -> str:
     number = 3
     for name, (types, branch) in _BRANCHES.items():
         if name in asked:
-            parts.append(branch.format(*(f"${number + i}::{kind}" for i, kind in enumerate(types))))
+            parts.append(branch.format(*(f"${number + i}::text::{kind}" for i, kind in enumerate(types))))
             number += len(types)
     return " UNION ALL ".join(parts)
 
@@ -156,7 +159,12 @@ async def read_facts(connection: Connection, question: Question) -> Facts:
         asked["keys"] = _columns((k.agent_id, k.key_id) for k in question.keys)
     if question.credential_ids:
         asked["credentials"] = [list(question.credential_ids)]
-    arguments = [column for name in _BRANCHES if name in asked for column in asked[name]]
+    arguments = [
+        _LITERAL[kind](column)
+        for name, (kinds, _) in _BRANCHES.items()
+        if name in asked
+        for kind, column in zip(kinds, asked[name], strict=True)
+    ]
     statement = _statement(frozenset(asked))
     rows = await connection.fetch(statement, question.tenant_id, list(question.store_ids), *arguments)
     return _facts(question, rows)
