@@ -39,6 +39,7 @@ READ_EVENTS = 4 * SUBTREE_LEAVES
 MOVED_MAX = 5
 """How often a commitment is computed anew because another node was first."""
 PAGE_STREAMS = 1000
+COMMIT_DEADLINE_S = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +60,8 @@ class Committer:
         while True:
             letter = await inbox.take()
             assert isinstance(letter.message, Commit)
+            if letter.abandoned:
+                continue
             try:
                 answer = await self._commit(letter.message)
             except JournalAway as error:
@@ -112,7 +115,11 @@ class Committer:
             )
             numbers = [source.sequence_number for source in sources]
             if numbers != list(range(start, end + 1)):
-                raise RuntimeError(f"the journal does not hold every event of {start}..{end}")
+                # Not a surprise that kills: this stream's damage is nobody else's, and is there again tomorrow.
+                log.error("stream damaged", store=wanted.store_id.hex(), start=start, end=end)
+                raise Unavailable(
+                    f"the journal does not hold every event of {start}..{end}", retry_after_s=60
+                )
             for first in range(0, len(sources), SUBTREE_LEAVES):
                 tree.add(
                     [
@@ -199,7 +206,7 @@ class Sweeper:
         while True:
             try:
                 await self._sweep()
-            except (NotNow, JournalAway) as error:
+            except JournalAway as error:
                 log.info("commitment sweep put off", reason=str(error))
             with trio.move_on_after(self._policy.sweep_s):
                 await inbox.take()
@@ -209,26 +216,22 @@ class Sweeper:
         while True:
             streams = await self._journal.streams_behind(after=after, limit=PAGE_STREAMS)
             for stream in streams:
-                while self._policy.due(stream, self._now_us()) and await self._commit_some(stream):
-                    stream = await self._again(stream)
+                if self._policy.due(stream, self._now_us()):
+                    await self._commit_up_to_head(stream)
             if len(streams) < PAGE_STREAMS:
                 return
             after = (streams[-1].tenant_id, streams[-1].store_id)
 
-    async def _commit_some(self, stream: StreamBehind) -> bool:
-        """Whether events are left that could be due as well."""
-        start = stream.committed_through + 1
-        end = min(stream.head_sequence, start + self._policy.events - 1)
-        wanted = Commit(stream.tenant_id, stream.store_id, start, end)
-        answer = await self._committer.ask(wanted, deadline_s=60)
-        return isinstance(answer, Committed) and answer.remaining > 0
-
-    async def _again(self, stream: StreamBehind) -> StreamBehind:
-        counter = await self._journal.read_commitment_counter(stream.tenant_id, stream.store_id)
-        return StreamBehind(
-            tenant_id=stream.tenant_id,
-            store_id=stream.store_id,
-            committed_through=counter.committed_through,
-            head_sequence=counter.head_sequence,
-            oldest_uncommitted_us=stream.oldest_uncommitted_us,
-        )
+    async def _commit_up_to_head(self, stream: StreamBehind) -> None:
+        """What this sweep saw of a stream that is due, in ranges of the policy's size; what came meanwhile is
+        the next sweep's, so that one busy stream does not keep the others waiting."""
+        for start in range(stream.committed_through + 1, stream.head_sequence + 1, self._policy.events):
+            end = min(stream.head_sequence, start + self._policy.events - 1)
+            wanted = Commit(stream.tenant_id, stream.store_id, start, end)
+            try:
+                answer = await self._committer.ask(wanted, deadline_s=COMMIT_DEADLINE_S)
+            except NotNow as error:
+                log.warning("commitment put off", store=stream.store_id.hex(), reason=str(error))
+                return
+            if not isinstance(answer, Committed):
+                return  # somebody else was first: the next sweep looks again

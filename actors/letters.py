@@ -28,6 +28,7 @@ class Letter(Generic[A]):
 
     __slots__ = (
         "_asker",
+        "_forget",
         "_gone",
         "deadline",
         "expects_answer",
@@ -53,6 +54,7 @@ class Letter(Generic[A]):
         self.settled = False
         self._asker: trio.lowlevel.Task | None = None
         self._gone = False
+        self._forget: Callable[[Letter[A]], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Letter {type(self.message).__name__} lives_cost={self.lives_cost}>"
@@ -89,9 +91,16 @@ class Letter(Generic[A]):
             return answer
         raise DeadlinePassed(f"no answer to {type(self.message).__name__} within the deadline")
 
+    def waits_in(self, forget: Callable[[Letter[A]], None] | None) -> None:
+        """Not taken yet (None: taken). Whoever leaves an untaken letter behind takes it along: nothing was
+        done with it, and what nobody waits for must not keep its place or its memory."""
+        self._forget = forget
+
     def _leave(self, _raise_cancel: Any) -> trio.lowlevel.Abort:
         self._asker = None
         self._gone = True
+        if self._forget is not None:
+            self._forget(self)
         return trio.lowlevel.Abort.SUCCEEDED
 
     def _settle(self, how: outcome.Value[A] | outcome.Error) -> None:

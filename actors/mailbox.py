@@ -97,6 +97,7 @@ class Mailbox:
             self.refused += 1
             raise MailboxFull(f"the mailbox of {self.name} is full ({self.letters_max} letters)")
         self._letters.append(letter)
+        letter.waits_in(self._forget)
         if depth > self.peak:
             self.peak = depth
         self.wake_reader()
@@ -118,7 +119,7 @@ class Mailbox:
         self._away = _Away(error, text, until)
         unheard = []
         while self._letters:
-            letter = self._letters.popleft()
+            letter = self.pop()
             refusal = OutcomeUnknown if letter.lives_cost else error
             letter.refuse(refusal(text, retry_after_s=self._retry_after_s(self._away)))
             self.refused += 1
@@ -129,6 +130,8 @@ class Mailbox:
     def give_back(self, letters: list[Letter[Any]]) -> None:
         """To the front, in order; the bound does not count for them, they had their place before."""
         self._letters.extendleft(reversed(letters))
+        for letter in letters:
+            letter.waits_in(self._forget)
         for _ in letters:
             self.wake_reader()
 
@@ -138,13 +141,21 @@ class Mailbox:
             letter = self._letters[0]
             if not (letter.message.repeatable and letter.abandoned):
                 return letter
-            del self._letters[0]
+            self.pop()
             self.dropped += 1
         return None
 
     def pop(self) -> Letter[Any]:
         """The letter that ``peek`` showed, taken out."""
-        return self._letters.popleft()
+        letter = self._letters.popleft()
+        letter.waits_in(None)
+        return letter
+
+    def _forget(self, letter: Letter[Any]) -> None:
+        """Its asker has left."""
+        self._letters.remove(letter)
+        letter.waits_in(None)
+        self.dropped += 1
 
     def wake_reader(self) -> None:
         """The reader waiting longest looks again."""

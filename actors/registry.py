@@ -34,10 +34,15 @@ class KeyRegistry:
                 letter.refuse(Unavailable(f"agent keys cannot be read: {error}"))
 
     async def _find(self, names: list[KeyName]) -> dict[KeyName, bytes]:
-        missing = [name for name in names if name not in self._bindings]
+        found = {name: self._bindings[name] for name in names if name in self._bindings}
+        for name in found:
+            self._bindings.move_to_end(name)
+        missing = [name for name in names if name not in found]
         if missing:
-            self._remember(await self._journal.find_public_keys(missing))
-        return {name: self._bindings[name] for name in names if name in self._bindings}
+            read = await self._journal.find_public_keys(missing)
+            found |= read
+            self._remember(read)
+        return found
 
     def _remember(self, found: dict[KeyName, bytes]) -> None:
         self._bindings.update(found)

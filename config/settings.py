@@ -52,14 +52,14 @@ class Settings(BaseSettings):
     payload_encryption_key: SecretStr | None = None
 
     # Limits at the door.
-    max_body_size_bytes: Count = 10_485_760
+    max_body_size_bytes: Annotated[int, Field(ge=1, le=33_554_432)] = 10_485_760
     request_timeout_secs: Seconds = 30.0
     connections_max: Count = 1000
     connections_per_address_max: Count = 500
     tenant_bytes_in_flight_max: Count = 64 * 1024 * 1024
     node_bytes_in_flight_max: Count | None = None
     """None: a quarter of the machine's memory."""
-    page_bytes_max: Count = 8 * 1024 * 1024
+    page_bytes_max: Annotated[int, Field(ge=1, le=33_554_432)] = 8 * 1024 * 1024
     write_stall_secs: Seconds = 30.0
     graceful_timeout_secs: Seconds = 20.0
     shutdown_pause_secs: Annotated[float, Field(ge=0)] = 0.0
@@ -76,8 +76,8 @@ class Settings(BaseSettings):
     mailbox_letters_max: Count = 1024
     sequencer_letters_max: Count = 256
     """Per tenant; a full one answers 503."""
-    group_events_max: Count = 2000
-    group_bytes_max: Count = 16 * 1024 * 1024
+    group_events_max: Annotated[int, Field(ge=1, le=10_000)] = 2000
+    group_bytes_max: Annotated[int, Field(ge=1, le=33_554_432)] = 16 * 1024 * 1024
     tenants_max: Count = 10_000
     tenant_idle_secs: Seconds = 120.0
     commitment_events: Annotated[int, Field(ge=1, le=65_536)] = 1000

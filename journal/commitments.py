@@ -45,12 +45,12 @@ WITH behind AS MATERIALIZED (
     LIMIT $3
 )
 SELECT b.tenant_id, b.store_id, b.committed_through, b.current_sequence, e.sequenced_at
-FROM behind b, LATERAL (
+FROM behind b LEFT JOIN LATERAL (
     SELECT sequenced_at FROM record.ves_events e
     WHERE e.tenant_id = b.tenant_id AND e.store_id = b.store_id
       AND e.sequence_number = b.committed_through + 1
     LIMIT 1 -- one look into the index per stream, whatever the planner believes
-) e
+) e ON true -- without its first event a stream is damaged, and still behind
 ORDER BY b.tenant_id, b.store_id
 """
 
@@ -60,7 +60,7 @@ async def streams_behind(
 ) -> list[StreamBehind]:
     tenant_id, store_id = after or (None, None)
     rows = await connection.fetch(_BEHIND, tenant_id, store_id, limit)
-    return [StreamBehind(*row) for row in rows]
+    return [StreamBehind(row[0], row[1], row[2], row[3], row[4] or 0) for row in rows]
 
 
 async def read_counter(connection: Connection, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:

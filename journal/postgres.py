@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CLOSE_S = 5.0
+_EVERYBODY = bytes(16)
+"""The nil UUID is nobody's tenant; its lock is for what concerns all nodes."""
 
 
 class UnfitServer(SchemaMismatch):
@@ -264,12 +266,19 @@ class PostgresJournal:
         return await self._read(own_keys.receipt_keys)
 
     async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
-        await self._write(lambda c: own_keys.claim_at_rest_keys(c, key_ids))
+        # One node at a time: two that start for the first time at once must not both record a ring.
+        act: Callable[[Connection], Awaitable[None]] = lambda c: own_keys.claim_at_rest_keys(c, key_ids)  # noqa: E731
+        await cross(lambda: self._units.write(act, begin=begin_alone(_EVERYBODY)))
 
 
 async def _require_primary(connection: Connection) -> None:
-    if await connection.fetchval("SELECT pg_is_in_recovery()"):
+    recovering, read_only = await connection.fetchrow(
+        "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean"
+    )
+    if recovering:
         raise ConnectionError("this server is a standby, not the primary")
+    if read_only:
+        raise ConnectionError("this server is read-only")
 
 
 async def _check_fitness(connection: Connection) -> None:
@@ -281,4 +290,10 @@ async def _check_fitness(connection: Connection) -> None:
             "synchronous_commit is off: an acknowledged event could be lost. Set it to on in postgresql.conf "
             "or for this role (ALTER ROLE … SET synchronous_commit = on)"
         )
+    if await connection.fetchval("SELECT current_setting('fsync')") == "off":
+        raise UnfitServer(
+            "fsync is off: an acknowledged event could be lost. Set it to on in postgresql.conf"
+        )
+    if await connection.fetchval("SELECT current_setting('server_encoding')") != "UTF8":
+        raise UnfitServer("the database's encoding is not UTF8: names could not be kept as they were signed")
     await check_schema(connection)

@@ -136,6 +136,7 @@ async def _commit(connection: Connection, until: float) -> None:
             _cut(connection)
             await asyncio.wait({sent}, timeout=_TIDY_UP_S)
             sent.cancel()
+        connection.remove_log_listener(heard)
     if not sent.done() or sent.cancelled():
         raise JournalOutcomeUnknown("COMMIT was not answered in time")
     error = sent.exception()
@@ -143,7 +144,6 @@ async def _commit(connection: Connection, until: float) -> None:
         raise error  # PostgreSQL says ERROR only while it can still roll back, and then it has
     if error is not None:  # also of our own making: after COMMIT was sent, no error says what became of it
         raise JournalOutcomeUnknown(f"the connection was lost at COMMIT: {_text(error)}") from error
-    connection.remove_log_listener(heard)
     if warnings:
         # In any language: "canceling wait for synchronous replication": durable here, perhaps nowhere else.
         raise JournalOutcomeUnknown(f"COMMIT was answered with a warning: {warnings[0]}")
@@ -179,7 +179,7 @@ def not_stored(error: BaseException) -> NoReturn:
             raise JournalAway(_text(error)) from error
         error.detail = None  # can hold the values of a row, and a surprise is logged
         raise error
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError) and not isinstance(error, OSError):  # a TLS error is both
         raise error  # asyncpg: a value we gave that PostgreSQL cannot hold, a DSN that means nothing
     raise JournalAway(_text(error)) from error
 

@@ -42,6 +42,8 @@ from transport.http.serve import serve as serve_http
 from ves.at_rest import key_id, parse_key
 from ves.signatures import Signer
 
+START_PATIENCE_S = 60.0
+"""How long everybody together may take to start."""
 JOURNAL_PATIENCE_S = 60.0
 """How long a start waits for a database that does not answer yet."""
 
@@ -223,7 +225,10 @@ async def live(settings: Settings, secrets: Secrets, built: Built) -> None:
     public, admin = create_apps(built.house)
     closing = trio.Event()
     async with trio.open_nursery() as nursery:
-        await nursery.start(built.root.run)
+        with trio.move_on_after(START_PATIENCE_S) as patience:
+            await nursery.start(built.root.run)
+        if patience.cancelled_caught:
+            raise StartRefused(f"not everybody started within {START_PATIENCE_S:.0f} s; the log says why")
         public_listeners = await listen(settings.host, settings.port, "HOST and PORT")
         admin_host, admin_port = admin_address(settings)
         admin_listeners = await listen(admin_host, admin_port, "ADMIN_BIND")
@@ -281,7 +286,7 @@ def announced(settings: Settings, secrets: Secrets, url: str, admin_url: str) ->
 
 
 async def asked_to_stop() -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for received in signals:
             log.info("stopping", signal=signal.Signals(received).name)
             return

@@ -43,7 +43,8 @@ from ves.encoding import uuid_text
 from ves.records import Uuid
 
 PULSE_S = 1.0
-WORKER_DEATHS = 50
+UNREADY_BEATS = 5
+WORKER_DEATHS = 20
 WORKER_PERIOD_S = 30.0
 WORKER_PAUSES = Pauses(max_s=0.5)
 """A worker process may be killed from outside, by the kernel or by a drill, and costs only its letter: the
@@ -112,11 +113,20 @@ def build(settings: Settings, secrets: Secrets, journal: Journal, *, key_version
         name_of=uuid_text,
     )
 
+    unready_beats = 0
+
     def tell_pulse(trouble: str | None) -> None:
+        nonlocal unready_beats
         if trouble is None:
             readiness.done("database")
         else:
             readiness.wait_for("database", trouble)
+        # One actor between two lives is everyday life; one that does not come back is not.
+        unready_beats = 0 if root.ready else unready_beats + 1
+        if unready_beats > UNREADY_BEATS:
+            readiness.wait_for("tree", "an actor does not come up")
+        else:
+            readiness.done("tree")
 
     readiness.wait_for("database", "not asked yet")
     root = Supervisor(

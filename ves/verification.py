@@ -49,6 +49,8 @@ from ves.records import (
 from ves.signatures import verify_signature
 from ves.timestamps import parse_rfc3339
 
+RAW_PAYLOAD_BYTES_MAX = 2 * PAYLOAD_BYTES_MAX
+"""As spelled in the body. Longer is refused before any work; the limit itself is on the canonical form."""
 FUTURE_US_MAX = 3600 * 1_000_000
 """How far ``created_at`` may lie ahead of our clock before policy objects."""
 _ED25519_SCHEMES = (UNSET, None, 0, 1)
@@ -236,6 +238,8 @@ def _plaintext(event: Envelope) -> bytes:
     raw = bytes(event.wire.payload)
     if not raw or raw == _NULL:
         raise _Invalid("payload", "payload is required for plaintext events")
+    if len(raw) > RAW_PAYLOAD_BYTES_MAX:
+        raise _Invalid("payload", f"payload exceeds {PAYLOAD_BYTES_MAX} bytes by far")
     if bytes(event.wire.payload_encrypted) not in (b"", _NULL):
         raise _Invalid("payload_encrypted", "payload_encrypted must be omitted for plaintext events")
     if event.payload_cipher_hash != ZERO_HASH:

@@ -25,7 +25,7 @@ from transport.house import House
 from transport.http.about import DatabasePulse
 from transport.http.callers import authenticate
 from transport.http.errors import EXPECTED, ApiError, Code, answer_to, internal_error
-from transport.http.limits import BytesInFlight
+from transport.http.limits import BytesInFlight, LargeBodies
 from transport.http.longpoll import Heads
 from transport.http.metrics import Metrics
 from transport.http.routing import JSON, Reply, Route
@@ -55,6 +55,7 @@ class Door:
             tenant_bytes_max=house.settings.tenant_bytes_in_flight_max,
             node_bytes_max=house.settings.node_bytes_in_flight_max,
         )
+        self.large_bodies = LargeBodies(max(1, house.settings.verifier_count - 1))
         self.metrics = Metrics(in_flight=self.in_flight, snapshot=house.snapshot)
         self.heads = Heads(house.journal)
         self.pages = trio.Semaphore(PAGES_MAX)

@@ -20,8 +20,11 @@ from ves.records import BodyRefused, Receipt, Refusal, VerifiedBatch, VerifiedEv
 async def ingest(visit: Visit) -> IngestReply:
     house = visit.house
     body = await visit.body(bytes_max=house.settings.max_body_size_bytes)
-    message = Verify(body=body, scope=visit.who.scope)
-    batch = await house.verifiers.ask(message, deadline_s=visit.remaining_s)
+    size, tenant_id = len(body), visit.who.scope.tenant_id
+    async with visit.door.large_bodies.turn(tenant_id, size, patience_s=visit.remaining_s / 2):
+        message = Verify(body=body, scope=visit.who.scope)
+        batch = await house.verifiers.ask(message, deadline_s=visit.remaining_s)
+    del body, message  # the wait for the sequencer needs them no more
     if isinstance(batch, BodyRefused):
         raise ApiError(_code(batch.code), batch.message, status=batch.status)
     appended = await _append(visit, batch)

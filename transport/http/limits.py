@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
 
 from transport.http.errors import ApiError, Code
 from ves.records import Uuid
 
 PAUSE_S = 1.0
+LARGE_BODY_BYTES = 256 * 1024
+"""A few hundred ordinary events; above it the worst body takes a verifier noticeably long."""
 
 
 class BytesInFlight:
@@ -38,6 +44,37 @@ class BytesInFlight:
         self._of_tenant[tenant_id] -= size
         if not self._of_tenant[tenant_id]:
             del self._of_tenant[tenant_id]
+
+
+class LargeBodies:
+    """Turns for what takes a verifier long: of one tenant at most ``at_once`` large bodies are verified at a
+    time, so that a verifier is left for its neighbours' small ones."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._turns: dict[Uuid | None, trio.Semaphore] = {}
+
+    @asynccontextmanager
+    async def turn(self, tenant_id: Uuid | None, size: int, *, patience_s: float) -> AsyncIterator[None]:
+        """Raises 503 when its turn has not come within ``patience_s``; nothing was done."""
+        if size <= LARGE_BODY_BYTES:
+            yield
+            return
+        turns = self._turns.setdefault(tenant_id, trio.Semaphore(self._at_once, max_value=self._at_once))
+        try:
+            with trio.fail_after(patience_s):
+                await turns.acquire()
+        except trio.TooSlowError:
+            text = (
+                "other large requests of your tenant are being verified; nothing was done, send smaller ones"
+            )
+            raise ApiError(Code.SERVICE_UNAVAILABLE, text, retry_after_s=PAUSE_S) from None
+        try:
+            yield
+        finally:
+            turns.release()
+            if turns.value == self._at_once:
+                self._turns.pop(tenant_id, None)
 
 
 def _quarter_of_memory() -> int:
