@@ -115,11 +115,10 @@ class Committer:
             )
             numbers = [source.sequence_number for source in sources]
             if numbers != list(range(start, end + 1)):
-                # Not a surprise that kills: this stream's damage is nobody else's, and is there again tomorrow.
+                # No surprise that kills: the damage is this stream's alone, and is there again tomorrow.
                 log.error("stream damaged", store=wanted.store_id.hex(), start=start, end=end)
-                raise Unavailable(
-                    f"the journal does not hold every event of {start}..{end}", retry_after_s=60
-                )
+                text = f"the journal does not hold every event of {start}..{end}"
+                raise Unavailable(text, retry_after_s=60)
             for first in range(0, len(sources), SUBTREE_LEAVES):
                 tree.add(
                     [

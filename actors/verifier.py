@@ -18,8 +18,7 @@ from actors.worker_wire import BecomeVerifier, VerifyAnswer, VerifyBody
 from ves.records import BodyRefused, KeyName, NeedsKeys, Scope, VerifiedBatch
 
 CALL_DEADLINE_S = 20.0
-"""An ordinary body of the largest size takes a fifth of a second, the worst one ten; what takes longer does not
-come back."""
+"""An ordinary body of the largest size takes a fifth of a second, the worst one ten."""
 KEYS_DEADLINE_S = 10.0
 
 _answer: msgspec.msgpack.Decoder[VerifyAnswer] = msgspec.msgpack.Decoder(VerifyAnswer)

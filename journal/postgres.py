@@ -272,12 +272,9 @@ class PostgresJournal:
 
 
 async def _require_primary(connection: Connection) -> None:
-    recovering, read_only = await connection.fetchrow(
-        "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean"
-    )
-    if recovering:
+    if await connection.fetchval("SELECT pg_is_in_recovery()"):
         raise ConnectionError("this server is a standby, not the primary")
-    if read_only:
+    if await connection.fetchval("SELECT current_setting('transaction_read_only')") == "on":
         raise ConnectionError("this server is read-only")
 
 

@@ -136,7 +136,8 @@ async def _commit(connection: Connection, until: float) -> None:
             _cut(connection)
             await asyncio.wait({sent}, timeout=_TIDY_UP_S)
             sent.cancel()
-        connection.remove_log_listener(heard)
+        with suppress(asyncpg.InterfaceError):  # a lost connection takes its listeners along
+            connection.remove_log_listener(heard)
     if not sent.done() or sent.cancelled():
         raise JournalOutcomeUnknown("COMMIT was not answered in time")
     error = sent.exception()

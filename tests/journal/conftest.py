@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import trio
+from journal_builders import Database
 from journal_worlds import MemoryWorld, PostgresWorld, World, postgres_world, sql
 
 from journal.aio import open_loop
@@ -29,12 +29,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgre
 async def _migrate(dsn: str) -> None:
     async with open_loop():
         await migrate(dsn, APP_LOGIN)
-
-
-@dataclass(frozen=True)
-class Database:
-    owner_dsn: str
-    app_dsn: str
 
 
 @pytest.fixture

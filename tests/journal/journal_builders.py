@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from journal.port import AgentKey, ApiKey, AuditEntry, CommandUse, Group, Journal, VersionStep
 from ves.commitments import next_commitment
@@ -22,6 +23,16 @@ from ves.records import (
 )
 
 SEQUENCER = b"Q" * 16
+
+
+@dataclass(frozen=True)
+class Database:
+    """One database's two logins."""
+
+    owner_dsn: str
+    app_dsn: str
+
+
 AUDIT = AuditEntry("cli", "test", "a test", None, {"count": 1, "why": "because", "nothing": None})
 MIB = 1024 * 1024
 

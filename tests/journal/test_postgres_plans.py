@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from conftest import Database
-from journal_builders import an_event, question, uuid
+from journal_builders import Database, an_event, question, uuid
 from journal_worlds import LIMITS, PostgresWorld, sql
 
 from journal import commitments

@@ -11,8 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 import trio
-from conftest import Database
-from journal_builders import AUDIT, a_commitment, an_agent_key, an_api_key, an_event, decided, uuid
+from journal_builders import AUDIT, Database, a_commitment, an_agent_key, an_api_key, an_event, decided, uuid
 from journal_worlds import PostgresWorld, sql
 
 from journal import migrate as migrations_room

@@ -65,9 +65,7 @@ class LargeBodies:
             with trio.fail_after(patience_s):
                 await turns.acquire()
         except trio.TooSlowError:
-            text = (
-                "other large requests of your tenant are being verified; nothing was done, send smaller ones"
-            )
+            text = "other large requests of your tenant are being verified; nothing was done"
             raise ApiError(Code.SERVICE_UNAVAILABLE, text, retry_after_s=PAUSE_S) from None
         try:
             yield
