@@ -11,16 +11,28 @@ import httpx
 import pytest
 from world import Server, Tenant
 
+CONFIG = """\
+[auth.openapi.ApiKey]
+api_key = "${API_KEY}"
+
+[checks]
+# JSON Schema cannot say that agentId is every event's source_agent_id, or that a key is a point.
+positive_data_acceptance.enabled = false
+
+[[operations]]
+include-path = "/api/v1/ves/events/ingest"
+# What is wrong inside one event is that event's rejection, in an answer of 200.
+checks.negative_data_rejection.enabled = false
+"""
+
 
 def fuzz(url: str, api_key: str, folder: Path, *, examples: int) -> None:
     # The key comes from the environment, not argv; as the scheme's, so that leaving it out is tried too.
-    (folder / "schemathesis.toml").write_text('[auth.openapi.ApiKey]\napi_key = "${API_KEY}"\n')
+    (folder / "schemathesis.toml").write_text(CONFIG)
     done = subprocess.run(
         [
             *(Path(sys.executable).with_name("schemathesis"), "run", url + "/openapi.json"),
             *("--phases", "examples,coverage,fuzzing", "--max-examples", str(examples), "--seed", "1"),
-            # JSON Schema cannot say that agentId is every event's source_agent_id, or that a key is a point.
-            *("--exclude-checks", "positive_data_acceptance"),
             *("--request-timeout", "30", "--generation-database", "none", "--no-color"),
         ],
         cwd=folder,
@@ -36,8 +48,8 @@ def fuzz(url: str, api_key: str, folder: Path, *, examples: int) -> None:
 @pytest.mark.slow
 def test_the_public_listener_is_as_its_document_says(server: Server, tenant: Tenant, tmp_path: Path) -> None:
     """Once as a tenant, and once as the bootstrap credential, whom any tenant in a request lets pass."""
-    fuzz(server.url, tenant.api_key, tmp_path, examples=10)
-    fuzz(server.url, server.bootstrap_key, tmp_path, examples=15)
+    fuzz(server.url, tenant.api_key, tmp_path, examples=5)
+    fuzz(server.url, server.bootstrap_key, tmp_path, examples=6)
 
 
 @pytest.mark.slow
