@@ -51,7 +51,7 @@ class Mailbox:
     """At most ``letters_max`` letters waiting for the readers of one address.
 
     ``peak`` is the greatest depth ever, ``handled`` counts letters done with, ``refused`` those not accepted,
-    ``dropped`` repeatable ones thrown away because nobody waited for them any more.
+    ``dropped`` those thrown away because nobody waited for them any more.
     """
 
     __slots__ = (

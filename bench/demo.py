@@ -301,8 +301,8 @@ def _print(shops: list[Shop], url: str, seconds: float) -> None:
             console.print(f"[red]{shop.name}:[/] {fault}", highlight=False)
     folder = shops[0].folder
     console.print(
-        f"check it yourself, offline:\n  sequencer verify receipt {folder}/receipts.jsonl --trust {folder}/trust.json"
-        f"\n  sequencer verify proof {folder}/proof.json --trust {folder}/trust.json",
+        f"check it yourself, offline:\n  .venv/bin/sequencer verify receipt {folder}/receipts.jsonl --trust {folder}/trust.json"
+        f"\n  .venv/bin/sequencer verify proof {folder}/proof.json --trust {folder}/trust.json",
         highlight=False,
         soft_wrap=True,
     )

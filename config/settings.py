@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field, SecretStr, field_validator
@@ -64,9 +64,8 @@ class Settings(BaseSettings):
     graceful_timeout_secs: Seconds = 20.0
     shutdown_pause_secs: Annotated[float, Field(ge=0)] = 0.0
     """Between /ready going false and the listener closing, for a load balancer to notice."""
-    log_level: str = "info"
-    log_format: str = "json"
-    """json or text."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "json"
 
     # The house.
     verifiers: Count | None = None
@@ -98,6 +97,15 @@ class Settings(BaseSettings):
     def _set_but_empty_is_an_error(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().strip():
             raise ValueError("is set but empty; unset it or give it a value")
+        return value
+
+    @field_validator("database_url", "database_admin_url")
+    @classmethod
+    def _is_a_postgresql_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError(
+                "is no address of PostgreSQL; write postgresql://user:password@host:5432/database"
+            )
         return value
 
     @property

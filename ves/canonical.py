@@ -85,7 +85,8 @@ def exceeds_depth(raw: bytes, limit: int) -> bool:
     return max(accumulate(memoryview(brackets).cast("b")), default=0) > limit
 
 
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, and an unterminated string is taken to its end: every byte is looked at once, whatever comes.
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = bytes.maketrans(b"[{]}", bytes((1, 1, 255, 255)))  # read as signed bytes: +1 and -1
 

@@ -116,8 +116,10 @@ def read_request(body: bytes) -> Request | BodyRefused:
     except Unreadable as refused:
         refusal = refused.refusal
     # Half a surrogate pair is JSON, so it is one event's fault and not the body's; msgspec cannot say so.
+    if refusal.status != 400 or not _SURROGATES.search(body):
+        return refusal
     mark = _mark_for(body)
-    if refusal.status == 400 and (marked := _mark_half_pairs(body, mark.encode())) != body:
+    if (marked := _mark_half_pairs(body, mark.encode())) != body:
         try:
             request = _read(marked)
         except Unreadable as refused:
@@ -150,10 +152,9 @@ def _mark_half_pairs(body: bytes, mark: bytes) -> bytes:
 
 
 def _mark_for(body: bytes) -> str:
-    number = 0
-    while (mark := f"(half of a surrogate pair {number})").encode() in body:
-        number += 1
-    return mark
+    """A text that the body does not hold, found in one pass: its number is one above all that are there."""
+    taken = max((int(n) for n in re.findall(rb"\(half of a surrogate pair (\d{1,9})\)", body)), default=-1)
+    return f"(half of a surrogate pair {taken + 1})"
 
 
 # The wrapper.

@@ -225,7 +225,7 @@ def _name(text: str, field: str, bytes_max: int) -> bytes:
 
 
 def _created_at_us(text: str) -> int:
-    if len(text) > CREATED_AT_BYTES_MAX:
+    if len(text.encode()) > CREATED_AT_BYTES_MAX:
         raise _Invalid("created_at", f"created_at must be RFC 3339 of at most {CREATED_AT_BYTES_MAX} bytes")
     try:
         return parse_rfc3339(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import uuid
 from typing import Any
 
@@ -255,3 +256,54 @@ def test_an_api_key_revoked_here_is_refused_at_once(server: Server, tenant: Tena
         assert httpx.get(url, params=tenant.stream, headers=headers).status_code == 401
         listed = admin.get("/api/v1/admin/api-keys", params={"tenant_id": str(tenant.tenant_id)}).json()
     assert made["apiKey"] not in json.dumps(listed)
+
+
+def told(server: Server, raw: bytes) -> bytes:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(raw)
+        heard = b""
+        while more := connection.recv(65536):
+            heard += more
+    return heard
+
+
+def test_a_request_with_two_lengths_or_two_credentials_ends_the_connection(server: Server) -> None:
+    for extra in (
+        b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+        b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"authorization: ApiKey ss_a\r\nauthorization: ApiKey ss_b\r\n\r\n",
+    ):
+        heard = told(server, b"POST /api/v1/ves/proofs/verify HTTP/1.1\r\nhost: x\r\n" + extra)
+        assert heard.startswith(b"HTTP/1.1 400 "), heard
+        assert heard.count(b"HTTP/1.1 ") == 1
+
+
+def test_no_small_body_holds_the_node(tenant: Tenant) -> None:
+    """Unterminated strings and many marks were once read again and again; the timeout is the assertion."""
+    marks = b"x" + b"".join(b"(half of a surrogate pair %d)" % n for n in range(60_000))
+    for path, body in (
+        ("/api/v1/ves/proofs/verify", b"[" * 17 + b'"' + b'\\"' * 32_000),
+        ("/api/v1/ves/events/ingest", marks),
+    ):
+        headers = {"content-type": "application/json"}
+        assert tenant.http.post(path, content=body, headers=headers, timeout=5).status_code == 400
+
+
+def test_a_created_at_too_long_in_bytes_is_refused_and_costs_nobody_anything(tenant: Tenant) -> None:
+    text = "2026-01-01T00:00:00." + "1" * 38 + "\u221201:00"
+    assert len(text) == 64
+    rejected(
+        tenant,
+        tenant.agent.body([tenant.agent.event({"n": 1}, created_at=text)]),
+        "schema_validation: created_at",
+    )
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_a_validity_that_could_not_be_listed_is_refused(tenant: Tenant, text: str) -> None:
+    names = {"tenantId": str(tenant.tenant_id), "agentId": str(tenant.agent.agent_id), "keyId": 2}
+    body = {**names, "publicKey": Agent(tenant.tenant_id, tenant.store_id).public_key, "validFrom": text}
+    assert tenant.http.post("/api/v1/agents/keys", json=body).status_code == 400
+    listed = f"/api/v1/agents/{tenant.agent.agent_id}/keys"
+    assert tenant.http.get(listed, params={"tenant_id": str(tenant.tenant_id)}).status_code == 200

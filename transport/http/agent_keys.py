@@ -141,10 +141,14 @@ def _hex(text: str, field: str, length: int) -> bytes:
 
 
 def _time(text: str | None, field: str) -> int | None:
+    if text is None:
+        return None
     try:
-        return None if text is None else parse_rfc3339(text)
-    except ValueError as wrong:
+        moment_us = parse_rfc3339(text)
+        utc_text(moment_us)  # what cannot be written could never be listed again
+    except (ValueError, OverflowError) as wrong:
         raise ApiError(Code.INVALID_FIELD_VALUE, f"{field}: {wrong}") from None
+    return moment_us
 
 
 ROUTES = [

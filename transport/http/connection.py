@@ -165,6 +165,11 @@ class TcpConnection(TCPServer):
             self._reading.cancel("the last answer is sent")
 
 
+class Ambiguous(Exception):
+    """A request that two readers could take for two different ones, which is how another request is smuggled
+    past a proxy (RFC 9112 section 6.1): refused, and the connection ends."""
+
+
 class Http11(H11Protocol):
     """HTTP/1.1 and nothing else."""
 
@@ -217,8 +222,20 @@ class Http11(H11Protocol):
         head, self._head = self._head or b"", None
         await self.send(RawData(head + data))
 
+    async def handle(self, event: Event) -> None:
+        try:
+            await super().handle(event)
+        except Ambiguous:
+            await self._send_error_response(400)
+            await self.send(Closed())
+
     async def _check_protocol(self, event: h11.Request) -> None:
-        """Upgrades are not offered, so none is taken (RFC 9110 section 7.8)."""
+        """Upgrades are not offered, so none is taken (RFC 9110 section 7.8). Raises Ambiguous."""
+        names = [name for name, _ in event.headers]
+        if b"transfer-encoding" in names and b"content-length" in names:
+            raise Ambiguous
+        if names.count(b"authorization") > 1 or names.count(b"x-api-key") > 1:
+            raise Ambiguous
 
     async def _create_stream(self, request: h11.Request) -> None:
         self.stream = HTTPStream(

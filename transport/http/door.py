@@ -80,11 +80,7 @@ class Door:
             await self._admit(visit, route)
         if route.body_shape is None:
             visit.let_body_go()
-        try:
-            answer = await route.handle(visit)
-        finally:
-            if route.audited_by_act and not visit.audited:
-                await self._audit_bootstrap(visit, route)
+        answer = await route.handle(visit)
         if isinstance(answer, Reply):
             return answer
         body = msgspec.json.encode(answer)
@@ -98,8 +94,7 @@ class Door:
             visit.request.headers, house.credentials, house.bootstrap_key_sha256
         )
         visit.caller.must_hold(route.needed)
-        if not route.audited_by_act:
-            await self._audit_bootstrap(visit, route)
+        await self._audit_bootstrap(visit, route)
 
     async def _audit_bootstrap(self, visit: Visit, route: Route) -> None:
         """Every use of the bootstrap key leaves a trace, before anything is done with it."""
@@ -126,7 +121,7 @@ class Door:
             ms=round(seconds * 1000, 2),
             request_id=visit.request_id,
             tenant=caller.tenant_id.hex() if caller and caller.tenant_id else None,
-            credential=caller.name if caller else None,
+            caller=caller.name if caller else None,
         )
 
 

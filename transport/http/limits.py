@@ -19,6 +19,8 @@ from ves.records import Uuid
 PAUSE_S = 1.0
 LARGE_BODY_BYTES = 256 * 1024
 """A few hundred ordinary events; above it the worst body takes a verifier noticeably long."""
+HUGE_BODY_BYTES = 2 * 1024 * 1024
+"""More than a full batch of ordinary events; the worst such body takes a verifier seconds."""
 
 
 class BytesInFlight:
@@ -48,11 +50,12 @@ class BytesInFlight:
 
 class LargeBodies:
     """Turns for what takes a verifier long: of one tenant at most ``at_once`` large bodies are verified at a
-    time, so that a verifier is left for its neighbours' small ones."""
+    time, and of all tenants at most as many huge ones, so that a verifier is left for small ones."""
 
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
         self._turns: dict[Uuid | None, trio.Semaphore] = {}
+        self._huge = trio.Semaphore(at_once, max_value=at_once)
 
     @asynccontextmanager
     async def turn(self, tenant_id: Uuid | None, size: int, *, patience_s: float) -> AsyncIterator[None]:
@@ -61,15 +64,22 @@ class LargeBodies:
             yield
             return
         turns = self._turns.setdefault(tenant_id, trio.Semaphore(self._at_once, max_value=self._at_once))
+        huge = self._huge if size > HUGE_BODY_BYTES else trio.Semaphore(1)
         try:
             with trio.fail_after(patience_s):
                 await turns.acquire()
+                try:
+                    await huge.acquire()
+                except BaseException:
+                    turns.release()
+                    raise
         except trio.TooSlowError:
             text = "other large requests of your tenant are being verified; nothing was done"
             raise ApiError(Code.SERVICE_UNAVAILABLE, text, retry_after_s=PAUSE_S) from None
         try:
             yield
         finally:
+            huge.release()
             turns.release()
             if turns.value == self._at_once:
                 self._turns.pop(tenant_id, None)

@@ -7,12 +7,15 @@ at once, as if they had not wanted to wait.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import trio
 
 from journal.port import Journal
 from ves.records import Uuid
 
 WAITERS_MAX = 200
+WAITERS_OF_TENANT_MAX = 50
 LOOK_EVERY_S = 1.0
 
 Stream = tuple[Uuid, Uuid]
@@ -22,7 +25,7 @@ class Heads:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._listeners: dict[Stream, set[trio.Event]] = {}
-        self._waiting = 0
+        self._waiting: Counter[Uuid] = Counter()
 
     def announce(self, tenant_id: Uuid, store_id: Uuid) -> None:
         """This node appended to the stream."""
@@ -32,15 +35,18 @@ class Heads:
     async def wait_for(self, tenant_id: Uuid, store_id: Uuid, *, sequence: int, wait_s: float) -> None:
         """Returns when the stream's head has reached ``sequence``, after ``wait_s``, or when too many wait.
         Raises JournalAway."""
-        if self._waiting >= WAITERS_MAX:
+        waiting = self._waiting
+        if waiting.total() >= WAITERS_MAX or waiting[tenant_id] >= WAITERS_OF_TENANT_MAX:
             return
-        self._waiting += 1
+        waiting[tenant_id] += 1
         try:
             with trio.move_on_after(wait_s):
                 while not await self._reached(tenant_id, store_id, sequence):
                     pass
         finally:
-            self._waiting -= 1
+            waiting[tenant_id] -= 1
+            if not waiting[tenant_id]:
+                del waiting[tenant_id]
 
     async def _reached(self, tenant_id: Uuid, store_id: Uuid, sequence: int) -> bool:
         """Looks at the head; if it is too low, returns after the next announcement or a pause."""
