@@ -53,7 +53,6 @@ async def register_key(visit: Visit) -> KeyRegisteredReply:
     )
     outcome = await visit.house.journal.register_agent_key(key, entry)
     if isinstance(outcome, KeyConflict):
-        visit.audited = False
         raise ApiError(
             Code.ALREADY_EXISTS,
             f"keyId {name.key_id} of this agent is registered already, with another key or validity"
@@ -80,7 +79,6 @@ async def revoke_key(visit: Visit) -> KeyRevokedReply:
     entry = visit.act("agent_key.revoke", _subject(name), name.tenant_id, reason=reason)
     revoked = await visit.house.journal.revoke_agent_key(name, reason, entry)
     if revoked is None:
-        visit.audited = False
         raise ApiError(Code.AGENT_KEY_NOT_FOUND, "no such agent key")
     at_us = revoked.key.revoked_at_us
     return KeyRevokedReply(
@@ -160,7 +158,6 @@ ROUTES = [
         KeyRegisteredReply,
         body_shape=RegisterKeyBody,
         refuses=(Code.ALREADY_EXISTS, Code.INVALID_PUBLIC_KEY, Code.SIGNATURE_VERIFICATION_FAILED),
-        audited_by_act=True,
     ),
     Route(
         "POST",
@@ -170,7 +167,6 @@ ROUTES = [
         KeyRevokedReply,
         body_shape=RevokeKeyBody,
         refuses=(Code.AGENT_KEY_NOT_FOUND,),
-        audited_by_act=True,
     ),
     Route(
         "GET",

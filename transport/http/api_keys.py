@@ -74,7 +74,6 @@ async def revoke_api_key(visit: Visit) -> ApiKeyReply:
         # Also when nobody knows whether it was revoked: forgetting costs one look into the database.
         visit.house.credentials.forget([credential_id])
     if revoked is None:
-        visit.audited = False
         raise ApiError(Code.RESOURCE_NOT_FOUND, "no such API key")
     return api_key_reply(revoked)
 
@@ -104,7 +103,6 @@ ROUTES = [
         ApiKeyCreatedReply,
         status=201,
         body_shape=CreateApiKeyBody,
-        audited_by_act=True,
     ),
     Route(
         "GET",
@@ -122,6 +120,5 @@ ROUTES = [
         ApiKeyReply,
         path_shape=ApiKeyPath,
         refuses=(Code.RESOURCE_NOT_FOUND,),
-        audited_by_act=True,
     ),
 ]

@@ -48,8 +48,6 @@ class Route:
     path_shape: type[msgspec.Struct] = NoParameters
     query_shape: type[msgspec.Struct] = NoParameters
     body_shape: type[msgspec.Struct] | None = None
-    audited_by_act: bool = False
-    """A bootstrap call is audited in the entry of the act itself."""
     content_type: str = JSON
     needed: tuple[str, ...] = field(init=False)
     """Permissions, any of them; empty for public routes."""

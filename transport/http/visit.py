@@ -43,7 +43,6 @@ class Visit:
         "_held_bytes",
         "_path_values",
         "_receive",
-        "audited",
         "caller",
         "deadline",
         "door",
@@ -65,7 +64,6 @@ class Visit:
         self.caller: Caller | None = None
         self.status = 0
         """0 until the reply's status is decided."""
-        self.audited = False
         self.request: Request
         self._receive = receive
         self._body_let_go = trio.Event()
@@ -117,7 +115,6 @@ class Visit:
         self, action: str, subject: str, tenant_id: Uuid | None, **details: str | int | None
     ) -> AuditEntry:
         """The audit entry of an act, to be written in the act's own transaction."""
-        self.audited = True
         details["request_id"] = self.request_id
         return AuditEntry(self.who.name, action, subject, tenant_id, details)
 
