@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
@@ -64,23 +64,18 @@ class LargeBodies:
             yield
             return
         turns = self._turns.setdefault(tenant_id, trio.Semaphore(self._at_once, max_value=self._at_once))
-        huge = self._huge if size > HUGE_BODY_BYTES else trio.Semaphore(1)
         try:
-            with trio.fail_after(patience_s):
-                await turns.acquire()
+            async with AsyncExitStack() as held:
                 try:
-                    await huge.acquire()
-                except BaseException:
-                    turns.release()
-                    raise
-        except trio.TooSlowError:
-            text = "other large requests of your tenant are being verified; nothing was done"
-            raise ApiError(Code.SERVICE_UNAVAILABLE, text, retry_after_s=PAUSE_S) from None
-        try:
-            yield
+                    with trio.fail_after(patience_s):
+                        await held.enter_async_context(turns)
+                        if size > HUGE_BODY_BYTES:
+                            await held.enter_async_context(self._huge)
+                except trio.TooSlowError:
+                    text = "other large requests of your tenant are being verified; nothing was done"
+                    raise ApiError(Code.SERVICE_UNAVAILABLE, text, retry_after_s=PAUSE_S) from None
+                yield
         finally:
-            huge.release()
-            turns.release()
             if turns.value == self._at_once:
                 self._turns.pop(tenant_id, None)
 
