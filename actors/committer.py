@@ -207,8 +207,7 @@ class Sweeper:
                 await self._sweep()
             except JournalAway as error:
                 log.info("commitment sweep put off", reason=str(error))
-            with trio.move_on_after(self._policy.sweep_s):
-                await inbox.take()
+            await inbox.pause(self._policy.sweep_s)
 
     async def _sweep(self) -> None:
         after: tuple[Uuid, Uuid] | None = None

@@ -127,8 +127,7 @@ class RevocationPoller:
         cursor: int | None = None
         while True:
             cursor = await self._poll(cursor)
-            with trio.move_on_after(self._every_s):
-                await inbox.take()
+            await inbox.pause(self._every_s)
 
     async def _poll(self, cursor: int | None) -> int | None:
         """The new cursor, or the old one when the database did not answer."""

@@ -31,6 +31,11 @@ class TooManyChildren(NotNow):
     """A dynamic supervisor is at its bound; nothing was done. Ask again after a pause."""
 
 
+class Poisoned(NotNow):
+    """Lives ended with this message in hand; it is harmless to do twice and was not done. Handed out again
+    only after ``retry_after_s``; somebody should look at it (dead letters) before."""
+
+
 class OutcomeUnknown(NotNow):
     """It may or may not have been done. Sending the same request again is harmless and tells which."""
 

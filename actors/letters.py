@@ -1,4 +1,4 @@
-"""One letter in its envelope, and the place where letters end that nobody could handle.
+"""One letter in its envelope.
 
 A letter alone owns the moment of its answer: it is answered or refused once, whoever comes first, and the
 asker hears exactly that. It never decides whether it is worth doing: its actor does, seeing ``abandoned``.
@@ -7,29 +7,31 @@ asker hears exactly that. It never decides whether it is worth doing: its actor 
 from __future__ import annotations
 
 import math
-import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-import msgspec
 import outcome
 import trio
+from opentelemetry.trace import Span
 
 from actors.errors import DeadlinePassed, NotNow
 from actors.messages import Message
+from actors.tracing import begin_handling, current_trace, end_handling, trace_id_of, work_in
 
 A = TypeVar("A")
 
 
 class Letter(Generic[A]):
-    """A message with its deadline (``trio.current_time`` seconds), the addresses whose asks led to it, and
-    the number of incarnations that died with it in hand."""
+    """A message with its deadline (``trio.current_time`` seconds), the addresses whose asks led to it, the
+    trace it belongs to, and the number of incarnations that died with it in hand."""
 
     __slots__ = (
         "_asker",
         "_forget",
         "_gone",
+        "_span",
+        "_trace",
+        "_written_at",
         "deadline",
         "expects_answer",
         "lives_cost",
@@ -55,6 +57,9 @@ class Letter(Generic[A]):
         self._asker: trio.lowlevel.Task | None = None
         self._gone = False
         self._forget: Callable[[Letter[A]], None] | None = None
+        self._trace = current_trace()
+        self._written_at = trio.current_time() if self._trace is not None else 0.0
+        self._span: Span | None = None
 
     def __repr__(self) -> str:
         return f"<Letter {type(self.message).__name__} lives_cost={self.lives_cost}>"
@@ -96,6 +101,27 @@ class Letter(Generic[A]):
         done with it, and what nobody waits for must not keep its place or its memory."""
         self._forget = forget
 
+    # Its trace.
+
+    @property
+    def trace_id(self) -> str | None:
+        return trace_id_of(self._trace)
+
+    def taken_at(self, address: str, *, alone: bool) -> None:
+        """An incarnation has it in hand from now on; ``alone``: what this task does is done for it."""
+        if self._trace is None:
+            return
+        waited_s = trio.current_time() - self._written_at
+        self._span = begin_handling(self._trace, type(self.message).__name__, address, waited_s)
+        if alone:
+            work_in(self._trace, self._span)
+
+    def done_with(self, trouble: str | None = None) -> None:
+        """The incarnation has it in hand no more."""
+        if self._span is not None:
+            end_handling(self._span, trouble)
+            self._span = None
+
     def _leave(self, _raise_cancel: Any) -> trio.lowlevel.Abort:
         self._asker = None
         self._gone = True
@@ -107,35 +133,8 @@ class Letter(Generic[A]):
         if self.settled:
             return
         self.settled = True
+        if self._span is not None:
+            self.done_with(type(how.error).__name__ if isinstance(how, outcome.Error) else None)
         if self._asker is not None:
             trio.lowlevel.reschedule(self._asker, how)
             self._asker = None
-
-
-class DeadLetter(msgspec.Struct, frozen=True):
-    """A letter that will not be tried again. ``buried_at`` in Unix seconds."""
-
-    mailbox: str
-    message: str
-    """The name of the message's type; its content may be a customer's and is not kept."""
-    reason: str
-    lives_cost: int
-    buried_at: float
-
-
-class DeadLetters:
-    """The last ``letters_max`` dead letters and the count of all. It never refuses one: the oldest goes."""
-
-    def __init__(self, *, letters_max: int = 256, now: Callable[[], float] = time.time) -> None:
-        self.total = 0
-        self._ring: deque[DeadLetter] = deque(maxlen=letters_max)
-        self._now = now
-
-    def bury(self, mailbox: str, letter: Letter[Any], reason: str) -> None:
-        self.total += 1
-        name = type(letter.message).__name__
-        self._ring.append(DeadLetter(mailbox, name, reason, letter.lives_cost, self._now()))
-
-    def list(self) -> list[DeadLetter]:
-        """Oldest first."""
-        return [*self._ring]

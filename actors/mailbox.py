@@ -16,15 +16,18 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import trio
 
-from actors.errors import MailboxFull, NotNow, OutcomeUnknown, Stopping
+from actors.errors import MailboxFull, NotNow, OutcomeUnknown, Poisoned, Stopping
 from actors.letters import Letter
 from actors.messages import Message
+from actors.tracing import work_in_nothing
 
 __all__ = ["Actor", "CallCycle", "EndOfLife", "Inbox", "Letter", "Mailbox", "Ref", "current_inbox"]
 
 A = TypeVar("A")
 
 LIVES_MAX = 2  # one death may be an accident; the second one with the same letter in hand is the letter
+POISON_S = 30.0  # so long the same message is refused unread: an asker that resends must not kill on and on
+POISONS_MAX = 8  # messages remembered per address; each may be a whole request
 
 
 class EndOfLife(Exception):
@@ -47,6 +50,11 @@ class _Away(NamedTuple):
     until: float
 
 
+class _Poison(NamedTuple):
+    message: Message[Any]
+    until: float
+
+
 class Mailbox:
     """At most ``letters_max`` letters waiting for the readers of one address.
 
@@ -57,6 +65,7 @@ class Mailbox:
     __slots__ = (
         "_away",
         "_letters",
+        "_poisons",
         "_readers",
         "dropped",
         "handled",
@@ -78,6 +87,7 @@ class Mailbox:
         self._letters: deque[Letter[Any]] = deque()
         self._readers: dict[Inbox, trio.lowlevel.Task] = {}
         self._away: _Away | None = None
+        self._poisons: deque[_Poison] = deque(maxlen=POISONS_MAX)
 
     @property
     def depth(self) -> int:
@@ -89,17 +99,27 @@ class Mailbox:
         return self._away is not None
 
     def put(self, letter: Letter[Any]) -> None:
-        """The letter waits for a reader. Raises MailboxFull, Stopping or Unavailable: nothing was done."""
+        """The letter waits for a reader. Raises MailboxFull, Stopping, Unavailable or Poisoned: nothing was
+        done."""
         if self._away is not None:
             self._refuse_while_away(self._away)
-        depth = len(self._letters) + 1
-        if depth > self.letters_max:
+        if self._poisons:
+            self._refuse_poison(letter.message)
+        if len(self._letters) >= self.letters_max:
             self.refused += 1
             raise MailboxFull(f"the mailbox of {self.name} is full ({self.letters_max} letters)")
+        self._accept(letter)
+
+    def notify(self, message: Message[Any]) -> None:
+        """For what must be heard (a monitored life ended): bound and closure do not count; there are only as
+        many as monitors were set. Lost when nobody will ever read here again."""
+        if self._away is None or self._away.error is not Stopping:
+            self._accept(Letter(message, expects_answer=False))
+
+    def _accept(self, letter: Letter[Any]) -> None:
         self._letters.append(letter)
         letter.waits_in(self._forget)
-        if depth > self.peak:
-            self.peak = depth
+        self.peak = max(self.peak, len(self._letters))
         self.wake_reader()
 
     def open(self) -> None:
@@ -126,6 +146,20 @@ class Mailbox:
             if not letter.expects_answer:
                 unheard.append((letter, text))
         return unheard
+
+    def poisoned_by(self, letter: Letter[Any]) -> None:
+        """Lives ended with it in hand: the same message is not handed out again for a while."""
+        self._poisons.append(_Poison(letter.message, trio.current_time() + POISON_S))
+
+    def _refuse_poison(self, message: Message[Any]) -> None:
+        now = trio.current_time()
+        while self._poisons and self._poisons[0].until <= now:
+            self._poisons.popleft()
+        for poison in self._poisons:
+            if type(poison.message) is type(message) and poison.message == message:
+                self.refused += 1
+                text = f"{self.name} died of the same message before"
+                raise Poisoned(text, retry_after_s=poison.until - now)
 
     def give_back(self, letters: list[Letter[Any]]) -> None:
         """To the front, in order; the bound does not count for them, they had their place before."""
@@ -199,6 +233,7 @@ class Inbox:
         "_ends_when_empty",
         "_in_hand",
         "_mailbox",
+        "_resumed",
         "_stop",
         "_stop_heard",
         "_waiting_since",
@@ -220,6 +255,7 @@ class Inbox:
         self._stop = False
         self._ends_when_empty = False
         self._stop_heard: trio.Event | None = None
+        self._resumed: trio.Event | None = None  # not None: suspended
 
     async def take(self) -> Letter[Any]:
         """The next letter. What was told before counts as done now; what was asked stays in hand until it is
@@ -232,6 +268,10 @@ class Inbox:
             while True:
                 if self._stop:
                     raise EndOfLife("asked to stop")
+                if self._resumed is not None:
+                    mailbox.wake_reader()
+                    await self._resumed.wait()
+                    continue
                 if mailbox.peek() is not None:
                     self._ends_when_empty = False
                     return self._pick_up(mailbox.pop())
@@ -271,6 +311,16 @@ class Inbox:
             group.append(self._pick_up(self._mailbox.pop()))
         return group
 
+    async def pause(self, seconds: float) -> None:
+        """Between two rounds of those who work by the clock: returns after ``seconds``, or when resumed if
+        suspended meanwhile. Raises EndOfLife like ``take``."""
+        with trio.move_on_after(seconds):
+            await self.take()
+        while self._resumed is not None:
+            await self._resumed.wait()
+        if self._stop:
+            raise EndOfLife("asked to stop")
+
     async def until_stop(self) -> None:
         """Returns when this incarnation is asked to stop: for those who serve something else than letters."""
         if self._stop_heard is None:
@@ -292,8 +342,32 @@ class Inbox:
         return self._chain
 
     @property
+    def deadline(self) -> float:
+        """When the last asker of the letters in hand stops waiting; infinity if nobody asked."""
+        asked = [letter.deadline for letter in self._in_hand if letter.expects_answer]
+        return max(asked) if asked and len(asked) == len(self._in_hand) else math.inf
+
+    @property
+    def suspended(self) -> bool:
+        """It takes no letter until resumed; one already in hand is finished."""
+        return self._resumed is not None
+
+    def suspend(self) -> None:
+        """Take no further letter; they wait, within the mailbox's bound. Harmless when suspended."""
+        if self._resumed is None and not self._stop:
+            self._resumed = trio.Event()
+            self._mailbox.wake(self)
+
+    def resume(self) -> None:
+        """Undo ``suspend``; every stop does."""
+        if self._resumed is not None:
+            self._resumed.set()
+            self._resumed = None
+
+    @property
     def idle_since(self) -> float | None:
-        """Since when it waits for a letter with nothing in hand that somebody waits for; None: it is busy."""
+        """Since when it waits for a letter with nothing in hand that somebody waits for; None: it is busy, or
+        suspended."""
         if self._in_hand and any(letter.under_way for letter in self._in_hand):
             return None
         return self._waiting_since
@@ -305,6 +379,7 @@ class Inbox:
         else:
             self._stop = True
             self._mailbox.wake(self)
+        self.resume()
         if self._stop_heard is None:
             self._stop_heard = trio.Event()
         self._stop_heard.set()
@@ -323,13 +398,18 @@ class Inbox:
             if letter.settled:
                 self._count_handled(1)
                 continue
+            letter.done_with("life ended")
             letter.lives_cost += 1
             if letter.lives_cost >= lives_max:
                 reason = (
                     f"{letter.lives_cost} lives of {self._mailbox.name} ended with it in hand; last: {how}"
                 )
                 dead.append((letter, reason))
-                letter.refuse(OutcomeUnknown(reason))
+                if letter.message.repeatable:
+                    self._mailbox.poisoned_by(letter)
+                    letter.refuse(Poisoned(reason, retry_after_s=POISON_S))
+                else:
+                    letter.refuse(OutcomeUnknown(reason))
             elif letter.message.repeatable:
                 back.append(letter)
             else:
@@ -342,6 +422,7 @@ class Inbox:
         return dead
 
     def _pick_up(self, letter: Letter[Any]) -> Letter[Any]:
+        letter.taken_at(self._mailbox.name, alone=not self._in_hand)
         self._in_hand.append(letter)
         if letter.sender_chain:
             self._chain = tuple(dict.fromkeys((*letter.sender_chain, *self._chain)))
@@ -350,7 +431,13 @@ class Inbox:
     def _lay_down(self) -> None:
         if not self._in_hand:
             return
-        kept = [letter for letter in self._in_hand if letter.under_way]
+        kept = []
+        for letter in self._in_hand:
+            if letter.under_way:
+                kept.append(letter)
+            else:
+                letter.done_with()
+        work_in_nothing()
         self._count_handled(len(self._in_hand) - len(kept))
         self._in_hand = kept
         chain: dict[str, None] = {}
@@ -386,11 +473,14 @@ class Ref:
         return ref
 
     async def ask(self, message: Message[A], *, deadline_s: float) -> A:
-        """The answer. Raises MailboxFull, Stopping, Unavailable, TooManyChildren: nothing was done;
+        """The answer, within ``deadline_s`` and, for an actor, while somebody still waits for the letters in
+        its hand. Raises MailboxFull, Stopping, Unavailable, TooManyChildren, Poisoned: nothing was done;
         OutcomeUnknown, DeadlinePassed: perhaps it was. CallCycle is a mistake in the house."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        deadline = trio.current_time() + deadline_s
-        letter = Letter(message, deadline=deadline, sender_chain=self._chain_to_here())
+        inbox = current_inbox.get()
+        latest = math.inf if inbox is None else inbox.deadline
+        deadline = min(trio.current_time() + deadline_s, latest)
+        letter = Letter(message, deadline=deadline, sender_chain=self._chain_to_here(inbox))
         self._box().put(letter)
         return await letter.wait_answer()
 
@@ -399,8 +489,7 @@ class Ref:
         TooManyChildren: nothing was done."""
         self._box().put(Letter(message, expects_answer=False))
 
-    def _chain_to_here(self) -> tuple[str, ...]:
-        inbox = current_inbox.get()
+    def _chain_to_here(self, inbox: Inbox | None) -> tuple[str, ...]:
         if inbox is None:
             return ()
         if self.name in inbox.chain:

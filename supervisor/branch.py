@@ -15,16 +15,21 @@ from typing import Any
 import structlog
 import trio
 
+from actors.dead_letters import DeadLetters
 from actors.errors import NotNow, Stopping
-from actors.letters import DeadLetters, Letter
-from actors.mailbox import Inbox, Mailbox
+from actors.letters import Letter
+from actors.mailbox import Inbox, Mailbox, Ref
+from actors.monitors import Down, Monitor, Monitors
+from actors.views import CHILDREN_MAX, ActorView, NoSuchActor, TreeView
 from supervisor.incarnation import Ended, Incarnation
+from supervisor.place import Place
 from supervisor.policy import Pauses, Restart
-from supervisor.snapshot import ActorView, TreeView
 
 log = structlog.get_logger()
 
 News = Callable[[], Awaitable[None]]
+
+DEAD_LETTERS_SHOWN = 20  # with the tree; the office has more
 
 
 class GaveUp(Exception):
@@ -43,6 +48,7 @@ class Branch(ABC):
         self.pauses = pauses
         self._parent: Branch | None = None
         self._own_dead_letters = DeadLetters()
+        self._own_monitors = Monitors()
         self._news: trio.MemorySendChannel[News] | None = None
         self._to_hear: trio.MemoryReceiveChannel[News] | None = None
         self._stop: bool | None = None  # asked to stop; True: with drain
@@ -72,22 +78,58 @@ class Branch(ABC):
         ``shutdown_s``, children end in reverse start order; then ``run`` returns. From any task."""
         self.ask_to_stop(True)
 
-    def look(self) -> TreeView:
-        """The tree below, now, and the last dead letters of the whole house."""
+    def look(
+        self, path: str | None = None, *, children_max: int = CHILDREN_MAX, after: str | None = None
+    ) -> TreeView:
+        """The tree now, or the part of it at ``path``, and the newest dead letters of the whole house. Of
+        dynamic children, ordered by name, at most ``children_max`` behind ``after``. Raises NoSuchActor."""
+        if path is None or path == self.name:
+            found = self.view(children_max, after)
+        else:
+            branch, name = self.locate(path)
+            found = branch.view_child(name, children_max, after)
         dead = self.dead_letters
-        return TreeView(tree=self.snapshot(), dead_letters=dead.list(), dead_letters_total=dead.total)
+        return TreeView(found, dead.list(limit=DEAD_LETTERS_SHOWN), dead.total)
 
     def kill(self, path: str, reason: str = "killed by an operator") -> None:
-        """Cancel the life at ``path``, a letter in hand or not; it counts as a death. LookupError if there is
-        nobody of that name, or nobody alive."""
-        branch, name = self._locate(path)
-        branch.kill_child(name, reason)
+        """Cancel the life at ``path``, a letter in hand or not; it counts as a death. Raises NoSuchActor, and
+        NotPossible when nobody is alive there."""
+        branch, name = self.locate(path)
+        branch.place_of(name).must_live(path).kill(reason)
 
     def restart_child_at(self, path: str) -> None:
         """End the life at ``path`` between letters and start the next one; counts as nothing, also revives
-        one that had ended. LookupError if there is nobody of that name."""
-        branch, name = self._locate(path)
+        one that had ended or was drained. Raises NoSuchActor."""
+        branch, name = self.locate(path)
         branch.restart_child(name)
+
+    def drain(self, path: str) -> None:
+        """Whoever lives at ``path`` finishes the letters that wait and ends; nothing new is accepted until
+        ``restart_child_at``. Raises NoSuchActor."""
+        branch, name = self.locate(path)
+        branch.drain_child(name)
+
+    def suspend(self, path: str) -> None:
+        """Whoever lives at ``path`` now or later takes no letter until ``resume``; a letter in hand is
+        finished, others wait within the mailbox's bound. Raises NoSuchActor, and NotPossible for one that
+        takes none."""
+        branch, name = self.locate(path)
+        branch.suspend_child(name, True)
+
+    def resume(self, path: str) -> None:
+        branch, name = self.locate(path)
+        branch.suspend_child(name, False)
+
+    def monitor(self, path: str, watcher: Mailbox | None = None) -> Monitor:
+        """Be told once when the present life at ``path`` ends, and why: by ``Monitor.wait``, and with a
+        ``watcher`` by a ``Down`` letter that no full mailbox refuses. Told at once when nobody is alive
+        there. Raises NoSuchActor."""
+        branch, name = self.locate(path)
+        place = branch.place_of(name)
+        monitor = self.monitors.monitor(path, watcher)
+        if place.alive is None:
+            self.monitors.tell(Down(path, place.generation, "not_alive", f"nobody is alive at {path}"))
+        return monitor
 
     # As a part of the tree.
 
@@ -99,6 +141,11 @@ class Branch(ABC):
     def dead_letters(self) -> DeadLetters:
         """One office for the whole house: the root's."""
         return self._own_dead_letters if self._parent is None else self._parent.dead_letters
+
+    @property
+    def monitors(self) -> Monitors:
+        """One office for the whole house: the root's."""
+        return self._own_monitors if self._parent is None else self._parent.monitors
 
     def adopt(self, parent: Branch) -> None:
         if self._parent is not None:
@@ -122,23 +169,66 @@ class Branch(ABC):
     def abandon(self, error: type[NotNow], text: str) -> None:
         """Nobody below comes back: every waiting and every later letter is refused."""
 
-    @abstractmethod
-    def snapshot(self) -> ActorView: ...
-
     @property
     @abstractmethod
     def ready(self) -> bool:
         """Everybody below that is expected to live does, and is ready."""
 
     @abstractmethod
-    def kill_child(self, name: str, reason: str) -> None: ...
+    def held_back(self) -> list[str]:
+        """Paths below that an operator drained or suspended (of static children, and of dynamic ones only all
+        together): requests may be waiting for them in vain."""
+
+    @abstractmethod
+    def view(self, children_max: int, after: str | None = None) -> ActorView: ...
+
+    @abstractmethod
+    def view_child(self, name: str, children_max: int, after: str | None = None) -> ActorView: ...
+
+    @abstractmethod
+    def place_of(self, name: str) -> Place:
+        """Raises NoSuchActor."""
 
     @abstractmethod
     def restart_child(self, name: str) -> None: ...
 
-    def child_branch(self, name: str) -> Branch | None:
-        """The branch of that name among the children, if there is one."""
-        return None
+    @abstractmethod
+    def drain_child(self, name: str) -> None: ...
+
+    @abstractmethod
+    def suspend_child(self, name: str, suspended: bool) -> None: ...
+
+    @abstractmethod
+    def suspend_all(self, suspended: bool) -> None:
+        """Everybody below, also those who come later."""
+
+    def child_branches(self) -> dict[str, Branch]:
+        """The branches among the children."""
+        return {}
+
+    def locate(self, path: str) -> tuple[Branch, str]:
+        """The supervisor of the one at ``path``, and its name there. Raises NoSuchActor."""
+        root, *names = path.split("/")
+        if root != self.name or not names:
+            raise NoSuchActor(f"{path} is not below {self.name}")
+        branch: Branch = self
+        for name in names[:-1]:
+            below = branch.child_branches().get(name)
+            if below is None:
+                raise NoSuchActor(f"{branch.path} has no branch {name}")
+            branch = below
+        return branch, names[-1]
+
+    async def caught_up(self) -> None:
+        """Until this branch has acted on everything it was told before. Give it a deadline: a branch that is
+        not alive does not."""
+        heard = trio.Event()
+
+        async def hear() -> None:
+            heard.set()
+
+        self._post(hear)
+        await heard.wait()
 
     # News.
 
@@ -161,22 +251,19 @@ class Branch(ABC):
             news = await self._to_hear.receive()
         await news()
 
-    def _bury(self, mailbox: Mailbox, letters: list[tuple[Letter[Any], str]]) -> None:
-        for letter, reason in letters:
-            self.dead_letters.bury(mailbox.name, letter, reason)
-            log.error("dead letter", actor=mailbox.name, message=type(letter.message).__name__, reason=reason)
+    # In the task of a life that ends: note it; the rest is left to the branch's own task.
 
-    def _locate(self, path: str) -> tuple[Branch, str]:
-        root, *names = path.split("/")
-        if root != self.name or not names:
-            raise LookupError(f"{path} is not below {self.name}")
-        branch: Branch = self
-        for name in names[:-1]:
-            below = branch.child_branch(name)
-            if below is None:
-                raise LookupError(f"{branch.path} has no branch {name}")
-            branch = below
-        return branch, names[-1]
+    def _account(self, place: Place, life: Incarnation, to: Ref) -> None:
+        place.handled += life.inbox.handled
+        self._bury(to, life.dead_letters)
+        if len(self.monitors) and life.ended is not None:
+            path = f"{self.path}/{place.name}"
+            self.monitors.tell(Down(path, life.generation, life.ended.kind, life.ended.text))
+
+    def _bury(self, to: Ref, letters: list[tuple[Letter[Any], str]]) -> None:
+        for letter, reason in letters:
+            self.dead_letters.bury(to, letter, reason)
+            log.error("dead letter", actor=to.name, message=type(letter.message).__name__, reason=reason)
 
 
 async def nothing() -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from functools import partial
 from itertools import count
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 import structlog
@@ -21,10 +22,11 @@ import trio
 
 from actors.errors import NotNow, Stopping, TooManyChildren, Unavailable
 from actors.mailbox import Actor, Inbox, Mailbox, Ref
+from actors.views import CHILDREN_MAX, ActorView, MailboxView, NoSuchActor, State
 from supervisor.branch import Branch, log_end
 from supervisor.incarnation import Ended, Incarnation
+from supervisor.place import Place
 from supervisor.policy import Intensity, Pauses, Restart, counts, reachable
-from supervisor.snapshot import ActorView, State, view_of_mailbox
 
 log = structlog.get_logger()
 
@@ -34,22 +36,16 @@ PAUSES = Pauses()
 RESTS = Pauses(first_s=5.0, max_s=300.0, healthy_s=600.0)
 INTENSITY = 5
 PERIOD_S = 30.0
+ROOM_EVERY_S = 1.0  # at the bound the idle ones are sent away at most this often
 SWEEPS_PER_IDLE = 4  # idle children are looked for this often per idle_s: one loop, no timer per child
 
 
-class _Child(Generic[K]):
-    """What is known at one key. ``deaths`` and ``rests`` are counted in a row."""
+class _Child(Place, Generic[K]):
+    """What is known at one key. ``rests`` are counted in a row, like deaths."""
 
     __slots__ = (
-        "deaths",
-        "generation",
-        "handled",
-        "incarnation",
         "intensity",
         "key",
-        "last_error",
-        "mailbox",
-        "name",
         "not_before",
         "on_its_way",
         "resting",
@@ -57,24 +53,21 @@ class _Child(Generic[K]):
     )
 
     def __init__(self, key: K, name: str, mailbox: Mailbox) -> None:
+        super().__init__(name, mailbox)
         self.key = key
-        self.name = name
-        self.mailbox = mailbox
-        self.incarnation: Incarnation | None = None
-        self.generation = 0
-        self.deaths = 0
         self.rests = 0
         self.intensity: Intensity | None = None  # made at the first death: most never need one
         self.not_before = -math.inf  # of the next life
         self.resting = False
         self.on_its_way = False  # the supervisor will look at it: in its news or at a set time
-        self.handled = 0
-        self.last_error: str | None = None
 
     @property
-    def state(self) -> State:
-        if self.incarnation is not None:
-            return "stopping" if self.incarnation.stop_asked else "running"
+    def remembered(self) -> bool:
+        """There is more to it than a mailbox."""
+        return bool(self.deaths or self.rests or self.drained or self.suspended)
+
+    @property
+    def state_between_lives(self) -> State:
         if trio.current_time() < self.not_before:
             return "resting" if self.resting else "pausing"
         return "waiting" if self.mailbox.depth else "dormant"
@@ -119,6 +112,9 @@ class DynamicSupervisor(Branch, Generic[K]):
         self._nursery: trio.Nursery | None = None
         self._next_sweep = math.inf
         self._restarts = 0
+        self._handled_before = 0  # by children that are forgotten
+        self._suspended = False
+        self._room_asked_at = -math.inf
 
     def ref(self, key: K) -> Ref:
         """The address of ``key``. Costs nothing: whoever lives there is started by the first letter, and a
@@ -144,13 +140,20 @@ class DynamicSupervisor(Branch, Generic[K]):
             error, text = self._closed
             raise error(text)
         if len(self._children) >= self.children_max:
-            raise TooManyChildren(
-                f"{self.name} has its {self.children_max} children", retry_after_s=self.idle_s
-            )
+            self._ask_for_room()
+            raise TooManyChildren(f"{self.name} has its {self.children_max} children")
         name = self._name_of(key)
         child = _Child(key, name, Mailbox(f"{self.name}/{name}", letters_max=self.letters_max))
+        child.suspended = self._suspended
         self._children[key] = child
         return child
+
+    def _ask_for_room(self) -> None:
+        """Looking at everybody costs something: not for every letter that finds no place."""
+        now = trio.current_time()
+        if now >= self._room_asked_at + ROOM_EVERY_S:
+            self._room_asked_at = now
+            self._post(self._make_room)
 
     # One life.
 
@@ -185,14 +188,21 @@ class DynamicSupervisor(Branch, Generic[K]):
         there is nothing to remember."""
         if child.incarnation is not None or self._children.get(child.key) is not child:
             return
-        if not child.mailbox.depth:
-            if child.deaths == 0 and child.rests == 0:
-                del self._children[child.key]
+        if child.drained:
+            self._refuse_letters(child, Unavailable, f"{child.mailbox.name} was drained by an operator")
+        elif not child.mailbox.depth:
+            if not child.remembered:
+                self._forget(child)
         elif trio.current_time() < child.not_before:
             child.on_its_way = True
             heapq.heappush(self._timers, (child.not_before, next(self._tie), child))
         else:
             self._start(child)
+
+    def _forget(self, child: _Child[K]) -> None:
+        """The mailbox goes: it is empty, and its actor's task has ended."""
+        self._handled_before += child.handled
+        del self._children[child.key]
 
     def _after_pauses(self) -> None:
         now = trio.current_time()
@@ -216,6 +226,8 @@ class DynamicSupervisor(Branch, Generic[K]):
             on_end=partial(self._on_end, child),
         )
         child.incarnation = life
+        if child.suspended:
+            inbox.suspend()
         assert self._nursery is not None
         self._nursery.start_soon(life.live, name=life.name)
 
@@ -226,8 +238,7 @@ class DynamicSupervisor(Branch, Generic[K]):
 
     def _on_end(self, child: _Child[K], life: Incarnation) -> None:
         """In the ending task: note it and leave the rest to the supervisor's task."""
-        child.handled += life.inbox.handled
-        self._bury(child.mailbox, life.dead_letters)
+        self._account(child, life, self.ref(child.key))
         self._post(partial(self._after_end, child, life))
 
     async def _after_end(self, child: _Child[K], life: Incarnation) -> None:
@@ -274,13 +285,21 @@ class DynamicSupervisor(Branch, Generic[K]):
         if now < self._next_sweep:
             return
         self._next_sweep = math.inf
-        idle_since = now - self.idle_s
+        self._retire(idle_since=now - self.idle_s)
+
+    async def _make_room(self) -> None:
+        """At the bound nobody stays alive who has nothing to do."""
+        self._retire(idle_since=trio.current_time())
+
+    def _retire(self, *, idle_since: float) -> None:
+        now = trio.current_time()
         for child in [*self._children.values()]:
             life = child.incarnation
             if life is None:
                 memory_s = (self.rests if child.rests else self.pauses).healthy_s
-                if not child.mailbox.depth and now >= child.not_before + memory_s:
-                    del self._children[child.key]
+                troubled_only = not child.drained and not child.suspended
+                if troubled_only and not child.mailbox.depth and now >= child.not_before + memory_s:
+                    self._forget(child)
             elif not child.mailbox.depth:
                 since = life.inbox.idle_since
                 if since is not None and since <= idle_since:
@@ -316,7 +335,7 @@ class DynamicSupervisor(Branch, Generic[K]):
     def _refuse_letters(
         self, child: _Child[K], error: type[NotNow], text: str, *, until: float = math.inf
     ) -> None:
-        self._bury(child.mailbox, child.mailbox.turn_away(error, text, until=until))
+        self._bury(self.ref(child.key), child.mailbox.turn_away(error, text, until=until))
 
     # Seen and handled from outside.
 
@@ -324,16 +343,17 @@ class DynamicSupervisor(Branch, Generic[K]):
     def ready(self) -> bool:
         return self._closed is None and self._born is not None
 
-    def kill_child(self, name: str, reason: str) -> None:
-        life = self._child(name).incarnation
-        if life is None:
-            raise LookupError(f"{self.path}/{name} is not alive")
-        life.kill(reason)
+    def held_back(self) -> list[str]:
+        return [self.path] if self._suspended else []
+
+    def place_of(self, name: str) -> Place:
+        return self._child(name)
 
     def restart_child(self, name: str) -> None:
         """The present life ends; the next one starts with the next letter, whatever pause or rest was due."""
         child = self._child(name)
         child.deaths = child.rests = 0
+        child.drained = False
         child.not_before = -math.inf
         child.mailbox.open()
         if child.incarnation is not None:
@@ -341,13 +361,41 @@ class DynamicSupervisor(Branch, Generic[K]):
         else:
             self._post(partial(self._look_at, child))
 
+    def drain_child(self, name: str) -> None:
+        child = self._child(name)
+        child.drained = True
+        if child.alive is None:
+            self._post(partial(self._look_at, child))
+        else:
+            child.alive.stop(drain=True, within_s=self.shutdown_s)
+
+    def suspend_child(self, name: str, suspended: bool) -> None:
+        self._suspend(self._child(name), suspended)
+
+    def suspend_all(self, suspended: bool) -> None:
+        self._suspended = suspended
+        for child in self._children.values():
+            self._suspend(child, suspended)
+
+    def _suspend(self, child: _Child[K], suspended: bool) -> None:
+        child.suspended = suspended
+        if child.alive is not None:
+            child.alive.inbox.suspend() if suspended else child.alive.inbox.resume()
+
     def _child(self, name: str) -> _Child[K]:
         for child in self._children.values():
             if child.name == name:
                 return child
-        raise LookupError(f"{self.path} has no child {name}")
+        raise NoSuchActor(f"{self.path} has no child {name} now: children come with their first letter")
 
-    def snapshot(self) -> ActorView:
+    def places(self) -> Collection[Place]:
+        """Everybody's, now."""
+        return self._children.values()
+
+    def view(self, children_max: int = CHILDREN_MAX, after: str | None = None) -> ActorView:
+        places = self._children.values()
+        behind = [place for place in places if after is None or place.name > after]
+        shown = heapq.nsmallest(children_max, behind, key=attrgetter("name"))
         return ActorView(
             path=self.path,
             name=self.name,
@@ -355,27 +403,27 @@ class DynamicSupervisor(Branch, Generic[K]):
             state="running" if self.ready else "waiting",
             incarnation=self._lives,
             uptime_s=None if self._born is None else trio.current_time() - self._born,
-            handled=0,
-            restarts=self._restarts,
+            handled=self._handled_before + sum(place.handled_ever for place in places),
+            restarts=max(0, self._lives - 1),
             last_error=None,
-            mailbox=None,
-            children=[self._view(child) for child in self._children.values()],
+            mailbox=self._all_mailboxes(),
+            children=[place.view(f"{self.path}/{place.name}") for place in shown],
+            children_total=len(self._children),
+            children_restarts=self._restarts,
         )
 
-    def _view(self, child: _Child[K]) -> ActorView:
-        life = child.incarnation
-        return ActorView(
-            path=f"{self.path}/{child.name}",
-            name=child.name,
-            kind="actor",
-            state=child.state,
-            incarnation=child.generation,
-            uptime_s=None if life is None else trio.current_time() - life.born,
-            handled=child.handled + (0 if life is None or life.ended else life.inbox.handled),
-            restarts=max(0, child.generation - 1),
-            last_error=child.last_error,
-            mailbox=view_of_mailbox(child.mailbox),
-            children=[],
+    def view_child(self, name: str, children_max: int, after: str | None = None) -> ActorView:
+        return self._child(name).view(f"{self.path}/{name}")
+
+    def _all_mailboxes(self) -> MailboxView:
+        boxes = [place.mailbox for place in self._children.values()]
+        return MailboxView(
+            depth=sum(box.depth for box in boxes),
+            peak=max((box.peak for box in boxes), default=0),
+            letters_max=self.letters_max,
+            handled=sum(box.handled for box in boxes),
+            refused=sum(box.refused for box in boxes),
+            dropped=sum(box.dropped for box in boxes),
         )
 
 

@@ -70,6 +70,7 @@ class Incarnation:
         "generation",
         "inbox",
         "name",
+        "on_request",
         "ready",
         "stop_asked",
     )
@@ -91,6 +92,7 @@ class Incarnation:
         self.born = trio.current_time()
         self.ready = False
         self.stop_asked = False
+        self.on_request = False  # an operator wants the next life; no death
         self.ended: Ended | None = None
         self.dead_letters: list[tuple[Letter[Any], str]] = []
         self._body = body

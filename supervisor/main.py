@@ -168,13 +168,14 @@ async def run_migrations(dsn: str, app_login: str | None) -> None:
 
 async def run_house(settings: Settings, secrets: Secrets, where: Database) -> None:
     """The whole life inside the event loop; returns after an orderly stop."""
-    async with open_loop():
+    async with open_loop() as strays:
         if where.admin_dsn is not None:
             await patiently(partial(migrate, where.admin_dsn, where.app_login))
         async with AsyncExitStack() as stack:
             journal = await patiently(partial(enter_journal, stack, settings, secrets, where))
             key_version = await patiently(partial(claim_keys, journal, secrets))
-            await live(settings, secrets, build(settings, secrets, journal, key_version=key_version))
+            built = build(settings, secrets, journal, key_version=key_version, strays=lambda: strays.count)
+            await live(settings, secrets, built)
 
 
 async def enter_journal(

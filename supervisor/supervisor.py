@@ -18,8 +18,10 @@ import trio
 
 from actors.errors import NotNow, Stopping, Unavailable
 from actors.mailbox import Actor, Inbox, Mailbox, Ref
+from actors.views import CHILDREN_MAX, ActorView, NoSuchActor, NotPossible, State, view_of_mailbox
 from supervisor.branch import Branch, GaveUp, log_end, nothing
 from supervisor.incarnation import Ended, Incarnation
+from supervisor.place import Place
 from supervisor.policy import (
     Intensity,
     Pauses,
@@ -30,7 +32,6 @@ from supervisor.policy import (
     group,
     reachable,
 )
-from supervisor.snapshot import ActorView, State, view_of_mailbox
 
 log = structlog.get_logger()
 
@@ -44,7 +45,7 @@ class ChildSpec:
     """``factory`` makes a new actor for each life. Without a ``mailbox`` its inbox never has a letter, but
     still says when to stop; no two specs share one (that is a Pool). ``shutdown_s`` bounds a stop before it
     becomes a cancel. With ``declares_ready`` the next children start only after ``inbox.ready()``, expected
-    within ``start_s``."""
+    within ``start_s``. Not ``suspendable``: one that takes no letters and does not ``pause``."""
 
     name: str
     factory: Callable[[], Actor]
@@ -53,21 +54,22 @@ class ChildSpec:
     shutdown_s: float = 5.0
     declares_ready: bool = False
     start_s: float = 60.0
+    suspendable: bool = True
 
 
-class _Child:
-    """A child's place: what stays the same from life to life, and the present life."""
+class _Child(Place):
+    """The place of a static child."""
 
     def __init__(self, spec: ChildSpec | Branch) -> None:
-        self.name = spec.name
         self.restart: Restart = spec.restart
         self.branch = spec if isinstance(spec, Branch) else None
         if isinstance(spec, ChildSpec):
             if not spec.name or "/" in spec.name:
                 raise ValueError(f"{spec.name!r} cannot be a name in the tree")
+            super().__init__(spec.name, spec.mailbox or Mailbox(spec.name, letters_max=0))
             factory = spec.factory
-            self.mailbox = spec.mailbox or Mailbox(spec.name, letters_max=0)
             self.has_address = spec.mailbox is not None
+            self.suspendable = spec.suspendable
             self.shutdown_s, self.start_s = spec.shutdown_s, spec.start_s
             self.declares_ready = spec.declares_ready
 
@@ -77,36 +79,27 @@ class _Child:
             self.body = body
         else:
             # OTP: infinity for supervisors; their children have deadlines, and each has one of its own.
-            self.mailbox = Mailbox(spec.name, letters_max=0)
+            super().__init__(spec.name, Mailbox(spec.name, letters_max=0))
             self.has_address = False
+            self.suspendable = True
             self.shutdown_s = self.start_s = math.inf
             self.declares_ready = True
             self.body = spec.live
-        self.generation = 0
-        self.incarnation: Incarnation | None = None
         self.starts_at = 0.0
         self.in_order = True  # starts only when those before it are ready
         self.over = False  # ended and not expected back
-        self.deaths = 0  # in a row
-        self.restarts = 0
-        self.handled = 0
-        self.last_error: str | None = None
 
     @property
     def ready(self) -> bool:
         return self.over or (self.incarnation is not None and self.incarnation.ready)
 
     def wait_for_start(self, at: float, *, in_order: bool) -> None:
-        self.over = False
+        self.over = self.drained
         self.starts_at = at
         self.in_order = in_order
 
     @property
-    def state(self) -> State:
-        if self.incarnation is not None:
-            if self.incarnation.stop_asked:
-                return "stopping"
-            return "running" if self.incarnation.ready else "starting"
+    def state_between_lives(self) -> State:
         if self.over:
             return "ended"
         return "pausing" if self.starts_at > trio.current_time() else "waiting"
@@ -145,6 +138,7 @@ class Supervisor(Branch):
         self._announced = False
         self._nursery: trio.Nursery | None = None
         self._stops_together = False
+        self._common_mailbox: Mailbox | None = None  # of all children: a pool
 
     # One life.
 
@@ -197,8 +191,6 @@ class Supervisor(Branch):
 
     def _start(self, child: _Child) -> None:
         child.generation += 1
-        if child.generation > 1:
-            child.restarts += 1
         if child.has_address:
             child.mailbox.open()
         if child.branch is not None:
@@ -215,6 +207,8 @@ class Supervisor(Branch):
             ask_to_stop=None if child.branch is None else child.branch.ask_to_stop,
         )
         inbox.on_ready = lambda: self._on_ready(child, life)
+        if child.suspended:
+            inbox.suspend()
         child.incarnation = life
         self._nursery.start_soon(life.live, name=life.name)
 
@@ -230,8 +224,7 @@ class Supervisor(Branch):
         self._post(nothing)
 
     def _on_end(self, child: _Child, life: Incarnation) -> None:
-        child.handled += life.inbox.handled
-        self._bury(child.mailbox, life.dead_letters)
+        self._account(child, life, Ref(child.mailbox))
         self._post(partial(self._after_end, child, life))
 
     # What the supervisor's task makes of it.
@@ -242,6 +235,13 @@ class Supervisor(Branch):
         child.incarnation = None
         ended = life.ended
         self._note(child, life, ended)
+        if child.drained:
+            self._let_go(child)
+            return
+        if life.on_request:
+            child.deaths = 0
+            child.wait_for_start(trio.current_time(), in_order=False)
+            return
         if not comes_back(child.restart, ended.kind):
             self._let_go(child)
             return
@@ -304,13 +304,15 @@ class Supervisor(Branch):
 
     def _let_go(self, child: _Child) -> None:
         child.over = True
-        self._refuse_letters(child, Unavailable, f"{child.mailbox.name} has ended")
+        if self._common_mailbox is None or all(one.over for one in self._children):
+            how = "was drained by an operator" if child.drained else "has ended"
+            self._refuse_letters(child, Unavailable, f"{child.mailbox.name} {how}")
 
     def _refuse_letters(self, child: _Child, error: type[NotNow], text: str) -> None:
         if child.branch is not None:
             child.branch.abandon(error, text)
         else:
-            self._bury(child.mailbox, child.mailbox.turn_away(error, text))
+            self._bury(Ref(child.mailbox), child.mailbox.turn_away(error, text))
 
     def _note(self, child: _Child, life: Incarnation, ended: Ended) -> None:
         if not ended.quiet:
@@ -331,30 +333,73 @@ class Supervisor(Branch):
             for child in self._children
         )
 
-    def child_branch(self, name: str) -> Branch | None:
-        return self._child(name).branch
+    def held_back(self) -> list[str]:
+        found = []
+        for child in self._children:
+            serves = child.has_address or child.branch is not None
+            if serves and (child.drained or child.suspended):
+                found.append(f"{self.path}/{child.name}")
+            elif child.branch is not None:
+                found += child.branch.held_back()
+        return found
 
-    def kill_child(self, name: str, reason: str) -> None:
-        life = self._child(name).incarnation
-        if life is None:
-            raise LookupError(f"{self.path}/{name} is not alive")
-        life.kill(reason)
+    def child_branches(self) -> dict[str, Branch]:
+        return {child.name: child.branch for child in self._children if child.branch is not None}
+
+    def place_of(self, name: str) -> Place:
+        return self._child(name)
 
     def restart_child(self, name: str) -> None:
-        self._post(partial(self._restart_on_request, self._child(name)))
+        child = self._child(name)
+        child.drained = False
+        life = child.alive
+        if life is None:
+            child.deaths = 0
+            child.wait_for_start(trio.current_time(), in_order=False)
+            self._post(nothing)
+        else:
+            life.on_request = True
+            life.stop(drain=False, within_s=child.shutdown_s)
 
-    async def _restart_on_request(self, child: _Child) -> None:
-        await self._stop_children([child], drain=False)
-        child.deaths = 0
-        child.wait_for_start(trio.current_time(), in_order=False)
+    def drain_child(self, name: str) -> None:
+        """A pool's reader leaves its letters to the other readers."""
+        child = self._child(name)
+        child.drained = True
+        if child.alive is None:
+            self._post(partial(self._after_drain, child))
+        else:
+            child.alive.stop(drain=self._common_mailbox is None, within_s=child.shutdown_s)
+
+    async def _after_drain(self, child: _Child) -> None:
+        if child.incarnation is None and child.drained:
+            self._let_go(child)
+
+    def suspend_child(self, name: str, suspended: bool) -> None:
+        child = self._child(name)
+        if not child.suspendable:
+            raise NotPossible(f"{self.path}/{name} takes no letters and cannot be suspended")
+        self._suspend(child, suspended)
+
+    def suspend_all(self, suspended: bool) -> None:
+        for child in self._children:
+            if child.suspendable:
+                self._suspend(child, suspended)
+
+    def _suspend(self, child: _Child, suspended: bool) -> None:
+        child.suspended = suspended
+        if child.branch is not None:
+            child.branch.suspend_all(suspended)
+        elif child.alive is not None:
+            child.alive.inbox.suspend() if suspended else child.alive.inbox.resume()
 
     def _child(self, name: str) -> _Child:
         for child in self._children:
             if child.name == name:
                 return child
-        raise LookupError(f"{self.path} has no child {name}")
+        raise NoSuchActor(f"{self.path} has no child {name}")
 
-    def snapshot(self) -> ActorView:
+    def view(self, children_max: int = CHILDREN_MAX, after: str | None = None) -> ActorView:
+        common = self._common_mailbox
         return ActorView(
             path=self.path,
             name=self.name,
@@ -362,28 +407,30 @@ class Supervisor(Branch):
             state="running" if self.ready else "starting",
             incarnation=self._lives,
             uptime_s=None if self._born is None else trio.current_time() - self._born,
-            handled=0,
-            restarts=0,
+            handled=0 if common is None else common.handled,
+            restarts=max(0, self._lives - 1),
             last_error=None,
-            mailbox=None,
-            children=[self._view(child) for child in self._children],
+            mailbox=None if common is None else view_of_mailbox(common),
+            children=[self._view(child, children_max, None) for child in self._children],
+            children_total=len(self._children),
         )
 
-    def _view(self, child: _Child) -> ActorView:
-        life = child.incarnation
-        below = child.branch.snapshot() if child.branch is not None else None
-        return ActorView(
-            path=f"{self.path}/{child.name}",
-            name=child.name,
-            kind=below.kind if below is not None else "actor",
-            state=child.state,
-            incarnation=child.generation,
-            uptime_s=None if life is None else trio.current_time() - life.born,
-            handled=child.handled + (0 if life is None or life.ended else life.inbox.handled),
-            restarts=child.restarts,
-            last_error=child.last_error,
-            mailbox=view_of_mailbox(child.mailbox) if child.has_address else None,
-            children=below.children if below is not None else [],
+    def view_child(self, name: str, children_max: int, after: str | None = None) -> ActorView:
+        return self._view(self._child(name), children_max, after)
+
+    def _view(self, child: _Child, children_max: int, after: str | None) -> ActorView:
+        path = f"{self.path}/{child.name}"
+        if child.branch is None:
+            return child.view(path, has_address=child.has_address and self._common_mailbox is None)
+        below = child.branch.view(children_max, after)
+        return child.view(
+            path,
+            kind=below.kind,
+            children=below.children,
+            children_total=below.children_total,
+            children_restarts=below.children_restarts,
+            mailbox=below.mailbox,
+            handled=below.handled,
         )
 
 
@@ -424,3 +471,4 @@ class Pool(Supervisor):
         )
         # Closing the mailbox ends them all, so their deadlines run together.
         self._stops_together = True
+        self._common_mailbox = self.mailbox

@@ -20,6 +20,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -30,11 +31,12 @@ from actors.mailbox import Mailbox, Ref
 from actors.registry import KeyRegistry
 from actors.sequencer import GroupLimits, ReceiptIdentity, Sequencer
 from actors.verifier import Verifier
-from actors.vitals import Pulse
+from actors.vitals import LoopLag, Pulse
 from config.secrets import Secrets
 from config.settings import Settings
 from journal.port import Journal
 from supervisor.dynamic import DynamicSupervisor
+from supervisor.overseer import TreeOverseer
 from supervisor.policy import Pauses
 from supervisor.supervisor import ChildSpec, Pool, Supervisor
 from supervisor.watchdog import Watchdog
@@ -59,10 +61,18 @@ class Built:
     house: House
 
 
-def build(settings: Settings, secrets: Secrets, journal: Journal, *, key_version: int) -> Built:
+def build(
+    settings: Settings,
+    secrets: Secrets,
+    journal: Journal,
+    *,
+    key_version: int,
+    strays: Callable[[], int] = lambda: 0,
+) -> Built:
     """Everybody introduced to everybody they need; nobody started."""
     identity = ReceiptIdentity(secrets.sequencer_id, key_version)
     readiness = Readiness()
+    lag = LoopLag()
     credentials = CredentialBook(journal=journal)
     chance = random.Random()  # noqa: S311 - jitter between retries, nothing secret
 
@@ -127,6 +137,11 @@ def build(settings: Settings, secrets: Secrets, journal: Journal, *, key_version
             readiness.wait_for("tree", "an actor does not come up")
         else:
             readiness.done("tree")
+        held_back = root.held_back()
+        if held_back:
+            readiness.wait_for("operator", f"drained or suspended: {', '.join(held_back)}")
+        else:
+            readiness.done("operator")
 
     readiness.wait_for("database", "not asked yet")
     root = Supervisor(
@@ -164,7 +179,7 @@ def build(settings: Settings, secrets: Secrets, journal: Journal, *, key_version
                 factory=lambda: RevocationPoller(journal=journal, book=credentials),
             ),
             ChildSpec(name="pulse", factory=lambda: Pulse(journal=journal, every_s=PULSE_S, tell=tell_pulse)),
-            ChildSpec(name="watchdog", factory=Watchdog),
+            ChildSpec(name="watchdog", factory=lambda: Watchdog(lag), suspendable=False),
         ],
     )
     house = House(
@@ -179,7 +194,9 @@ def build(settings: Settings, secrets: Secrets, journal: Journal, *, key_version
         sequencer_key_version=key_version,
         bootstrap_key_sha256=sha256(secrets.bootstrap_api_key.encode()).digest(),
         readiness=readiness,
-        snapshot=root.look,
+        overseer=TreeOverseer(root),
+        lag=lag,
+        strays=strays,
     )
     return Built(root, house)
 

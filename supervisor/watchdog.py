@@ -16,28 +16,20 @@ import structlog
 import trio
 
 from actors.mailbox import Inbox
+from actors.vitals import LoopLag
 from supervisor.incarnation import Incarnation
 
 log = structlog.get_logger()
 
 
 class Watchdog:
-    """``lag_s`` is how late the last heartbeat was, ``lag_peak_s`` the latest since start or ``take_peak``,
-    ``hogs`` how often somebody held the loop longer than ``alarm_s``, ``last_hog`` who and where."""
+    """Writes into ``lag``; whoever holds the loop longer than ``alarm_s`` is named."""
 
-    def __init__(self, *, interval_s: float = 0.1, alarm_s: float = 0.2) -> None:
+    def __init__(self, lag: LoopLag, *, interval_s: float = 0.1, alarm_s: float = 0.2) -> None:
+        self.lag = lag
         self.interval_s = interval_s
         self.alarm_s = alarm_s
-        self.lag_s = 0.0
-        self.lag_peak_s = 0.0
-        self.hogs = 0
-        self.last_hog: str | None = None
         self._beat_at = time.monotonic()
-
-    def take_peak(self) -> float:
-        """The greatest lag in seconds since the last call; for a gauge that is read at intervals."""
-        peak, self.lag_peak_s = self.lag_peak_s, 0.0
-        return peak
 
     async def run(self, inbox: Inbox) -> None:
         over = threading.Event()
@@ -58,8 +50,7 @@ class Watchdog:
             slept_at = time.monotonic()
             await trio.sleep(self.interval_s)
             self._beat_at = time.monotonic()
-            self.lag_s = max(0.0, self._beat_at - slept_at - self.interval_s)
-            self.lag_peak_s = max(self.lag_peak_s, self.lag_s)
+            self.lag.beat(self._beat_at - slept_at - self.interval_s)
 
     def _watch(self, loop_thread: int, over: threading.Event) -> None:
         named_beat = 0.0
@@ -71,9 +62,9 @@ class Watchdog:
                 self._name_the_hog(sys._current_frames().get(loop_thread), late_s)
 
     def _name_the_hog(self, frame: FrameType | None, late_s: float) -> None:
-        self.hogs += 1
-        self.last_hog = whose(frame)
-        log.warning("event loop held", by=self.last_hog, late_s=round(late_s, 3))
+        self.lag.hogs += 1
+        self.lag.last_hog = whose(frame)
+        log.warning("event loop held", by=self.lag.last_hog, late_s=round(late_s, 3))
 
 
 def whose(frame: FrameType | None) -> str:

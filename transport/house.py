@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from actors.credentials import CredentialBook
 from actors.mailbox import Ref
+from actors.views import Overseer
+from actors.vitals import LoopLag
 from config.settings import Settings
 from journal.port import Journal
 from ves.records import Uuid
@@ -44,5 +45,8 @@ class House:
     sequencer_key_version: int
     bootstrap_key_sha256: bytes
     readiness: Readiness
-    snapshot: Callable[[], Any]
-    """The live supervision tree (msgspec Struct), for operators."""
+    overseer: Overseer
+    """The live supervision tree, for operators."""
+    lag: LoopLag
+    strays: Callable[[], int]
+    """Failures on the database driver's side that nobody waited for; not zero is worth an alert."""

@@ -17,7 +17,8 @@ import msgspec
 import trio
 
 from actors.credentials import CredentialBook
-from actors.messages import Append, Appended, Commit, Committed, Open, Verify
+from actors.messages import Append, Appended, Commit, Committed, FindKeys, Open, Verify
+from actors.vitals import LoopLag
 from config.settings import Settings
 from journal.port import (
     AgentKey,
@@ -33,6 +34,9 @@ from journal.port import (
     ReceiptKey,
     Revocations,
 )
+from supervisor.dynamic import DynamicSupervisor
+from supervisor.overseer import TreeOverseer
+from supervisor.supervisor import Supervisor
 from transport.house import House, Readiness
 from transport.http.app import create_apps
 from transport.http.serve import serve
@@ -369,7 +373,9 @@ class Cardboard:
             sequencer_key_version=1,
             bootstrap_key_sha256=sha256(BOOTSTRAP.encode()).digest(),
             readiness=self.readiness,
-            snapshot=_snapshot,
+            overseer=_overseer(),
+            lag=LoopLag(),
+            strays=lambda: 0,
         )
         self.public, self.admin = create_apps(self.house)
         self.url = ""
@@ -413,15 +419,17 @@ class Cardboard:
         return await trio.open_tcp_stream("127.0.0.1", self.port)
 
 
-def _snapshot() -> Any:
-    box = {"depth": 3, "peak": 7}
-    return _view(
-        "root", "supervisor", _view("sequencers", "dynamic", *[_view(str(TENANT), "actor", **box)] * 2)
-    )
+def _overseer() -> TreeOverseer:
+    """A real tree, never started: two tenants with three letters each waiting for a life."""
+    sequencers = DynamicSupervisor("sequencers", _nobody, children_max=2, letters_max=3, idle_s=60)
+    for tenant in (TENANT, SEQUENCER):
+        for _ in range(3):
+            sequencers.ref(tenant).tell(FindKeys([]))
+    return TreeOverseer(Supervisor("root", [sequencers]))
 
 
-def _view(name: str, kind: str, *children: Any, **mailbox: int) -> Any:
-    return {"name": name, "kind": kind, "mailbox": mailbox or None, "restarts": 0, "children": children}
+def _nobody(_: object) -> Any:
+    raise AssertionError("nobody lives here")
 
 
 @asynccontextmanager

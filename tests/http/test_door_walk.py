@@ -335,7 +335,7 @@ async def test_what_the_node_says_about_itself() -> None:
             house.journal.away = False
         async with house.client(BOOTSTRAP, admin=True) as admin:
             detailed = (await admin.get("/health/detailed")).json()
-            assert detailed["tree"]["name"] == "root"
+            assert detailed["tree"]["tree"]["name"] == "root"
             metrics = (await admin.get("/metrics")).text
             assert 'sequencer_mailbox_depth{address="sequencers"} 6.0' in metrics
             assert 'path="/ready",status="503"' in metrics

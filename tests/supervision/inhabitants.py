@@ -9,9 +9,9 @@ import trio
 
 from actors.mailbox import Inbox, Mailbox, Ref
 from actors.messages import Message
+from actors.views import ActorView
 from supervisor.branch import Branch
 from supervisor.policy import Pauses
-from supervisor.snapshot import ActorView
 
 QUICK = Pauses(first_s=0.01, max_s=0.05)
 

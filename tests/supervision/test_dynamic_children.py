@@ -123,7 +123,7 @@ async def test_a_letter_that_meets_a_parting_child_waits_for_the_next_life(autoj
 
 
 def view_state(house: DynamicSupervisor[str], name: str) -> str:
-    return next(child.state for child in house.snapshot().children if child.name == name)
+    return next(child.state for child in house.view().children if child.name == name)
 
 
 async def test_more_than_children_max_are_refused_and_a_retirement_makes_room(autojump_clock):

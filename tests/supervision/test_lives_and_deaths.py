@@ -26,7 +26,7 @@ from inhabitants import (
 )
 from trio.testing import wait_all_tasks_blocked
 
-from actors.errors import NotNow, OutcomeUnknown, Stopping, Unavailable
+from actors.errors import NotNow, OutcomeUnknown, Poisoned, Stopping, Unavailable
 from actors.mailbox import EndOfLife, Inbox
 from supervisor.branch import GaveUp
 from supervisor.incarnation import judge
@@ -261,7 +261,7 @@ async def test_a_letter_that_kills_twice_becomes_a_dead_letter_and_its_neighbour
     async def ask(message) -> None:
         try:
             heard.append(await pool.ref.ask(message, deadline_s=60))
-        except OutcomeUnknown as error:
+        except Poisoned as error:
             heard.append(str(error))
 
     async with alive(root):
@@ -334,7 +334,7 @@ async def test_killing_actors_under_load_leaves_no_ask_hanging_and_none_wrongly_
     assert sum(outcomes.values()) == 2000
     assert outcomes["answered"] > 1000
     assert outcomes["OutcomeUnknown"] > 10
-    assert set(outcomes) <= {"answered", "OutcomeUnknown", "MailboxFull", "DeadlinePassed"}
+    assert set(outcomes) <= {"answered", "OutcomeUnknown", "MailboxFull", "DeadlinePassed", "Poisoned"}
 
 
 async def test_an_end_that_is_heard_late_touches_no_later_life(autojump_clock):

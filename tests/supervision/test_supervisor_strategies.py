@@ -242,8 +242,8 @@ async def test_a_pool_shares_its_letters_and_each_reader_is_restarted_alone(auto
         seen = view(root, "house/pool")
         assert sorted(reader.restarts for reader in seen.children) == [0, 0, 1]
         assert sum(reader.handled for reader in seen.children) == 6
-        assert seen.children[0].mailbox is not None
-        assert seen.children[0].mailbox.letters_max == 100
+        assert seen.mailbox is not None
+        assert seen.mailbox.letters_max == 100
 
 
 async def test_a_stuck_pool_stops_within_one_deadline_not_one_per_reader(autojump_clock):

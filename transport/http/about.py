@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from importlib.metadata import PackageNotFoundError, version
 
-import msgspec
 import trio
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -115,7 +114,7 @@ async def detailed_health(visit: Visit) -> DetailedHealthReply:
         _now(),
         reasons,
         visit.door.in_flight.total,
-        msgspec.to_builtins(visit.house.snapshot()),
+        visit.house.overseer.look(children_max=0),
     )
 
 

@@ -56,7 +56,7 @@ class Door:
             node_bytes_max=house.settings.node_bytes_in_flight_max,
         )
         self.large_bodies = LargeBodies(max(1, house.settings.verifier_count - 1))
-        self.metrics = Metrics(in_flight=self.in_flight, snapshot=house.snapshot)
+        self.metrics = Metrics(self.in_flight, house)
         self.heads = Heads(house.journal)
         self.pages = trio.Semaphore(PAGES_MAX)
         self.pulse = DatabasePulse(house.journal)

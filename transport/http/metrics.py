@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from actors.views import ActorView
+from transport.house import House
 from transport.http.limits import BytesInFlight
 from ves.records import Refusal
 
@@ -30,7 +30,7 @@ REASONS = frozenset(
 
 
 class Metrics:
-    def __init__(self, *, in_flight: BytesInFlight, snapshot: Callable[[], Any]) -> None:
+    def __init__(self, in_flight: BytesInFlight, house: House) -> None:
         self.registry = CollectorRegistry()
         labels = ["method", "path", "status"]
         self._requests = Counter(
@@ -50,7 +50,7 @@ class Metrics:
         )
         flying = Gauge("sequencer_bytes_in_flight", "Of requests and replies.", registry=self.registry)
         flying.set_function(lambda: float(in_flight.total))
-        self.registry.register(_Mailboxes(snapshot))
+        self.registry.register(_Inhabitants(house))
 
     def answered(self, method: str, path: str, status: int, seconds: float) -> None:
         self._requests.labels(method, path, str(status)).inc()
@@ -64,37 +64,58 @@ class Metrics:
             self._rejected.labels(kind if kind in REASONS else "other").inc()
 
 
-class _Mailboxes:
-    """Depths by address; dynamic children count under their supervisor, so that no tenant id is a label."""
+class _Inhabitants:
+    """The tree by address, as it is when somebody asks. A tenant's sequencer counts under its supervisor, so
+    that no tenant id is a label."""
 
-    def __init__(self, snapshot: Callable[[], Any]) -> None:
-        self._snapshot = snapshot
+    def __init__(self, house: House) -> None:
+        self._house = house
 
     def describe(self) -> list[Metric]:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        depth = GaugeMetricFamily("sequencer_mailbox_depth", "Letters waiting.", labels=["address"])
-        deepest = GaugeMetricFamily("sequencer_mailbox_peak", "Most ever waiting.", labels=["address"])
-        restarts = GaugeMetricFamily("sequencer_actor_restarts", "Lives after the first.", labels=["address"])
-        sums: dict[str, list[int]] = {}
-        for label, actor in _actors(msgspec.to_builtins(self._snapshot())):
-            of_kind = sums.setdefault(label, [0, 0, 0])
-            mailbox = actor.get("mailbox") or {"depth": 0, "peak": 0}
-            of_kind[0] += mailbox["depth"]
-            of_kind[1] = max(of_kind[1], mailbox["peak"])
-            of_kind[2] += actor.get("restarts", 0)
-        for kind, (waiting, most, lives) in sums.items():
-            depth.add_metric([kind], waiting)
-            deepest.add_metric([kind], most)
-            restarts.add_metric([kind], lives)
-        yield from (depth, deepest, restarts)
+        seen = self._house.overseer.look(children_max=0)
+        depth = _gauge("sequencer_mailbox_depth", "Letters waiting.")
+        deepest = _gauge("sequencer_mailbox_peak", "Most ever waiting.")
+        refused = _gauge("sequencer_mailbox_refused", "Letters not accepted, since the mailbox was made.")
+        restarts = _gauge("sequencer_actor_restarts", "Lives after the first.")
+        children = _gauge("sequencer_actor_children", "Children of supervisors.")
+        for actor in _actors(seen.tree):
+            label = [actor.path.partition("/")[2] or actor.path]
+            restarts.add_metric(label, actor.restarts + actor.children_restarts)
+            if actor.kind != "actor":
+                children.add_metric(label, actor.children_total)
+            if actor.mailbox is not None:
+                depth.add_metric(label, actor.mailbox.depth)
+                deepest.add_metric(label, actor.mailbox.peak)
+                refused.add_metric(label, actor.mailbox.refused)
+        yield from (depth, deepest, refused, restarts, children)
+        lag = self._house.lag
+        yield _one_gauge("sequencer_event_loop_lag_seconds", "How late the last heartbeat was.", lag.lag_s)
+        yield _one_gauge(
+            "sequencer_event_loop_lag_peak_seconds", "The latest since the last scrape.", lag.take_peak()
+        )
+        yield _counter("sequencer_event_loop_hogs", "Times somebody held the loop too long.", lag.hogs)
+        yield _counter("sequencer_dead_letters", "Letters nobody could handle.", seen.dead_letters_total)
+        yield _counter(
+            "sequencer_driver_strays", "Failures nobody waited for, in the driver.", self._house.strays()
+        )
 
 
-def _actors(view: Any, label: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every ``{"name", "kind", "mailbox", "children"}`` of the supervision tree's snapshot, labelled."""
-    if "tree" in view:
-        view = view["tree"]
-    yield label or view["name"], view
-    for child in view["children"]:
-        yield from _actors(child, label or (view["name"] if view["kind"] == "dynamic" else None))
+def _gauge(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, labels=["address"])
+
+
+def _one_gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _actors(view: ActorView) -> Iterator[ActorView]:
+    yield view
+    for child in view.children:
+        yield from _actors(child)

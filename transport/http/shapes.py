@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from actors.views import TreeView
 from ves.constants import (
     ENTITY_ID_BYTES_MAX,
     ENTITY_TYPE_BYTES_MAX,
@@ -549,4 +550,4 @@ class DetailedHealthReply(msgspec.Struct):
     timestamp: Time
     waiting_for: dict[str, str]
     bytes_in_flight: Count
-    tree: Any
+    tree: TreeView
