@@ -29,6 +29,9 @@ A = TypeVar("A")
 START_DEADLINE_S = 30.0
 """A cold start takes half a second; many at once on a busy machine take longer."""
 _REAP_DEADLINE_S = 5.0
+_LOOK_EVERY_S = 2.0
+"""A worker that was asked something and used no processor time between two looks hangs: it is stopped, or
+waits for what never comes. A slow one is given its full deadline."""
 _PIPE_BYTES = 1024 * 1024
 """The most an unprivileged process may ask for by default (pipe(7)): a usual batch in one write."""
 _READ_BYTES = 256 * 1024
@@ -60,6 +63,8 @@ class WorkerProcess:
         self._requests: trio.lowlevel.FdStream | None = None
         self._answers: trio.lowlevel.FdStream | None = None
         self._unread = bytearray()
+        self._open_question: int | None = None
+        self._hung = False
 
     async def start(self, *, deadline_s: float = START_DEADLINE_S) -> None:
         """Afterwards the process has its secrets and waits for questions. Raises WorkerDied."""
@@ -105,6 +110,19 @@ class WorkerProcess:
         """Returns when the process has ended, for whatever reason."""
         await trio.lowlevel.wait_readable(self._pidfd)
 
+    async def kill_when_hung(self) -> None:
+        """Looks every few seconds whether an open question is being worked on; never returns."""
+        seen: tuple[int | None, int] = (None, 0)
+        while True:
+            due = trio.current_time() + _LOOK_EVERY_S
+            await trio.sleep_until(due)
+            now_seen = (self._open_question, _processor_ticks(self.pid))
+            we_were_late = trio.current_time() - due > _LOOK_EVERY_S / 2  # then it may have been stopped too
+            if self._open_question is not None and now_seen == seen and not we_were_late:
+                self._hung = True
+                self.kill()
+            seen = now_seen
+
     async def reap(self) -> None:
         """After ``kill``: no zombie and no descriptor is left. Not cancellable, milliseconds."""
         if self._process is None:
@@ -122,11 +140,13 @@ class WorkerProcess:
         self, request_id: int, request: object, answer: msgspec.msgpack.Decoder[A], deadline_s: float
     ) -> A:
         answered = False
+        self._open_question = request_id
         try:
             with trio.fail_after(deadline_s):
                 body = await self._ask(request_id, request)
             value = answer.decode(body)
             answered = True
+            self._open_question = None
             return value
         except trio.TooSlowError:
             raise self.died(f"no answer within {deadline_s:g} s") from None
@@ -168,6 +188,8 @@ class WorkerProcess:
     def died(self, why: str) -> WorkerDied:
         """To be raised: with the exit status, if there is one already."""
         code = self._process.poll() if self._process is not None else None
+        if self._hung:
+            why = "it hangs: no processor time used while asked"
         status = "" if code is None else f" (exit status {code})"
         return WorkerDied(f"{self.name}, process {self.pid}: {why}{status}")
 
@@ -200,6 +222,7 @@ async def _as_long_as_it_lives(process: WorkerProcess) -> AsyncIterator[None]:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, nursery.cancel_scope)
+            nursery.start_soon(process.kill_when_hung)
             yield
             nursery.cancel_scope.cancel("the work is done")
     except BaseExceptionGroup as group:
@@ -209,6 +232,15 @@ async def _as_long_as_it_lives(process: WorkerProcess) -> AsyncIterator[None]:
         raise
     if died:
         raise process.died("it has ended")
+
+
+def _processor_ticks(pid: int | None) -> int:
+    """User and system time of that process so far (proc(5), fields 14 and 15); -1 when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return -1
+    return int(fields[11]) + int(fields[12])
 
 
 def _stream(pipe: IO[bytes]) -> trio.lowlevel.FdStream:

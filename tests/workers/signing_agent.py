@@ -30,10 +30,10 @@ class Agent:
     def binding(self) -> tuple[KeyName, bytes]:
         return self.key, self.signer.public_key
 
-    def body(self, count: int, *, note: str = "") -> bytes:
+    def body(self, count: int, *, note: Any = "") -> bytes:
         return request_body(self.agent_id, [self._envelope(n, note) for n in range(count)])
 
-    def _envelope(self, n: int, note: str) -> dict[str, Any]:
+    def _envelope(self, n: int, note: Any) -> dict[str, Any]:
         header = EventHeader(
             tenant_id=self.tenant_id,
             store_id=self.store_id,

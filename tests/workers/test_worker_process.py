@@ -184,6 +184,29 @@ async def test_a_stopped_worker_is_killed_at_the_deadline() -> None:
     assert not is_alive(pids[0])
 
 
+async def test_a_stopped_worker_is_found_long_before_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_process, "_LOOK_EVERY_S", 0.2)
+    agent = Agent()
+    with trio.fail_after(20):
+        with pytest.raises(WorkerDied, match="hangs: no processor time used"):
+            async with running(BecomeVerifier(), name="v") as worker:
+                assert worker.pid is not None
+                await verified(worker, agent, 1)
+                os.kill(worker.pid, signal.SIGSTOP)
+                await worker.call(VerifyBody(agent.body(1), ANYWHERE), VERIFIED, deadline_s=600)
+
+
+async def test_a_worker_that_takes_long_is_left_to_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_process, "_LOOK_EVERY_S", 0.1)
+    agent = Agent()
+    body = agent.body(6, note=[1e22 / 7] * 20_000)  # such numbers take the slow road to canonical form
+    async with running(BecomeVerifier(), name="v") as worker:
+        began = trio.current_time()
+        answer = await worker.call(VerifyBody(body, ANYWHERE, [agent.binding]), VERIFIED, deadline_s=60)
+        assert trio.current_time() - began > 0.3, "not long enough to have been looked at"
+        assert isinstance(answer, VerifiedBatch)
+
+
 async def test_a_cancelled_call_kills_the_worker_so_that_its_answer_meets_no_other_question() -> None:
     agent = Agent()
     request = VerifyBody(agent.body(1000), ANYWHERE, [agent.binding])
