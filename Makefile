@@ -27,6 +27,7 @@ bench: .venv/run.stamp  ## throughput and latency of the whole service on this m
 lock:  ## renew requirements/*.lock
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
 	.venv-lock/bin/uv pip compile --quiet $(LOCK) pyproject.toml requirements/build.in -o requirements/run.lock
+	.venv-lock/bin/uv pip compile --quiet $(LOCK) pyproject.toml requirements/build.in --extra otel -c requirements/run.lock -o requirements/otel.lock
 	.venv-lock/bin/uv pip compile --quiet $(LOCK) pyproject.toml requirements/build.in --group dev -c requirements/run.lock -o requirements/dev.lock
 	rm -rf .venv-lock
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"

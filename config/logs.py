@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 import structlog
+from opentelemetry import trace
 from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.processors import ExceptionRenderer, JSONRenderer
 from structlog.tracebacks import ExceptionDictTransformer
@@ -32,6 +33,15 @@ _DEPTH_MAX = 4
 def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Blanks values of names that say secret, at any depth, and API keys inside texts."""
     return {name: _redacted(name, value, _DEPTH_MAX) for name, value in event.items()}
+
+
+def name_the_trace(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """The trace that the line was written for, if there is one."""
+    span = trace.get_current_span().get_span_context()
+    if span.is_valid:
+        event["trace_id"] = format(span.trace_id, "032x")
+        event["span_id"] = format(span.span_id, "016x")
+    return event
 
 
 def configure_logs(level: str, form: str) -> None:
@@ -64,6 +74,7 @@ def configure_logs(level: str, form: str) -> None:
 def _processors() -> list[Any]:
     return [
         structlog.contextvars.merge_contextvars,
+        name_the_trace,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),

@@ -35,6 +35,7 @@ from journal.migrate import migrate
 from journal.port import AtRestKeyMissing, Journal, JournalAway, JournalError, ReceiptKeyDiffers
 from journal.postgres import open_journal
 from supervisor.branch import GaveUp
+from supervisor.telemetry import TelemetryMissing, exporting
 from supervisor.tree import Built, build
 from transport.cli.app import build_app
 from transport.http.app import create_apps
@@ -84,7 +85,7 @@ def _serve() -> None:
     settings = read_settings()
     arm_from_environment(os.environ)
     prepare_data_dir(settings.data_dir)
-    with database(settings) as where:
+    with exporting(os.environ), database(settings) as where:
         secrets = load_secrets(settings, settings.data_dir, parse_key=parse_key, key_id=key_id)
         trio.run(run_house, settings, secrets, where)
 
@@ -100,7 +101,15 @@ def _migrate() -> None:
     trio.run(run_migrations, dsn.get_secret_value(), None)
 
 
-EXPECTED = (StartRefused, SecretsError, EmbeddedPostgresError, JournalError, ValidationError, GaveUp)
+EXPECTED = (
+    StartRefused,
+    SecretsError,
+    EmbeddedPostgresError,
+    JournalError,
+    ValidationError,
+    GaveUp,
+    TelemetryMissing,
+)
 """What is told in one line. Anything else is a surprise and keeps its traceback."""
 
 

@@ -187,13 +187,16 @@ async def test_a_stopped_worker_is_killed_at_the_deadline() -> None:
 async def test_a_stopped_worker_is_found_long_before_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_process, "_LOOK_EVERY_S", 0.2)
     agent = Agent()
-    with trio.fail_after(20):
-        with pytest.raises(WorkerDied, match="hangs: no processor time used"):
-            async with running(BecomeVerifier(), name="v") as worker:
-                assert worker.pid is not None
-                await verified(worker, agent, 1)
-                os.kill(worker.pid, signal.SIGSTOP)
-                await worker.call(VerifyBody(agent.body(1), ANYWHERE), VERIFIED, deadline_s=600)
+
+    async def life() -> None:
+        async with running(BecomeVerifier(), name="v") as worker:
+            assert worker.pid is not None
+            await verified(worker, agent, 1)
+            os.kill(worker.pid, signal.SIGSTOP)
+            await worker.call(VerifyBody(agent.body(1), ANYWHERE), VERIFIED, deadline_s=600)
+
+    with trio.fail_after(20), pytest.raises(WorkerDied, match="hangs: no processor time used"):
+        await life()
 
 
 async def test_a_worker_that_takes_long_is_left_to_its_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import msgspec
 import structlog
 import trio
+from opentelemetry.trace import Span
 from quart import Response, request
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
@@ -29,6 +30,7 @@ from transport.http.limits import BytesInFlight, LargeBodies
 from transport.http.longpoll import Heads
 from transport.http.metrics import Metrics
 from transport.http.routing import JSON, Reply, Route
+from transport.http.tracing import describe, request_span
 from transport.http.visit import Receive, Visit
 
 PAGES_MAX = 8
@@ -105,17 +107,18 @@ class Door:
                 AuditEntry(visit.caller.name, "credential.use", subject, None, details)
             )
 
-    def left(self, visit: Visit) -> None:
+    def left(self, visit: Visit, span: Span) -> None:
         """The request is over, answered or abandoned."""
         visit.leave()
         seconds = time.perf_counter() - visit.started_at
         status = visit.status or CLIENT_GONE
         method = visit.route.method if visit.route else "other"
         self.metrics.answered(method, _template(visit), status, seconds)
+        describe(span, method, _template(visit), status, visit.request_id)
         caller = visit.caller
         log.info(
             "request",
-            method=visit.method if visit.route else "other",
+            method=method,
             route=_template(visit),
             status=status,
             ms=round(seconds * 1000, 2),
@@ -237,10 +240,11 @@ class Connection(TrioASGIHTTPConnection):
         cast(Any, self.scope)[VISIT] = visit
         # Path parameters are percent-decoded one by one later, so that %2F may stand in them.
         self.scope["path"] = _path(self.scope["raw_path"])
-        try:
-            await super().__call__(receive, send)
-        finally:
-            self.app.door.left(visit)
+        with request_span(self.scope["headers"], visit.method) as span:
+            try:
+                await super().__call__(receive, send)
+            finally:
+                self.app.door.left(visit, span)
 
     async def handle_messages(self, nursery: trio.Nursery, request, receive: Receive) -> None:  # type: ignore[no-untyped-def,override]
         await self.visit.until_disconnect()

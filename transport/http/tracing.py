@@ -1,0 +1,48 @@
+"""The span of one HTTP request: joins the caller's W3C ``traceparent``, names the route, tells the status.
+
+Without a recording SDK it costs a header look-up; with a ``traceparent`` the ids travel on into letters and
+log lines either way. Nothing a caller sent but those two headers gets into a span.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from actors.tracing import INSTRUMENTATION
+
+_tracer = trace.get_tracer(INSTRUMENTATION)
+_propagator = TraceContextTextMapPropagator()
+_HEADERS = (b"traceparent", b"tracestate")
+
+
+@contextmanager
+def request_span(headers: Iterable[tuple[bytes, bytes]], method: str) -> Iterator[Span]:
+    """The current span while the request is answered. A malformed ``traceparent`` is as good as none."""
+    carrier = {name.decode(): value.decode("latin-1") for name, value in headers if name in _HEADERS}
+    above = _propagator.extract(carrier) if carrier else None
+    with _tracer.start_as_current_span(
+        method, above, kind=SpanKind.SERVER, record_exception=False, set_status_on_exception=False
+    ) as span:
+        yield span
+
+
+def describe(span: Span, method: str, route: str, status: int, request_id: str) -> None:
+    """What is known only when the request is over. HTTP semantic conventions of OpenTelemetry."""
+    if not span.is_recording():
+        return
+    span.update_name(f"{method} {route}")
+    span.set_attributes(
+        {
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+            "sequencer.request_id": request_id,
+        }
+    )
+    if status >= 500:
+        span.set_status(Status(StatusCode.ERROR))
