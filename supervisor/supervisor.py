@@ -355,6 +355,7 @@ class Supervisor(Branch):
         life = child.alive
         if life is None:
             child.deaths = 0
+            child.mailbox.open()
             child.wait_for_start(trio.current_time(), in_order=False)
             self._post(nothing)
         else:
