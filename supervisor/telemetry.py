@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from opentelemetry import trace
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+EXPORT_S = 2.0
+"""How long a batch of spans may take to be sent; at the end of the process too."""
 INSTALL = "pip install --require-hashes -r requirements/otel.lock"
 
 
@@ -36,7 +38,7 @@ def exporting(environ: Mapping[str, str]) -> Iterator[None]:
         raise TelemetryMissing(f"{named} is set, but the exporter is not installed: {INSTALL}") from None
     service = environ.get("OTEL_SERVICE_NAME", "ves-sequencer")
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service}), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=5)))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=EXPORT_S)))
     trace.set_tracer_provider(provider)
     try:
         yield
