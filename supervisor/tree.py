@@ -20,17 +20,19 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
-from actors.mailbox import Mailbox, Ref
+from actors.mailbox import Actor, Mailbox, Ref
 from actors.registry import KeyRegistry
 from actors.sequencer import GroupLimits, ReceiptIdentity, Sequencer
 from actors.verifier import Verifier
 from actors.vitals import Pulse
+from actors.worker_spawn import OwnProcess, Spawn
 from config.secrets import Secrets
 from config.settings import Settings
 from journal.port import Journal
@@ -51,6 +53,28 @@ WORKER_PAUSES = Pauses(max_s=0.5)
 house should not fall for a handful of them."""
 
 
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _new_uuid() -> Uuid:
+    return uuid.uuid4().bytes
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What the house takes from the world beside its journal; a simulation gives its own."""
+
+    now_us: Callable[[], int] = _now_us
+    new_uuid: Callable[[], Uuid] = _new_uuid
+    chance: random.Random = field(default_factory=random.Random)
+    """For jitter between retries, nothing secret."""
+    spawn: Spawn = OwnProcess
+    """Starts a worker process."""
+    watchdog: Callable[[], Actor] = Watchdog
+    """Measures the machine's time, not ``now_us``."""
+
+
 @dataclass(frozen=True)
 class Built:
     """The tree, not yet alive, and what the doors may know of it."""
@@ -59,19 +83,23 @@ class Built:
     house: House
 
 
-def build(settings: Settings, secrets: Secrets, journal: Journal, *, key_version: int) -> Built:
+def build(
+    settings: Settings, secrets: Secrets, journal: Journal, *, key_version: int, ports: Ports | None = None
+) -> Built:
     """Everybody introduced to everybody they need; nobody started."""
+    ports = ports or Ports()
     identity = ReceiptIdentity(secrets.sequencer_id, key_version)
     readiness = Readiness()
     credentials = CredentialBook(journal=journal)
-    chance = random.Random()  # noqa: S311 - jitter between retries, nothing secret
 
     registry = Mailbox("registry", letters_max=settings.mailbox_letters_max)
     committer = Mailbox("committer", letters_max=settings.mailbox_letters_max)
     encryptors = Pool(
         "encryptors",
         settings.encryptor_count,
-        lambda: Encryptor(ring=secrets.at_rest_ring, receipt_seed=secrets.receipt_signing_seed),
+        lambda: Encryptor(
+            ring=secrets.at_rest_ring, receipt_seed=secrets.receipt_signing_seed, spawn=ports.spawn
+        ),
         settings.mailbox_letters_max,
         declares_ready=True,
         intensity=WORKER_DEATHS,
@@ -81,7 +109,7 @@ def build(settings: Settings, secrets: Secrets, journal: Journal, *, key_version
     verifiers = Pool(
         "verifiers",
         settings.verifier_count,
-        lambda: Verifier(registry=Ref(registry)),
+        lambda: Verifier(registry=Ref(registry), spawn=ports.spawn),
         settings.mailbox_letters_max,
         declares_ready=True,
         intensity=WORKER_DEATHS,
@@ -100,7 +128,7 @@ def build(settings: Settings, secrets: Secrets, journal: Journal, *, key_version
                 events_max=settings.group_events_max,
                 bytes_max=settings.group_bytes_max,
             ),
-            chance=chance,
+            chance=ports.chance,
         )
 
     sequencers = DynamicSupervisor(
@@ -142,7 +170,7 @@ def build(settings: Settings, secrets: Secrets, journal: Journal, *, key_version
             sequencers,
             ChildSpec(
                 name="committer",
-                factory=lambda: Committer(journal=journal, new_batch_id=_new_uuid, now_us=_now_us),
+                factory=lambda: Committer(journal=journal, new_batch_id=ports.new_uuid, now_us=ports.now_us),
                 mailbox=committer,
                 shutdown_s=settings.db_unit_deadline_s,
             ),
@@ -156,7 +184,7 @@ def build(settings: Settings, secrets: Secrets, journal: Journal, *, key_version
                         interval_s=settings.commitment_interval_secs,
                         sweep_s=settings.commitment_sweep_secs,
                     ),
-                    now_us=_now_us,
+                    now_us=ports.now_us,
                 ),
             ),
             ChildSpec(
@@ -164,7 +192,7 @@ def build(settings: Settings, secrets: Secrets, journal: Journal, *, key_version
                 factory=lambda: RevocationPoller(journal=journal, book=credentials),
             ),
             ChildSpec(name="pulse", factory=lambda: Pulse(journal=journal, every_s=PULSE_S, tell=tell_pulse)),
-            ChildSpec(name="watchdog", factory=Watchdog),
+            ChildSpec(name="watchdog", factory=ports.watchdog),
         ],
     )
     house = House(
@@ -182,11 +210,3 @@ def build(settings: Settings, secrets: Secrets, journal: Journal, *, key_version
         snapshot=root.look,
     )
     return Built(root, house)
-
-
-def _new_uuid() -> Uuid:
-    return uuid.uuid4().bytes
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
