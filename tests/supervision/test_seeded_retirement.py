@@ -7,7 +7,7 @@ import random
 import pytest
 import trio
 from inhabitants import QUICK, Echo, EchoAgain
-from seeded import seeded_run
+from tests.seeded import seeded_run
 
 from actors.errors import NotNow
 from actors.mailbox import Inbox
