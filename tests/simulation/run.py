@@ -42,6 +42,9 @@ EPOCH_US = 1_790_000_000_000_000
 STEPS_MAX = 400_000
 """Of the scheduler; a usual run takes ten thousand."""
 VIRTUAL_S_MAX = 900.0
+LOOK_EVERY_S = 0.05
+HELD_LATEST_S = 4.0
+"""After the last step began: an append that could be held has come by then, or none will."""
 
 _NOTHING_DONE = {"SERVICE_UNAVAILABLE", "NOT_READY", "RATE_LIMIT_EXCEEDED"}
 _FULL = "too many requests are waiting"
@@ -129,6 +132,7 @@ class Run:
                 self.history.hit(f"crash at {crash.point}", "faults")
         disarm_all()
         self.calm = True
+        self.database.release(commit=False)
         for node in self.nodes:
             for _method, what in node.journal.heal():
                 self.history.hits[f"journal {what}"] -= 1
@@ -236,12 +240,17 @@ class Run:
         self._node(step.node).journal.fail_next(step.method, step.what)
         self.history.hit(f"journal {step.what}", f"node {step.node}", f"the next {step.method}")
         if step.what == "held":
+            await self._let_go(step)
+
+    async def _let_go(self, step: s.JournalFault) -> None:
+        """Of what is held, ``for_s`` after it began to be; of nothing, if nobody appends any more."""
+        with trio.move_on_at(s.HORIZON_S + HELD_LATEST_S):
+            while not self.database.held:
+                await trio.sleep(LOOK_EVERY_S)
             await trio.sleep(step.for_s)
-            while self.database.held:
-                self.history.note(
-                    "database", "FAULT what was held", "commits" if step.commits else "is undone"
-                )
-                self.database.release(commit=step.commits)
+        if self.database.held:
+            self.history.note("database", "what was held", "commits" if step.commits else "is undone")
+            self.database.release(commit=step.commits)
 
     async def _Outage(self, step: s.Outage) -> None:
         self.history.hit("outage", "database", f"for {step.for_s} s")

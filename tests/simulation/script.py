@@ -198,7 +198,7 @@ def _settings(chance: random.Random) -> dict[str, int | float]:
         "mailbox_letters_max": chance.choice([1, 2, 3]) if tiny else 64,
         "sequencer_letters_max": chance.choice([1, 2, 3]) if tiny else chance.choice([4, 64]),
         "tenants_max": chance.choice([1, 2, 3, 3, 3]),
-        "tenant_idle_secs": chance.choice([0.02, 0.05, 0.2, 1.0]),
+        "tenant_idle_secs": chance.choice([0.05, 0.2, 0.5, 2.0]),
         "group_events_max": chance.choice([2, 5, 50]),
         "commitment_events": chance.choice([1, 3, 8, 1000]),
         "commitment_interval_secs": chance.choice([0.5, 2.0, 60.0]),
