@@ -14,6 +14,7 @@ from actors.faults import checkpoint
 from actors.mailbox import Inbox
 from actors.messages import Open, Seal
 from actors.worker_process import WorkerProcess, running
+from actors.worker_spawn import OwnProcess, Spawn
 from actors.worker_wire import BecomeEncryptor, OpenAnswer, OpenFrames, SealAnswer, SealEvents
 from ves.at_rest import FRAME_BYTES_MIN
 from ves.encoding import uuid_text
@@ -36,16 +37,18 @@ class Encryptor:
         *,
         ring: tuple[bytes, ...],
         receipt_seed: bytes,
+        spawn: Spawn = OwnProcess,
         name: str = "encryptor",
         call_deadline_s: float = CALL_DEADLINE_S,
     ) -> None:
         """``ring``: at-rest keys of 32 bytes, the current one first; ``receipt_seed``: Ed25519, 32 bytes."""
         self._become = BecomeEncryptor(ring, receipt_seed)
+        self._spawn = spawn
         self._name = name
         self._call_deadline_s = call_deadline_s
 
     async def run(self, inbox: Inbox) -> None:
-        async with running(self._become, name=self._name) as worker:
+        async with running(self._become, name=self._name, spawn=self._spawn) as worker:
             inbox.ready()
             while True:
                 letter = await inbox.take()

@@ -14,6 +14,7 @@ from actors.faults import checkpoint
 from actors.mailbox import Inbox, Letter, Ref
 from actors.messages import FindKeys, Verify
 from actors.worker_process import WorkerProcess, running
+from actors.worker_spawn import OwnProcess, Spawn
 from actors.worker_wire import BecomeVerifier, VerifyAnswer, VerifyBody
 from ves.records import BodyRefused, KeyName, NeedsKeys, Scope, VerifiedBatch
 
@@ -28,14 +29,20 @@ class Verifier:
     """Answers ``Verify``."""
 
     def __init__(
-        self, *, registry: Ref, name: str = "verifier", call_deadline_s: float = CALL_DEADLINE_S
+        self,
+        *,
+        registry: Ref,
+        spawn: Spawn = OwnProcess,
+        name: str = "verifier",
+        call_deadline_s: float = CALL_DEADLINE_S,
     ) -> None:
         self._registry = registry
+        self._spawn = spawn
         self._name = name
         self._call_deadline_s = call_deadline_s
 
     async def run(self, inbox: Inbox) -> None:
-        async with running(BecomeVerifier(), name=self._name) as worker:
+        async with running(BecomeVerifier(), name=self._name, spawn=self._spawn) as worker:
             inbox.ready()
             while True:
                 letter: Letter[VerifiedBatch | BodyRefused] = await inbox.take()

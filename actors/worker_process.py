@@ -1,44 +1,31 @@
-"""The parent's side of a worker process: one OS process, one question at a time over its pipe.
+"""The parent's side of a worker process: one process, one question at a time over its pipe.
 
-Alone starts, asks and kills that process. An answer that is nonsense, belongs to another question or comes
-late is never used: the process is killed, because nobody can tell what it would say next, and the actor that
-owns it dies with ``WorkerDied`` and is started anew with a fresh one. Never retries and never logs content.
-
-Must run in the event loop's own thread: the kernel ends a worker when the *thread* that started it ends.
+Alone speaks with that process. An answer that is nonsense, belongs to another question or comes late is never
+used: the process is killed, because nobody can tell what it would say next, and the actor that owns it dies
+with ``WorkerDied`` and is started anew with a fresh one. Never retries and never logs content.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
-from typing import IO, NoReturn, TypeVar
+from contextlib import asynccontextmanager
+from typing import NoReturn, TypeVar
 
 import msgspec
 import structlog
 import trio
 
+from actors.worker_spawn import OwnProcess, Process, Spawn
 from actors.worker_wire import HEADER, Became, Become, FrameTooLong, body_length, frame
 
 A = TypeVar("A")
 
 START_DEADLINE_S = 30.0
 """A cold start takes half a second; many at once on a busy machine take longer."""
-_REAP_DEADLINE_S = 5.0
 _LOOK_EVERY_S = 2.0
 """A worker that was asked something and used no processor time between two looks hangs: it is stopped, or
 waits for what never comes. A slow one is given its full deadline."""
-_PIPE_BYTES = 1024 * 1024
-"""The most an unprivileged process may ask for by default (pipe(7)): a usual batch in one write."""
 _READ_BYTES = 256 * 1024
-_ENVIRONMENT_KEPT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "SYSTEMROOT", "TMPDIR")
-_COMMAND = (sys.executable, "-m", "actors.worker")
-_HOME = Path(__file__).resolve().parents[1]
-"""Where ``actors`` can be imported from, whatever the server's working directory is."""
 
 _became: msgspec.msgpack.Decoder[Became] = msgspec.msgpack.Decoder(Became)
 _log = structlog.get_logger("actors.worker_process")
@@ -51,40 +38,23 @@ class WorkerDied(Exception):
 class WorkerProcess:
     """Not shared: one owner, one call at a time."""
 
-    def __init__(self, become: Become, *, name: str) -> None:
+    def __init__(self, become: Become, *, name: str, spawn: Spawn = OwnProcess) -> None:
         self.name = name
         self.pid: int | None = None
         self.public_key = b""
         """Of an encryptor's receipts, as the process itself computed it."""
         self._become = become
         self._request_id = 0
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pidfd = -1
-        self._requests: trio.lowlevel.FdStream | None = None
-        self._answers: trio.lowlevel.FdStream | None = None
+        self._spawn = spawn
+        self._process: Process | None = None
         self._unread = bytearray()
         self._open_question: int | None = None
         self._hung = False
 
     async def start(self, *, deadline_s: float = START_DEADLINE_S) -> None:
         """Afterwards the process has its secrets and waits for questions. Raises WorkerDied."""
-        # Blocks the loop for a millisecond or two (vfork and exec), and must: not in a helper thread, whose
-        # end would be taken for our own.
-        process = subprocess.Popen(  # noqa: ASYNC220, S603 - see above; our own argument list
-            [*_COMMAND, str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            close_fds=True,
-            cwd=_HOME,
-            env={name: os.environ[name] for name in _ENVIRONMENT_KEPT if name in os.environ},
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._process, self.pid = process, process.pid
-        self._pidfd = os.pidfd_open(process.pid)
-        self._requests = _stream(process.stdin)
-        self._answers = _stream(process.stdout)
+        self._process = process = self._spawn()
+        self.pid = process.pid
         became = await self._exchange(0, self._become, _became, deadline_s)
         if became.process_id != process.pid:
             self.reject(f"it calls itself {became.process_id}")
@@ -108,7 +78,8 @@ class WorkerProcess:
 
     async def ended(self) -> None:
         """Returns when the process has ended, for whatever reason."""
-        await trio.lowlevel.wait_readable(self._pidfd)
+        assert self._process is not None
+        await self._process.ended()
 
     async def kill_when_hung(self) -> None:
         """Looks every few seconds whether an open question is being worked on; never returns."""
@@ -116,7 +87,8 @@ class WorkerProcess:
         while True:
             due = trio.current_time() + _LOOK_EVERY_S
             await trio.sleep_until(due)
-            now_seen = (self._open_question, _processor_ticks(self.pid))
+            assert self._process is not None
+            now_seen = (self._open_question, self._process.work_done())
             we_were_late = trio.current_time() - due > _LOOK_EVERY_S / 2  # then it may have been stopped too
             if self._open_question is not None and now_seen == seen and not we_were_late:
                 self._hung = True
@@ -127,13 +99,7 @@ class WorkerProcess:
         """After ``kill``: no zombie and no descriptor is left. Not cancellable, milliseconds."""
         if self._process is None:
             return
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + _REAP_DEADLINE_S):
-            await self.ended()
-        self._process.poll()
-        for stream in (self._requests, self._answers):
-            if stream is not None:
-                stream.close()
-        os.close(self._pidfd)
+        await self._process.reap()
         self._process = None
 
     async def _exchange(
@@ -161,8 +127,8 @@ class WorkerProcess:
                 self.kill()
 
     async def _ask(self, request_id: int, request: object) -> memoryview:
-        assert self._requests is not None
-        await self._requests.send_all(frame(request_id, request))
+        assert self._process is not None
+        await self._process.send_all(frame(request_id, request))
         length, answered_id = body_length(await self._read(HEADER.size))
         if answered_id != request_id:
             self.reject(f"it answered question {answered_id}, asked was {request_id}")
@@ -172,9 +138,9 @@ class WorkerProcess:
         return memoryview(body)
 
     async def _read(self, count: int) -> bytearray:
-        assert self._answers is not None
+        assert self._process is not None
         while len(self._unread) < count:
-            some = await self._answers.receive_some(_READ_BYTES)
+            some = await self._process.receive_some(_READ_BYTES)
             if not some:
                 self.reject("it has ended")
             self._unread += some
@@ -187,7 +153,7 @@ class WorkerProcess:
 
     def died(self, why: str) -> WorkerDied:
         """To be raised: with the exit status, if there is one already."""
-        code = self._process.poll() if self._process is not None else None
+        code = self._process.exit_status() if self._process is not None else None
         if self._hung:
             why = "it hangs: no processor time used while asked"
         status = "" if code is None else f" (exit status {code})"
@@ -195,10 +161,10 @@ class WorkerProcess:
 
 
 @asynccontextmanager
-async def running(become: Become, *, name: str) -> AsyncIterator[WorkerProcess]:
+async def running(become: Become, *, name: str, spawn: Spawn = OwnProcess) -> AsyncIterator[WorkerProcess]:
     """A started worker process for the time of the block, which is cancelled when the process ends by
     itself, busy or idle; then WorkerDied is raised. Afterwards the process is gone."""
-    process = WorkerProcess(become, name=name)
+    process = WorkerProcess(become, name=name, spawn=spawn)
     try:
         await process.start()
         _log.info("worker_started", worker=name, pid=process.pid)
@@ -232,21 +198,3 @@ async def _as_long_as_it_lives(process: WorkerProcess) -> AsyncIterator[None]:
         raise
     if died:
         raise process.died("it has ended")
-
-
-def _processor_ticks(pid: int | None) -> int:
-    """User and system time of that process so far (proc(5), fields 14 and 15); -1 when it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return -1
-    return int(fields[11]) + int(fields[12])
-
-
-def _stream(pipe: IO[bytes]) -> trio.lowlevel.FdStream:
-    """Takes over the pipe, and enlarges it where the system allows it."""
-    descriptor = os.dup(pipe.fileno())
-    pipe.close()
-    with suppress(PermissionError):  # the user's share of pipe memory is used up: smaller pipes work too
-        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    return trio.lowlevel.FdStream(descriptor)

@@ -7,6 +7,7 @@ only beside the row it belongs to, and is shown to nobody before that row is dur
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import msgspec
 
@@ -22,7 +23,8 @@ _request: msgspec.msgpack.Decoder[SealEvents | OpenFrames] = msgspec.msgpack.Dec
 class Sealing:
     """One process's keys."""
 
-    def __init__(self, become: BecomeEncryptor) -> None:
+    def __init__(self, become: BecomeEncryptor, *, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+        self._random_bytes = random_bytes
         self._ring = [RingKey(raw) for raw in become.at_rest_ring]
         self._signer = Signer(become.receipt_signing_seed)
         self.public_key = self._signer.public_key
@@ -33,7 +35,7 @@ class Sealing:
 
     def seal(self, request: SealEvents) -> SealAnswer:
         tenant_id, current, signer = request.tenant_id, self._ring[0], self._signer
-        nonces = os.urandom(NONCE_BYTES * len(request.events))
+        nonces = self._random_bytes(NONCE_BYTES * len(request.events))
         sealed = []
         for index, numbered in enumerate(request.events):
             event, store_id, number = numbered.event, numbered.store_id, numbered.sequence_number

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 import msgspec
 
 from actors.worker_wire import BecomeVerifier, VerifyAnswer, VerifyBody
 from ves.records import KeyName
 from ves.verification import verify_body
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
 
 _request: msgspec.msgpack.Decoder[VerifyBody] = msgspec.msgpack.Decoder(VerifyBody)
 
@@ -23,7 +29,8 @@ class Verifying:
 
     public_key = b""
 
-    def __init__(self, become: BecomeVerifier) -> None:
+    def __init__(self, become: BecomeVerifier, *, now_us: Callable[[], int] = _now_us) -> None:
+        self._now_us = now_us
         self._bindings_max = become.bindings_max
         self._bindings: OrderedDict[KeyName, bytes] = OrderedDict()
 
@@ -34,7 +41,7 @@ class Verifying:
             request.body,
             request.scope,
             self._public_key_of,
-            now_us=time.time_ns() // 1000,
+            now_us=self._now_us(),
             unknown=frozenset(request.absent),
         )
         while len(self._bindings) > self._bindings_max:  # only now: this call may need all of its own

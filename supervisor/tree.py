@@ -21,17 +21,18 @@ import random
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
-from actors.mailbox import Mailbox, Ref
+from actors.mailbox import Actor, Mailbox, Ref
 from actors.registry import KeyRegistry
 from actors.sequencer import GroupLimits, ReceiptIdentity, Sequencer
 from actors.verifier import Verifier
 from actors.vitals import LoopLag, Pulse
+from actors.worker_spawn import OwnProcess, Spawn
 from config.secrets import Secrets
 from config.settings import Settings
 from journal.port import Journal
@@ -53,6 +54,28 @@ WORKER_PAUSES = Pauses(max_s=0.5)
 house should not fall for a handful of them."""
 
 
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _new_uuid() -> Uuid:
+    return uuid.uuid4().bytes
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What the house takes from the world beside its journal; a simulation gives its own."""
+
+    now_us: Callable[[], int] = _now_us
+    new_uuid: Callable[[], Uuid] = _new_uuid
+    chance: random.Random = field(default_factory=random.Random)
+    """For jitter between retries, nothing secret."""
+    spawn: Spawn = OwnProcess
+    """Starts a worker process."""
+    watchdog: Callable[[LoopLag], Actor] = Watchdog
+    """Measures the machine's time, not ``now_us``."""
+
+
 @dataclass(frozen=True)
 class Built:
     """The tree, not yet alive, and what the doors may know of it."""
@@ -68,20 +91,23 @@ def build(
     *,
     key_version: int,
     strays: Callable[[], int] = lambda: 0,
+    ports: Ports | None = None,
 ) -> Built:
     """Everybody introduced to everybody they need; nobody started."""
+    ports = ports or Ports()
     identity = ReceiptIdentity(secrets.sequencer_id, key_version)
     readiness = Readiness()
     lag = LoopLag()
     credentials = CredentialBook(journal=journal)
-    chance = random.Random()  # noqa: S311 - jitter between retries, nothing secret
 
     registry = Mailbox("registry", letters_max=settings.mailbox_letters_max)
     committer = Mailbox("committer", letters_max=settings.mailbox_letters_max)
     encryptors = Pool(
         "encryptors",
         settings.encryptor_count,
-        lambda: Encryptor(ring=secrets.at_rest_ring, receipt_seed=secrets.receipt_signing_seed),
+        lambda: Encryptor(
+            ring=secrets.at_rest_ring, receipt_seed=secrets.receipt_signing_seed, spawn=ports.spawn
+        ),
         settings.mailbox_letters_max,
         declares_ready=True,
         intensity=WORKER_DEATHS,
@@ -91,7 +117,7 @@ def build(
     verifiers = Pool(
         "verifiers",
         settings.verifier_count,
-        lambda: Verifier(registry=Ref(registry)),
+        lambda: Verifier(registry=Ref(registry), spawn=ports.spawn),
         settings.mailbox_letters_max,
         declares_ready=True,
         intensity=WORKER_DEATHS,
@@ -110,7 +136,7 @@ def build(
                 events_max=settings.group_events_max,
                 bytes_max=settings.group_bytes_max,
             ),
-            chance=chance,
+            chance=ports.chance,
         )
 
     sequencers = DynamicSupervisor(
@@ -157,7 +183,7 @@ def build(
             sequencers,
             ChildSpec(
                 name="committer",
-                factory=lambda: Committer(journal=journal, new_batch_id=_new_uuid, now_us=_now_us),
+                factory=lambda: Committer(journal=journal, new_batch_id=ports.new_uuid, now_us=ports.now_us),
                 mailbox=committer,
                 shutdown_s=settings.db_unit_deadline_s,
             ),
@@ -171,7 +197,7 @@ def build(
                         interval_s=settings.commitment_interval_secs,
                         sweep_s=settings.commitment_sweep_secs,
                     ),
-                    now_us=_now_us,
+                    now_us=ports.now_us,
                 ),
             ),
             ChildSpec(
@@ -179,7 +205,7 @@ def build(
                 factory=lambda: RevocationPoller(journal=journal, book=credentials),
             ),
             ChildSpec(name="pulse", factory=lambda: Pulse(journal=journal, every_s=PULSE_S, tell=tell_pulse)),
-            ChildSpec(name="watchdog", factory=lambda: Watchdog(lag), suspendable=False),
+            ChildSpec(name="watchdog", factory=lambda: ports.watchdog(lag), suspendable=False),
         ],
     )
     house = House(
@@ -199,11 +225,3 @@ def build(
         strays=strays,
     )
     return Built(root, house)
-
-
-def _new_uuid() -> Uuid:
-    return uuid.uuid4().bytes
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

@@ -7,12 +7,12 @@ import random
 import pytest
 import trio
 from inhabitants import QUICK, Echo, EchoAgain
-from seeded import seeded_run
 
 from actors.errors import NotNow
 from actors.mailbox import Inbox
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.supervisor import Supervisor
+from tests.seeded import seeded_run
 
 SEEDS = 100
 TWO_AT_ONCE = "two incarnations at once"

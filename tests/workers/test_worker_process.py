@@ -16,7 +16,7 @@ import trio
 import trio.testing
 from signing_agent import ANYWHERE, Agent, numbered
 
-from actors import worker_process
+from actors import worker_process, worker_spawn
 from actors.messages import SealedPayload
 from actors.worker_process import WorkerDied, WorkerProcess, running
 from actors.worker_wire import (
@@ -320,7 +320,7 @@ async def test_a_lying_worker_is_killed_and_its_answer_never_used(
 ) -> None:
     code, reason = LIES[lie]
     script = LIAR.replace("LIE", code)
-    monkeypatch.setattr(worker_process, "_COMMAND", (sys.executable, "-c", script))
+    monkeypatch.setattr(worker_spawn, "_COMMAND", (sys.executable, "-c", script))
     worker = WorkerProcess(BecomeVerifier(), name="liar")
     await worker.start()
     try:
@@ -333,7 +333,7 @@ async def test_a_lying_worker_is_killed_and_its_answer_never_used(
 
 
 async def test_a_worker_that_cannot_start_is_a_death_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_process, "_COMMAND", (sys.executable, "-c", "raise SystemExit(3)"))
+    monkeypatch.setattr(worker_spawn, "_COMMAND", (sys.executable, "-c", "raise SystemExit(3)"))
     with pytest.raises(WorkerDied):
         async with running(BecomeVerifier(), name="verifier"):
             pass

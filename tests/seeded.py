@@ -6,24 +6,27 @@ canary that fails when a new Trio takes them away.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import trio
 import trio._core._run as trio_run
+from trio.abc import Instrument
 from trio.testing import MockClock
 
 T = TypeVar("T")
 
 
-def seeded_run(scenario: Callable[[], Awaitable[T]], seed: int) -> T:
+def seeded_run(
+    scenario: Callable[[], Awaitable[T]], seed: int, *, instruments: Sequence[Instrument] = ()
+) -> T:
     """What ``scenario`` returns under the schedule of ``seed``; a failure names the seed."""
     before = trio_run._ALLOW_DETERMINISTIC_SCHEDULING
     state = trio_run._r.getstate()
     trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
     trio_run._r.seed(seed)
     try:
-        return trio.run(scenario, clock=MockClock(autojump_threshold=0))
+        return trio.run(scenario, clock=MockClock(autojump_threshold=0), instruments=instruments)
     except BaseException as error:
         error.add_note(f"seed {seed}")
         raise

@@ -1,0 +1,295 @@
+"""A run as data: what is asked and what goes wrong, made from the seed before anything happens.
+
+Because it is data, a failing run can be shrunk by leaving steps out. Every step stands alone: whatever
+others are left out, it still means something. Nothing here runs anything.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Literal, get_args
+
+import msgspec
+
+from tests.simulation.agents import AGENTS, FORGED, STORES, TENANTS, TWIN, Agent, Event, Stream
+from ves.encoding import uuid_text
+
+HORIZON_S = 3.0
+"""Steps begin before this time (virtual seconds from the start)."""
+
+
+class Step(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+# What is asked.
+
+
+class Post(Step, frozen=True):
+    """Send the events, then again while the answer says «not now» or nothing, at most ``resends`` times,
+    each time to the next node. ``leaves_after_s``: the first time, the client does not wait longer."""
+
+    at: float
+    node: int
+    agent: Agent
+    store: int
+    events: tuple[int, ...]
+    resends: int
+    pause_s: float
+    leaves_after_s: float | None
+
+    @property
+    def named(self) -> tuple[Event, ...]:
+        return tuple(Event(self.agent, self.store, n) for n in self.events)
+
+
+class Pull(Step, frozen=True):
+    """Read the stream from its beginning or, with ``wait_s``, wait for more than there is."""
+
+    at: float
+    node: int
+    stream: Stream
+    wait_s: float
+
+
+class CommitUpTo(Step, frozen=True):
+    """Commit what is there."""
+
+    at: float
+    node: int
+    stream: Stream
+
+
+class RegisterKey(Step, frozen=True):
+    """The agent is unknown before this step."""
+
+    at: float
+    node: int
+    agent: Agent
+
+
+class RevokeKey(Step, frozen=True):
+    at: float
+    node: int
+    agent: Agent
+
+
+class RevokeApiKey(Step, frozen=True):
+    at: float
+    node: int
+    agent: Agent
+
+
+# What goes wrong.
+
+
+class Kill(Step, frozen=True):
+    """Cancel the actor before its ``nth`` scheduling step, counted over all its lives."""
+
+    actor: str
+    """The name of its task."""
+    nth: int
+
+
+class KillAnytime(Step, frozen=True):
+    """Cancel the actor before the ``nth`` scheduling step of the whole run, or as soon as it lives."""
+
+    actor: str
+    nth: int
+    node: int
+
+
+class Crash(Step, frozen=True):
+    """A surprise at the ``nth`` reaching of a named point."""
+
+    point: str
+    nth: int
+
+
+JournalTrouble = Literal["away", "lost", "unheard", "held"]
+
+
+class JournalFault(Step, frozen=True):
+    """The next call of ``method`` after ``at`` goes wrong. What is held is let go after ``for_s``."""
+
+    at: float
+    node: int
+    method: str
+    what: JournalTrouble
+    for_s: float = 0.0
+    commits: bool = False
+
+
+class Outage(Step, frozen=True):
+    """No database for anybody."""
+
+    at: float
+    for_s: float
+
+
+class SlowDatabase(Step, frozen=True):
+    at: float
+    for_s: float
+    latency_s: float
+
+
+class ClockFallsBack(Step, frozen=True):
+    """The database's clock from now on: as after a failover to a machine whose clock is slow."""
+
+    at: float
+    by_s: float
+
+
+WorkerTrouble = Literal[
+    "dies", "dies_halfway", "hangs", "nonsense", "other_id", "twice", "short", "slow", "late"
+]
+WORKER_TROUBLES: tuple[WorkerTrouble, ...] = get_args(WorkerTrouble)
+
+
+class WorkerFault(Step, frozen=True):
+    """What a worker process does with the ``nth`` question that workers of this role get; 0: its start."""
+
+    role: Literal["verifier", "encryptor"]
+    nth: int
+    what: WorkerTrouble
+
+
+class Restart(Step, frozen=True):
+    """The node's process is killed, or stopped in order, and started again after ``down_s``."""
+
+    at: float
+    node: int
+    how: Literal["killed", "stopped"]
+    down_s: float
+
+
+class Script(msgspec.Struct, frozen=True):
+    seed: int
+    nodes: int
+    settings: dict[str, int | float]
+    steps: tuple[Step, ...]
+
+
+ACTORS = ["house/registry", "house/encryptors/0", "house/verifiers/0", "house/verifiers/1", "house/committer"]
+ACTORS += ["house/sweeper", "house/revocations", "house/pulse"]
+SEQUENCERS = [f"sequencers/{uuid_text(Agent(tenant, 0).tenant_id)}" for tenant in range(TENANTS)]
+POINTS = ["sequencer.read", "sequencer.sealed", "sequencer.appended", "verifier.verified", "encryptor.sealed"]
+POINTS += ["committer.built", "committer.committed"]
+POINTS += ["append.begin", "append.fenced", "append.copied", "append.commit_sent_before", "append.committed"]
+POINTS += ["commit.commit_sent_before", "commit.committed"]
+METHODS = ["append"] * 8 + ["read_facts", "settle", "commit", "commit", "find_api_key", "find_public_keys"]
+METHODS += ["read_events", "read_head", "revoke_agent_key", "revoke_api_key", "register_agent_key"]
+METHODS += ["revocations_since", "streams_behind", "read_leaf_sources", "read_commitment_counter"]
+WRITES = {"append", "commit", "revoke_agent_key", "revoke_api_key", "register_agent_key"}
+
+
+def script_of(seed: int) -> Script:
+    """Everything about the run of this seed but the schedule."""
+    chance = random.Random(f"script {seed}")
+    nodes = 2 if chance.random() < 0.3 else 1
+    return Script(seed, nodes, _settings(chance), tuple([*_work(chance, nodes), *_trouble(chance, nodes)]))
+
+
+def _settings(chance: random.Random) -> dict[str, int | float]:
+    tiny = chance.random() < 0.2
+    return {
+        "verifiers": chance.choice([1, 2]),
+        "encryptors": 1,
+        "mailbox_letters_max": chance.choice([1, 2, 3]) if tiny else 64,
+        "sequencer_letters_max": chance.choice([1, 2, 3]) if tiny else chance.choice([4, 64]),
+        "tenants_max": chance.choice([1, 2, 3, 3, 3]),
+        "tenant_idle_secs": chance.choice([0.05, 0.2, 0.5, 2.0]),
+        "group_events_max": chance.choice([2, 5, 50]),
+        "commitment_events": chance.choice([1, 3, 8, 1000]),
+        "commitment_interval_secs": chance.choice([0.5, 2.0, 60.0]),
+        "commitment_sweep_secs": chance.choice([0.5, 1.0]),
+        "request_timeout_secs": chance.choice([3.0, 8.0]),
+    }
+
+
+def _work(chance: random.Random, nodes: int) -> list[Step]:
+    steps: list[Step] = []
+    tenants = chance.sample(range(TENANTS), chance.choice([1, 1, 2, 3]))
+    moments = [round(chance.uniform(0, HORIZON_S), 3) for _ in range(chance.choice([2, 4, 6]))]
+    for _ in range(chance.randrange(4, 14)):
+        agent = Agent(chance.choice(tenants), chance.choices(range(AGENTS), [4, 3, 1])[0])
+        at = chance.choice(moments) if chance.random() < 0.6 else round(chance.uniform(0, HORIZON_S), 3)
+        steps.append(
+            Post(
+                at=at,
+                node=chance.randrange(nodes),
+                agent=agent,
+                store=chance.choices(range(STORES), [3, 1])[0],
+                events=_events(chance),
+                resends=chance.choice([0, 1, 3, 6]),
+                pause_s=chance.choice([0.0, 0.02, 0.3, 1.0]),
+                leaves_after_s=chance.choice([0.0, 0.001, 0.02]) if chance.random() < 0.15 else None,
+            )
+        )
+    stream = Stream(chance.choice(tenants), 0)
+    for _ in range(chance.choice([0, 1, 1, 2])):
+        at, node = round(chance.uniform(0, HORIZON_S), 3), chance.randrange(nodes)
+        steps.append(Pull(at, node, stream, chance.choice([0.0, 1.0])))
+    for _ in range(chance.choice([0, 0, 1, 2])):
+        steps.append(CommitUpTo(round(chance.uniform(0.1, HORIZON_S), 3), chance.randrange(nodes), stream))
+    for kind, likely in ((RevokeKey, 0.35), (RevokeApiKey, 0.25), (RegisterKey, 0.15)):
+        if chance.random() < likely:
+            who = Agent(chance.choice(tenants), chance.choice([0, 1]))
+            at = chance.choice(moments) if chance.random() < 0.6 else round(chance.uniform(0, HORIZON_S), 3)
+            steps.append(kind(at, chance.randrange(nodes), who))
+    return steps
+
+
+def _events(chance: random.Random) -> tuple[int, ...]:
+    first = chance.randrange(0, 30)
+    events = [*range(first, first + chance.choice([1, 1, 2, 3, 5]))]
+    if chance.random() < 0.1:
+        events.append(FORGED + chance.randrange(5))
+    if chance.random() < 0.1:
+        events[0] += TWIN
+    if chance.random() < 0.05:
+        events.append(events[0])
+    return tuple(events)
+
+
+def _trouble(chance: random.Random, nodes: int) -> list[Step]:
+    """Often little: a fault shows best in a house that otherwise goes on."""
+    steps: list[Step] = []
+    for _ in range(chance.choice([0, 1, 2, 3, 5])):
+        at, node = round(chance.uniform(0, HORIZON_S), 3), chance.randrange(nodes)
+        match chance.choices(range(9), [5, 2, 4, 5, 1, 1, 4, 2, 1])[0]:
+            case 0:
+                who = chance.choice(SEQUENCERS) if chance.random() < 0.6 else chance.choice(ACTORS)
+                steps.append(Kill(who, chance.randrange(1, 60)))
+            case 1:
+                who = chance.choice(SEQUENCERS) if chance.random() < 0.6 else chance.choice(ACTORS)
+                steps.append(KillAnytime(who, chance.randrange(200, 6000), node))
+            case 2:
+                steps.append(Crash(chance.choice(POINTS), chance.choice([1, 1, 2, 3, 5])))
+            case 3:
+                steps.append(_journal_fault(chance, at, node))
+            case 4:
+                steps.append(Outage(at, chance.choice([0.1, 1.0, 4.0])))
+            case 5:
+                steps.append(SlowDatabase(at, chance.choice([0.5, 2.0]), chance.choice([0.2, 1.0])))
+            case 6:
+                role = chance.choice(["verifier", "encryptor"])
+                steps.append(WorkerFault(role, chance.randrange(0, 8), chance.choice(WORKER_TROUBLES)))
+            case 7:
+                how = chance.choice(["killed", "stopped"])
+                steps.append(Restart(at, node, how, chance.choice([0.0, 0.1, 1.0])))
+            case 8:
+                steps.append(ClockFallsBack(at, chance.choice([0.001, 1.0])))
+    return steps
+
+
+def _journal_fault(chance: random.Random, at: float, node: int) -> JournalFault:
+    method = chance.choice(METHODS)
+    what: JournalTrouble = "away"
+    if method in WRITES:
+        what = chance.choice(["away", "lost", "unheard", "unheard"])
+    if method == "append" and chance.random() < 0.25:
+        what = "held"
+    return JournalFault(
+        at, node, method, what, for_s=chance.choice([0.01, 0.5, 2.0, 7.0]), commits=chance.random() < 0.5
+    )
