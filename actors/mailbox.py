@@ -87,7 +87,7 @@ class Mailbox:
         self._letters: deque[Letter[Any]] = deque()
         self._readers: dict[Inbox, trio.lowlevel.Task] = {}
         self._away: _Away | None = None
-        self._poisons: deque[_Poison] = deque(maxlen=POISONS_MAX)
+        self._poisons: deque[_Poison] | None = None  # made when needed: there are thousands of mailboxes
 
     @property
     def depth(self) -> int:
@@ -104,7 +104,7 @@ class Mailbox:
         if self._away is not None:
             self._refuse_while_away(self._away)
         if self._poisons:
-            self._refuse_poison(letter.message)
+            self._refuse_poison(self._poisons, letter.message)
         if len(self._letters) >= self.letters_max:
             self.refused += 1
             raise MailboxFull(f"the mailbox of {self.name} is full ({self.letters_max} letters)")
@@ -149,13 +149,15 @@ class Mailbox:
 
     def poisoned_by(self, letter: Letter[Any]) -> None:
         """Lives ended with it in hand: the same message is not handed out again for a while."""
+        if self._poisons is None:
+            self._poisons = deque(maxlen=POISONS_MAX)
         self._poisons.append(_Poison(letter.message, trio.current_time() + POISON_S))
 
-    def _refuse_poison(self, message: Message[Any]) -> None:
+    def _refuse_poison(self, poisons: deque[_Poison], message: Message[Any]) -> None:
         now = trio.current_time()
-        while self._poisons and self._poisons[0].until <= now:
-            self._poisons.popleft()
-        for poison in self._poisons:
+        while poisons and poisons[0].until <= now:
+            poisons.popleft()
+        for poison in poisons:
             if type(poison.message) is type(message) and poison.message == message:
                 self.refused += 1
                 text = f"{self.name} died of the same message before"

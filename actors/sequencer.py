@@ -82,22 +82,25 @@ class Sequencer:
         self._pause_s = 0.0
 
     async def run(self, inbox: Inbox) -> None:
-        weight_of_one = self._limits.bytes_max // self._limits.events_max
-
-        def weigh(message: Message[object]) -> int:
-            assert isinstance(message, Append)
-            return sum(max(weight_of_one, len(getattr(e, "payload", b""))) for e in message.batch.outcomes)
-
+        # No name here for the letters: an idle tenant keeps nothing of its last group in memory.
         while True:
-            letters = await inbox.take_group(
-                letters_max=self._limits.letters_max, weight_max=self._limits.bytes_max, weigh=weigh
-            )
-            waiting = [letter for letter in letters if not letter.abandoned]
-            if waiting:
-                await self._sequence(waiting)
+            await self._sequence(await self._next_group(inbox))
+
+    async def _next_group(self, inbox: Inbox) -> list[Letter[Appended]]:
+        letters = await inbox.take_group(
+            letters_max=self._limits.letters_max, weight_max=self._limits.bytes_max, weigh=self._weigh
+        )
+        return [letter for letter in letters if not letter.abandoned]
+
+    def _weigh(self, message: Message[object]) -> int:
+        assert isinstance(message, Append)
+        weight_of_one = self._limits.bytes_max // self._limits.events_max
+        return sum(max(weight_of_one, len(getattr(e, "payload", b""))) for e in message.batch.outcomes)
 
     async def _sequence(self, letters: list[Letter[Appended]]) -> None:
         """Every letter is answered or refused, or this life ends with OutcomeUnknown."""
+        if not letters:
+            return
         requests = [_request_of(letter) for letter in letters]
         give_up_at = trio.current_time() + (0.0 if self._pause_s else AWAY_PATIENCE_S)
         moves = 0

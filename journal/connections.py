@@ -49,7 +49,9 @@ def make_pool(dsn: str, limits: Limits, *, application_name: str) -> Pool:
         dsn,
         min_size=0,
         max_size=limits.connections_max,
-        max_inactive_connection_lifetime=600.0,
+        # Never closed for idleness: asyncpg sets a timer each time a connection comes back, and a cancelled
+        # one stays in memory until it would have rung.
+        max_inactive_connection_lifetime=0,
         connection_class=_JournalConnection,
         init=_prepare,
         reset=_nothing_to_reset,

@@ -1,0 +1,174 @@
+"""What ten thousand tenants cost that were touched once: memory of the server, and what the others notice.
+
+``python -m bench.tenants [--tenants 10000] [--seconds 10]``. A real server on a fresh data directory; every
+tenant registers a key and posts one event over HTTP, so that its sequencer has lived. One busy tenant posts
+all the while; its speed is measured alone, while the others come, and beside all of them idle. Prints
+machine, versions, resident memory by part, medians and spread; the last table is what is left after
+retirement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+import urllib.parse
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import trio
+
+from bench.ingest import Lane, drive, machine, sign_ahead
+from tests.e2e.world import Agent, Server, Tenant
+
+CONNECTIONS = 16
+WINDOWS = 5
+BUSY_BATCH = 20
+
+
+def resident_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def memory(server: Server) -> dict[str, float]:
+    """MiB resident: the server itself, its workers together."""
+    workers = [pid for pid, line in server.children() if "actors.worker" in line]
+    return {"server": resident_mib(server.pid), "workers": sum(map(resident_mib, workers))}
+
+
+async def touch(server: Server, tenants: Iterator[int], http: httpx.AsyncClient) -> None:
+    """Each of these tenants is new, registers its agent's key and posts one event."""
+    for _ in tenants:
+        agent = Agent(uuid.uuid4(), uuid.uuid4())
+        registered = await http.post(
+            "/api/v1/agents/keys",
+            json={
+                "tenantId": str(agent.tenant_id),
+                "agentId": str(agent.agent_id),
+                "keyId": 1,
+                "publicKey": agent.public_key,
+            },
+        )
+        if registered.status_code not in (200, 201):
+            raise SystemExit(f"not registered: {registered.text}")
+        posted = await http.post(
+            "/api/v1/ves/events/ingest",
+            content=agent.body([agent.event({"n": 1})]),
+            headers={"content-type": "application/json"},
+        )
+        if posted.status_code != 200 or posted.json()["eventsAccepted"] != 1:
+            raise SystemExit(f"not accepted: {posted.status_code} {posted.text[:300]}")
+
+
+async def touch_all(server: Server, count: int) -> float:
+    began = trio.current_time()
+    tenants = iter(range(count))
+    headers = {"authorization": f"ApiKey {server.bootstrap_key}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as http:
+        async with trio.open_nursery() as nursery:
+            for _ in range(CONNECTIONS):
+                nursery.start_soon(touch, server, tenants, http)
+    return trio.current_time() - began
+
+
+class Busy:
+    """One tenant that posts on four connections; its speed in windows of time."""
+
+    def __init__(self, server: Server, window_s: float) -> None:
+        self.tenant = Tenant(server)
+        self.window_s = window_s
+        url = urllib.parse.urlsplit(server.url)
+        assert url.hostname is not None
+        assert url.port is not None
+        self.host, self.port = url.hostname, url.port
+
+    async def window(self) -> tuple[float, float]:
+        """(events per second, p50 ms)."""
+        count = int(3000 * self.window_s / BUSY_BATCH / 4) + 1
+        lanes = [Lane(sign_ahead(self.tenant, self.tenant.agent, BUSY_BATCH, count)) for _ in range(4)]
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for lane in lanes:
+                nursery.start_soon(drive, lane, self.host, self.port, began + self.window_s)
+        elapsed = trio.current_time() - began
+        latencies = [x for lane in lanes for x in lane.latencies_s]
+        return sum(lane.accepted for lane in lanes) / elapsed, 1000 * statistics.median(latencies)
+
+    async def windows(self, count: int = WINDOWS) -> list[tuple[float, float]]:
+        return [await self.window() for _ in range(count)]
+
+
+def show(label: str, windows: list[tuple[float, float]]) -> None:
+    speeds, p50 = [w[0] for w in windows], [w[1] for w in windows]
+    print(
+        f"{label:<34} {statistics.median(speeds):>8,.0f} ({min(speeds):,.0f}-{max(speeds):,.0f})"
+        f"   p50 {statistics.median(p50):.1f} ms ({min(p50):.1f}-{max(p50):.1f})"
+    )
+
+
+def loop_lag(server: Server) -> str:
+    text = httpx.get(
+        server.admin_url + "/metrics", headers={"authorization": f"ApiKey {server.bootstrap_key}"}, timeout=30
+    ).text
+    return next(
+        line.split()[1] for line in text.splitlines() if line.startswith("sequencer_event_loop_lag_peak")
+    )
+
+
+@contextmanager
+def a_server(idle_s: float) -> Iterator[Server]:
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as folder:
+        server = Server(Path(folder) / "data", TENANT_IDLE_SECS=str(idle_s), LOG_LEVEL="warning").start()
+        server.wait_ready()
+        try:
+            yield server
+        finally:
+            server.terminate()
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--tenants", type=int, default=10_000)
+    arguments.add_argument("--seconds", type=float, default=3, help="of each measured window")
+    arguments.add_argument("--idle", type=float, default=900, help="TENANT_IDLE_SECS while measured")
+    chosen = arguments.parse_args()
+    print(machine())
+    with a_server(chosen.idle) as server:
+        busy = Busy(server, chosen.seconds)
+        trio.run(touch_all, server, 50)  # everything that is loaded on first use
+        trio.run(busy.windows, 1)
+        before = memory(server)
+        print(f"\none tenant, {BUSY_BATCH} events x 4 connections, events/s median (min-max):")
+        show("alone", trio.run(busy.windows))
+        loop_lag(server)
+        took = trio.run(touch_all, server, chosen.tenants)
+        lag = loop_lag(server)
+        after = memory(server)
+        show(f"beside {chosen.tenants:,} idle tenants", trio.run(busy.windows))
+        print(
+            f"\n{chosen.tenants:,} tenants touched once in {took:.0f} s; longest loop lag meanwhile {lag} s"
+        )
+        for part in before:
+            cost = after[part] - before[part]
+            print(
+                f"{part:<10} {before[part]:>7.1f} MiB before, {after[part]:>7.1f} after: {cost:+.1f} MiB,"
+                f" {1024 * cost / chosen.tenants:.1f} KiB a tenant"
+            )
+        began = time.perf_counter()
+        answer = httpx.get(
+            server.admin_url + "/metrics",
+            headers={"authorization": f"ApiKey {server.bootstrap_key}"},
+            timeout=30,
+        )
+        print(
+            f"/metrics beside them: {1000 * (time.perf_counter() - began):.0f} ms, {len(answer.content)} bytes"
+        )
+
+
+if __name__ == "__main__":
+    main()
