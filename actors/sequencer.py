@@ -100,7 +100,7 @@ class Sequencer:
     async def _sequence(self, letters: list[Letter[Appended]]) -> None:
         """Every letter is answered or refused, or this life ends with OutcomeUnknown."""
         if not letters:
-            return
+            return None
         requests = [_request_of(letter) for letter in letters]
         give_up_at = trio.current_time() + (0.0 if self._pause_s else AWAY_PATIENCE_S)
         moves = 0

@@ -3,8 +3,7 @@
 ``python -m bench.tenants [--tenants 10000] [--seconds 10]``. A real server on a fresh data directory; every
 tenant registers a key and posts one event over HTTP, so that its sequencer has lived. One busy tenant posts
 all the while; its speed is measured alone, while the others come, and beside all of them idle. Prints
-machine, versions, resident memory by part, medians and spread; the last table is what is left after
-retirement.
+machine, versions, resident memory by part, medians and spread.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def memory(server: Server) -> dict[str, float]:
     return {"server": resident_mib(server.pid), "workers": sum(map(resident_mib, workers))}
 
 
-async def touch(server: Server, tenants: Iterator[int], http: httpx.AsyncClient) -> None:
+async def touch(tenants: Iterator[int], http: httpx.AsyncClient) -> None:
     """Each of these tenants is new, registers its agent's key and posts one event."""
     for _ in tenants:
         agent = Agent(uuid.uuid4(), uuid.uuid4())
@@ -69,10 +68,12 @@ async def touch_all(server: Server, count: int) -> float:
     began = trio.current_time()
     tenants = iter(range(count))
     headers = {"authorization": f"ApiKey {server.bootstrap_key}"}
-    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as http:
-        async with trio.open_nursery() as nursery:
-            for _ in range(CONNECTIONS):
-                nursery.start_soon(touch, server, tenants, http)
+    async with (
+        httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as http,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(CONNECTIONS):
+            nursery.start_soon(touch, tenants, http)
     return trio.current_time() - began
 
 
@@ -140,7 +141,7 @@ def main() -> None:
     print(machine())
     with a_server(chosen.idle) as server:
         busy = Busy(server, chosen.seconds)
-        trio.run(touch_all, server, 50)  # everything that is loaded on first use
+        trio.run(touch_all, server, 200)  # everything that is loaded on first use
         trio.run(busy.windows, 1)
         before = memory(server)
         print(f"\none tenant, {BUSY_BATCH} events x 4 connections, events/s median (min-max):")

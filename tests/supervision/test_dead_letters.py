@@ -38,9 +38,7 @@ def moody_pool() -> Pool:
     return Pool("pool", 2, Moody, 10, pauses=QUICK, intensity=20)
 
 
-async def test_a_message_that_killed_twice_is_refused_and_not_handed_out_for_a_while(
-    moody_pool, autojump_clock
-):
+async def test_a_message_that_killed_twice_is_not_handed_out_again_for_a_while(moody_pool, autojump_clock):
     root = Supervisor("house", [moody_pool])
     async with alive(root):
         for _ in range(30):  # a client that resends for as long as it is told to come again
