@@ -10,12 +10,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 import msgspec
 import trio
 
+from actors.audit_spool import AuditSpool
 from actors.credentials import CredentialBook
 from actors.messages import Append, Appended, Commit, Committed, FindKeys, Open, Verify
 from actors.vitals import LoopLag
@@ -351,6 +354,7 @@ class Cardboard:
     """A house, its two applications, and the addresses they are served at."""
 
     settings: dict[str, Any] = field(default_factory=dict)
+    folder: Path = Path("nowhere")
 
     def __post_init__(self) -> None:
         self.journal = CardboardJournal()
@@ -374,6 +378,7 @@ class Cardboard:
             bootstrap_key_sha256=sha256(BOOTSTRAP.encode()).digest(),
             readiness=self.readiness,
             overseer=_overseer(),
+            audit_spool=AuditSpool(journal=self.journal, path=self.folder / "audit-spool.jsonl"),
             lag=LoopLag(),
             strays=lambda: 0,
         )
@@ -435,8 +440,8 @@ def _nobody(_: object) -> Any:
 @asynccontextmanager
 async def serving(*, patience_s: float = 25, **settings: Any) -> AsyncIterator[Cardboard]:
     """The house served on two sockets of its own, stopped and checked to be empty afterwards."""
-    house = Cardboard(settings)
-    with trio.fail_after(patience_s):
+    with TemporaryDirectory() as folder, trio.fail_after(patience_s):
+        house = Cardboard(settings, Path(folder))
         async with trio.open_nursery() as nursery:
             for app, where in ((house.public, "url"), (house.admin, "admin_url")):
                 listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
