@@ -120,14 +120,20 @@ class AuditSpool:
             raise Unavailable("the database is away and the audit spool cannot be written") from error
 
     def _read(self) -> bytes:
-        with self._path.open("rb") as file:
-            file.seek(self._carried)
-            return file.read()
+        """What waits. Whatever the file was, somebody may have removed or shortened it by hand."""
+        waiting = b""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                file.seek(self._carried)
+                waiting = file.read()
+        self._size = self._carried + len(waiting)
+        return waiting
 
     def _forget_carried(self) -> None:
         """A crash before this line carries everything once more, under the same ids."""
         if self._size == self._carried:
-            os.truncate(self._path, 0)
+            if self._path.exists():
+                os.truncate(self._path, 0)
             self._size = self._carried = 0
 
 
