@@ -12,6 +12,7 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       sweeper               asks the committer for what is due
       revocations           polls revoked credentials
       pulse                 tells readiness whether the database answers
+      audit-spool           carries audit entries that could not wait for the database into the chain
       watchdog              event-loop lag
 """
 
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from actors.audit_spool import AuditSpool, SpoolEmptier
 from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
@@ -46,6 +48,7 @@ from ves.encoding import uuid_text
 from ves.records import Uuid
 
 PULSE_S = 1.0
+AUDIT_SPOOL = "audit-spool.jsonl"
 UNREADY_BEATS = 5
 WORKER_DEATHS = 20
 WORKER_PERIOD_S = 30.0
@@ -99,6 +102,7 @@ def build(
     readiness = Readiness()
     lag = LoopLag()
     credentials = CredentialBook(journal=journal)
+    audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
     registry = Mailbox("registry", letters_max=settings.mailbox_letters_max)
     committer = Mailbox("committer", letters_max=settings.mailbox_letters_max)
@@ -205,6 +209,7 @@ def build(
                 factory=lambda: RevocationPoller(journal=journal, book=credentials),
             ),
             ChildSpec(name="pulse", factory=lambda: Pulse(journal=journal, every_s=PULSE_S, tell=tell_pulse)),
+            ChildSpec(name="audit-spool", factory=lambda: SpoolEmptier(audit_spool)),
             ChildSpec(name="watchdog", factory=lambda: ports.watchdog(lag), suspendable=False),
         ],
     )
@@ -221,6 +226,7 @@ def build(
         bootstrap_key_sha256=sha256(secrets.bootstrap_api_key.encode()).digest(),
         readiness=readiness,
         overseer=TreeOverseer(root),
+        audit_spool=audit_spool,
         lag=lag,
         strays=strays,
     )

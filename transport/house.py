@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from actors.audit_spool import AuditSpool
 from actors.credentials import CredentialBook
 from actors.mailbox import Ref
 from actors.views import Overseer
@@ -47,6 +48,8 @@ class House:
     readiness: Readiness
     overseer: Overseer
     """The live supervision tree, for operators."""
+    audit_spool: AuditSpool
+    """For the acts of operators, who must not wait for the database."""
     lag: LoopLag
     strays: Callable[[], int]
     """Failures on the database driver's side that nobody waited for; not zero is worth an alert."""

@@ -10,12 +10,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 import msgspec
 import trio
 
+from actors.audit_spool import AuditSpool
 from actors.credentials import CredentialBook
 from actors.messages import Append, Appended, Commit, Committed, FindKeys, Open, Verify
 from actors.vitals import LoopLag
@@ -351,6 +354,8 @@ class Cardboard:
     """A house, its two applications, and the addresses they are served at."""
 
     settings: dict[str, Any] = field(default_factory=dict)
+    folder: Path = Path("nowhere")
+    root: Supervisor = field(default_factory=lambda: _tree())
 
     def __post_init__(self) -> None:
         self.journal = CardboardJournal()
@@ -373,7 +378,8 @@ class Cardboard:
             sequencer_key_version=1,
             bootstrap_key_sha256=sha256(BOOTSTRAP.encode()).digest(),
             readiness=self.readiness,
-            overseer=_overseer(),
+            overseer=TreeOverseer(self.root),
+            audit_spool=AuditSpool(journal=self.journal, path=self.folder / "audit-spool.jsonl"),
             lag=LoopLag(),
             strays=lambda: 0,
         )
@@ -419,13 +425,13 @@ class Cardboard:
         return await trio.open_tcp_stream("127.0.0.1", self.port)
 
 
-def _overseer() -> TreeOverseer:
+def _tree() -> Supervisor:
     """A real tree, never started: two tenants with three letters each waiting for a life."""
     sequencers = DynamicSupervisor("sequencers", _nobody, children_max=2, letters_max=3, idle_s=60)
     for tenant in (TENANT, SEQUENCER):
         for _ in range(3):
             sequencers.ref(tenant).tell(FindKeys([]))
-    return TreeOverseer(Supervisor("root", [sequencers]))
+    return Supervisor("root", [sequencers])
 
 
 def _nobody(_: object) -> Any:
@@ -433,10 +439,12 @@ def _nobody(_: object) -> Any:
 
 
 @asynccontextmanager
-async def serving(*, patience_s: float = 25, **settings: Any) -> AsyncIterator[Cardboard]:
+async def serving(
+    *, patience_s: float = 25, root: Supervisor | None = None, **settings: Any
+) -> AsyncIterator[Cardboard]:
     """The house served on two sockets of its own, stopped and checked to be empty afterwards."""
-    house = Cardboard(settings)
-    with trio.fail_after(patience_s):
+    with TemporaryDirectory() as folder, trio.fail_after(patience_s):
+        house = Cardboard(settings, Path(folder), root or _tree())
         async with trio.open_nursery() as nursery:
             for app, where in ((house.public, "url"), (house.admin, "admin_url")):
                 listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")

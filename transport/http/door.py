@@ -21,7 +21,6 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter
 
-from journal.port import AuditEntry
 from transport.house import House
 from transport.http.about import DatabasePulse
 from transport.http.callers import authenticate
@@ -101,11 +100,7 @@ class Door:
     async def _audit_bootstrap(self, visit: Visit, route: Route) -> None:
         """Every use of the bootstrap key leaves a trace, before anything is done with it."""
         if visit.caller is not None and visit.caller.is_bootstrap:
-            subject = f"{route.method} {route.path}"
-            details: dict[str, str | int | None] = {"request_id": visit.request_id}
-            await self.house.journal.audit(
-                AuditEntry(visit.caller.name, "credential.use", subject, None, details)
-            )
+            await visit.audit(visit.act("credential.use", f"{route.method} {route.path}", None))
 
     def left(self, visit: Visit, span: Span) -> None:
         """The request is over, answered or abandoned."""

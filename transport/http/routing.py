@@ -49,6 +49,8 @@ class Route:
     query_shape: type[msgspec.Struct] = NoParameters
     body_shape: type[msgspec.Struct] | None = None
     content_type: str = JSON
+    works_without_database: bool = False
+    """Audit entries of its visits may wait in the spool."""
     needed: tuple[str, ...] = field(init=False)
     """Permissions, any of them; empty for public routes."""
 

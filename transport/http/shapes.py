@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from actors.views import TreeView
+from actors.dead_letters import DeadLetter
+from actors.views import CHILDREN_MAX, ActorView, Order, TreeView
 from ves.constants import (
     ENTITY_ID_BYTES_MAX,
     ENTITY_TYPE_BYTES_MAX,
@@ -504,6 +505,83 @@ class ApiKeysReply(msgspec.Struct):
     count: Count
     has_more: bool
     next_after: UuidText | None
+
+
+# The supervision tree (admin listener).
+
+ActorPath = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=300,
+        pattern=r"^[^\u0000-\u001f\u007f]*$",
+        description="Names joined by /, as the tree shows them, the house first.",
+    ),
+]
+ChildrenMax = Annotated[int, Meta(ge=0, le=1000, description="Dynamic children shown at most, by name.")]
+DeadLetterId = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
+
+
+class ActorsQuery(msgspec.Struct):
+    path: ActorPath | None = None
+    children: ChildrenMax = CHILDREN_MAX
+    after: Annotated[ActorPath, Meta(description="Only dynamic children whose names come later.")] | None = (
+        None
+    )
+    tenants: Annotated[int, Meta(ge=0, le=1000, description="So many by activity beside the tree.")] = 0
+    order: Order = "depth"
+
+
+class ActorsReply(msgspec.Struct):
+    """``waiting_for``: why the node is not ready; empty when it is. ``lag_s``: how late the event loop's last
+    heartbeat was, ``lag_peak_s`` the latest since /metrics was last read, ``last_hog`` who held it then.
+    ``audit_bytes_spooled``: audit entries that wait for the database."""
+
+    tree: ActorView
+    tenants: list[ActorView]
+    dead_letters_total: Count
+    waiting_for: dict[str, str]
+    lag_s: float
+    lag_peak_s: float
+    last_hog: str | None
+    audit_bytes_spooled: Count
+
+
+class TenantsQuery(msgspec.Struct):
+    order: Annotated[
+        Order, Meta(description="Most letters waiting, most handled, or the newest lives first.")
+    ] = "depth"
+    limit: Limit = 20
+
+
+class TenantsReply(msgspec.Struct):
+    tenants: list[ActorView]
+    count: Count
+
+
+class ActBody(msgspec.Struct):
+    """``reason`` goes into the audit log and to whoever watches the actor."""
+
+    path: ActorPath
+    reason: ShortText
+
+
+class DeadLettersQuery(msgspec.Struct):
+    after: Annotated[DeadLetterId, Meta(description="``next_after`` of the page before.")] | None = None
+    limit: Limit = PAGE_DEFAULT
+
+
+class DeadLetterPath(msgspec.Struct):
+    id: DeadLetterId
+
+
+class DeadLettersReply(msgspec.Struct):
+    """Newest first."""
+
+    dead_letters: list[DeadLetter]
+    count: Count
+    has_more: bool
+    next_after: DeadLetterId | None
 
 
 # About ourselves.

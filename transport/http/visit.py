@@ -118,6 +118,16 @@ class Visit:
         details["request_id"] = self.request_id
         return AuditEntry(self.who.name, action, subject, tenant_id, details)
 
+    async def audit(self, entry: AuditEntry) -> None:
+        """Write the entry of an act that changes nothing else in the journal, before it is done. Raises what
+        the journal raises, except on a route that works without the database: there it waits in the spool."""
+        assert self.route is not None
+        if self.route.works_without_database:
+            away = "database" in self.house.readiness.reasons
+            await self.house.audit_spool.write(entry, journal_away=away)
+        else:
+            await self.house.journal.audit(entry)
+
     async def body(self, *, bytes_max: int) -> bytes:
         """The whole body. 415, 413, 408, or 429 and 503 for too many bytes in flight: all before more of it
         is read than the limits allow. A caller who goes away meanwhile ends the visit."""
