@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CLOSE_S = 5.0
+_PING_S = 2.0
+"""A database that takes longer is away for those who ask whether it is there: they decide about traffic."""
 _EVERYBODY = bytes(16)
 """The nil UUID is nobody's tenant; its lock is for what concerns all nodes."""
 
@@ -129,7 +131,7 @@ class PostgresJournal:
 
     async def ping(self) -> None:
         # A standby answers queries too; only a primary is any use.
-        await self._read(_require_primary)
+        await cross(lambda: self._units.read(_require_primary, deadline_s=_PING_S))
 
     async def check_fitness(self) -> None:
         """Raises SchemaMismatch when this database may not be used."""

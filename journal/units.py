@@ -9,6 +9,7 @@ mistake in our own statements pass as they are. Knows no table.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
@@ -71,10 +72,13 @@ class Units:
         self._deadline_s = deadline_s
         self._checkpoint = checkpoint
 
-    async def read(self, act: Callable[[Connection], Awaitable[T]]) -> T:
+    async def read(self, act: Callable[[Connection], Awaitable[T]], *, deadline_s: float | None = None) -> T:
         """``act`` is one statement outside a transaction. Raises JournalAway."""
         try:
-            async with asyncio.timeout(self._deadline_s), self._connection() as connection:
+            async with (
+                asyncio.timeout(min(deadline_s or math.inf, self._deadline_s)),
+                self._connection() as connection,
+            ):
                 return await act(connection)
         except _Broken as error:
             not_stored(error)

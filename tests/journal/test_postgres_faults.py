@@ -133,6 +133,18 @@ async def test_a_silent_network_before_commit_is_away_within_the_deadline(postgr
     assert isinstance(await postgres.journal.append(group), Stored)
 
 
+async def test_who_asks_whether_a_silent_database_is_there_is_not_kept_waiting(
+    postgres: PostgresWorld,
+) -> None:
+    patient = type(LIMITS)(unit_deadline_s=600)
+    async with open_journal(postgres.proxy.dsn, node_id=uuid(), limits=patient) as journal:
+        await journal.ping()
+        postgres.proxy.freeze()
+        with trio.fail_after(30), pytest.raises(JournalAway):
+            await journal.ping()
+        postgres.proxy.thawed.set()
+
+
 async def test_units_that_find_no_free_connection_in_time_are_away(server: EmbeddedPostgres) -> None:
     limits = type(LIMITS)(connections_max=1, unit_deadline_s=0.5)
     async with open_loop(), open_journal(server.app_dsn, node_id=uuid(), limits=limits) as journal:
