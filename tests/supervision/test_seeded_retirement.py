@@ -23,7 +23,7 @@ def wrong_in(history: list[str]) -> list[str]:
     return [entry for entry in history if entry == TWO_AT_ONCE or "DeadlinePassed" in entry]
 
 
-async def hurry_and_retire(seed: int, *, kills: bool) -> list[str]:
+async def hurry_and_retire(seed: int, *, kills: bool = False, operator: bool = False) -> list[str]:
     """Askers whose pauses are about as long as the idle time; returns the history."""
     chance = random.Random(seed)
     history: list[str] = []
@@ -69,7 +69,7 @@ async def hurry_and_retire(seed: int, *, kills: bool) -> list[str]:
             try:
                 answer = await house.ref(number % 3).ask(chance.choice([Echo, EchoAgain])(n), deadline_s=30)
             except NotNow as error:
-                assert kills, "nobody was killed, so every letter must be answered"
+                assert kills or operator, "nobody was killed, so every letter must be answered"
                 history.append(f"{n} {type(error).__name__}")
             else:
                 assert answer == n
@@ -83,27 +83,53 @@ async def hurry_and_retire(seed: int, *, kills: bool) -> list[str]:
             except LookupError:
                 history.append("missed")
 
+    async def busy_operator() -> None:
+        while True:
+            await trio.sleep(chance.random())
+            path = f"root/tenants/{chance.randrange(3)}"
+            try:
+                match chance.randrange(3):
+                    case 0:
+                        root.restart_child_at(path)
+                    case 1:
+                        root.suspend(path)
+                        await trio.sleep(chance.random())
+                        root.resume(path)
+                    case 2:
+                        root.drain(path)
+                        await trio.sleep(chance.random())
+                        root.restart_child_at(path)
+            except LookupError:
+                history.append("missed")
+
     with trio.fail_after(500):
         async with trio.open_nursery() as nursery:
             await nursery.start(root.run)
             async with trio.open_nursery() as killers:
                 if kills:
                     killers.start_soon(adversary)
+                if operator:
+                    killers.start_soon(busy_operator)
                 async with trio.open_nursery() as clients:
                     for number in range(6):
                         clients.start_soon(client, number)
                 killers.cancel_scope.cancel()
+            for view in house.view().children:
+                root.resume(view.path)
+                root.restart_child_at(view.path)
             await trio.sleep(5)
             assert len(house) == 0 or kills
             root.stop()
     return history
 
 
-@pytest.mark.parametrize("kills", [False, True], ids=["calm", "under fire"])
-def test_retirement_loses_no_letter_and_doubles_no_life(kills: bool):
+@pytest.mark.parametrize(
+    "trouble", [{}, {"kills": True}, {"operator": True}, {"kills": True, "operator": True}]
+)
+def test_retirement_loses_no_letter_and_doubles_no_life(trouble: dict[str, bool]):
     lives = 0
     for seed in range(SEEDS):
-        history = seeded_run(lambda seed=seed: hurry_and_retire(seed, kills=kills), seed)
+        history = seeded_run(lambda seed=seed: hurry_and_retire(seed, **trouble), seed)
         lives += sum(entry.startswith("+") for entry in history)
         assert not wrong_in(history), f"seed {seed}: {wrong_in(history)}"
     assert lives > 4 * SEEDS  # the scenario does retire and revive
