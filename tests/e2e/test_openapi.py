@@ -12,6 +12,11 @@ import pytest
 from world import Server, Tenant
 
 CONFIG = """\
+# Paths learnt from the tree would let it suspend, drain and kill those who live there.
+phases.examples.extra-data-sources.responses = false
+phases.coverage.extra-data-sources.responses = false
+phases.fuzzing.extra-data-sources.responses = false
+
 [auth.openapi.ApiKey]
 api_key = "${API_KEY}"
 

@@ -300,6 +300,16 @@ async def test_a_bad_query_is_a_400_that_names_the_parameter(query: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("path", "query"),
+    [("/api/v1/ves/commitments", "anchored"), ("/api/v1/admin/actors/dead-letters", "after")],
+)
+async def test_null_is_no_value_of_a_query_parameter(path: str, query: str) -> None:
+    async with serving() as house, house.client(BOOTSTRAP, admin="admin" in path) as client:
+        answer = await client.get(path, params={**STREAM, query: "null"})
+        assert query in check_shape(answer, 400, "INVALID_FIELD_VALUE")["message"]
+
+
+@pytest.mark.parametrize(
     ("body", "status"),
     [
         (b"", 400),

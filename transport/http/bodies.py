@@ -108,9 +108,14 @@ def _text(raw: bytes, what: str) -> str:
 
 def _convert(values: dict[str, str], shape: type[S]) -> S:
     try:
-        return msgspec.convert(values, shape, strict=False)
+        read = msgspec.convert(values, shape, strict=False)
     except msgspec.ValidationError as wrong:
         raise _refusal(wrong, 400) from None
+    for member in msgspec.structs.fields(shape):
+        # msgspec reads the text «null» as None; to everybody else it is no number.
+        if member.encode_name in values and getattr(read, member.name) is None:
+            raise ApiError(Code.INVALID_FIELD_VALUE, f"{member.encode_name}: leave it out instead of null")
+    return read
 
 
 def _refusal(wrong: msgspec.ValidationError, status: int) -> ApiError:
