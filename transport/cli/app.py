@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 from cyclopts import App
 
+from transport.cli.actors import app as actors
 from transport.cli.agent import app as agent
 from transport.cli.api_keys import app as api_key
 from transport.cli.status import status
@@ -31,4 +32,5 @@ def build_app(serve: Callable[..., int], migrate: Callable[..., int]) -> App:
     app.command(agent)
     app.command(verify)
     app.command(api_key)
+    app.command(actors)
     return app
