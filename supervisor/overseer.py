@@ -30,8 +30,8 @@ from supervisor.branch import Branch
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.place import Place
 
-_BUSY: dict[Order, Callable[[Place], float]] = {
-    "depth": lambda place: place.mailbox.depth,
+_BUSY: dict[Order, Callable[[Place], Any]] = {
+    "depth": lambda place: (place.mailbox.depth, place.handled_ever),
     "handled": lambda place: place.handled_ever,
     "recent": lambda place: place.born,
 }
