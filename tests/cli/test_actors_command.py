@@ -19,6 +19,7 @@ import pytest
 import structlog
 import trio
 
+from actors.errors import OutcomeUnknown
 from actors.messages import FindKeys
 from actors.views import ActorView, MailboxView
 from tests.cli.conftest import Command, Said
@@ -243,15 +244,18 @@ def test_an_act_without_a_reason_is_not_sent(played: Played, actors: Actors) -> 
     assert played.house.journal.audits == []
 
 
-def test_a_kill_whose_answer_is_lost_is_not_sent_again(
+def test_a_kill_of_unknown_outcome_is_not_sent_again_but_a_drain_is(
     played: Played, actors: Actors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(*_: object, **__: object) -> None:
-        raise RuntimeError("the house fell")
+    async def unheard(*_: object, **__: object) -> None:
+        raise OutcomeUnknown("nobody knows")
 
-    monkeypatch.setattr(played.house.house.overseer, "act", never)
-    assert actors("kill", "house/keys", *WHY, "--patience", 5).code == 1
-    assert [e.action for e in played.house.journal.audits].count("actor.kill") == 1
+    monkeypatch.setattr(played.house.house.overseer, "act", unheard)
+    for action in ("kill", "drain"):
+        assert actors(action, "house/keys", *WHY, "--patience", 4).code == 4
+    sent = [entry.action for entry in played.house.journal.audits]
+    assert sent.count("actor.kill") == 1
+    assert sent.count("actor.drain") > 1
 
 
 def test_without_a_server_the_command_says_so(sequencer: Command, monkeypatch: pytest.MonkeyPatch) -> None:
