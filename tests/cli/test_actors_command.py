@@ -239,6 +239,14 @@ def test_what_cannot_be_done_is_one_readable_line_and_exit_1(actors: Actors) -> 
     assert (refused.code, refused.json["error"]["code"]) == (1, "CONFLICT")
 
 
+def test_a_wrong_key_is_said_at_once(actors: Actors, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOOTSTRAP_ADMIN_API_KEY", "ss_" + "x" * 32)
+    for command in (("tree",), ("top", "--once"), ("kill", "house/keys", *WHY)):
+        said = actors(*command)
+        assert said.code == 1, command
+        assert "INVALID_API_KEY" in said.err
+
+
 def test_an_act_without_a_reason_is_not_sent(played: Played, actors: Actors) -> None:
     assert actors("kill", "house/keys").code != 0
     assert played.house.journal.audits == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -18,7 +18,7 @@ from cyclopts.validators import Number
 from actors.dead_letters import LETTERS_MAX, DeadLetter
 from actors.views import CHILDREN_MAX, Acted, Action, Order, Resent
 from transport.cli import top as screen
-from transport.cli.console import AdminListener, Exit, Json, run, show
+from transport.cli.console import Exit, ImpatientAdmin, Json, run, show
 from transport.cli.top import ACTORS, plain_console
 from transport.cli.tree_view import Row, flat_rows, one_line, table, tree_rows
 from transport.client.wire import decode
@@ -30,15 +30,7 @@ app.command(dead_letters)
 
 T = TypeVar("T")
 
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Listener(AdminListener):
-    patience: float = 30.0
-    """Seconds to keep trying while there is no final answer; an act may take 20 of them."""
-
-
-HERE = Listener()
+HERE = ImpatientAdmin()
 DEAD_LETTERS = f"{ACTORS}/dead-letters"
 TRIES_ONCE = frozenset({"kill", "restart"})
 """Done twice they do two things."""
@@ -66,7 +58,7 @@ def tree(
     *,
     children: Children = CHILDREN_MAX,
     as_json: Json = False,
-    admin: Listener = HERE,
+    admin: ImpatientAdmin = HERE,
 ) -> int:
     """Show who lives in the house: state, life, uptime, letters waiting/peak/limit, handled, restarts.
 
@@ -93,7 +85,7 @@ def tree(
 
 @app.command
 def tenants(
-    *, order: Order = "depth", limit: Limit = 20, as_json: Json = False, admin: Listener = HERE
+    *, order: Order = "depth", limit: Limit = 20, as_json: Json = False, admin: ImpatientAdmin = HERE
 ) -> int:
     """Show the busiest tenants' sequencers.
 
@@ -133,7 +125,7 @@ def top(
     order: Order = "depth",
     once: Annotated[bool, Parameter(negative=())] = False,
     as_json: Json = False,
-    admin: Listener = HERE,
+    admin: ImpatientAdmin = HERE,
 ) -> int:
     """Watch the house: the tree and the busiest tenants, drawn anew until q or ctrl-C.
 
@@ -165,36 +157,36 @@ def top(
 
 
 @app.command
-def kill(path: str, *, reason: Reason, as_json: Json = False, admin: Listener = HERE) -> int:
+def kill(path: str, *, reason: Reason, as_json: Json = False, admin: ImpatientAdmin = HERE) -> int:
     """Cancel a life at once, a letter in hand or not; its supervisor starts the next. For drills."""
     return _act("kill", path, reason, as_json, admin)
 
 
 @app.command
-def restart(path: str, *, reason: Reason, as_json: Json = False, admin: Listener = HERE) -> int:
+def restart(path: str, *, reason: Reason, as_json: Json = False, admin: ImpatientAdmin = HERE) -> int:
     """End a life between two letters and start the next; revives a drained one."""
     return _act("restart", path, reason, as_json, admin)
 
 
 @app.command
-def drain(path: str, *, reason: Reason, as_json: Json = False, admin: Listener = HERE) -> int:
+def drain(path: str, *, reason: Reason, as_json: Json = False, admin: ImpatientAdmin = HERE) -> int:
     """Let the letters that wait be finished, then end; new ones are refused until `restart`."""
     return _act("drain", path, reason, as_json, admin)
 
 
 @app.command
-def suspend(path: str, *, reason: Reason, as_json: Json = False, admin: Listener = HERE) -> int:
+def suspend(path: str, *, reason: Reason, as_json: Json = False, admin: ImpatientAdmin = HERE) -> int:
     """Let no letter be taken until `resume`; they wait within the mailbox's bound. The node is not ready."""
     return _act("suspend", path, reason, as_json, admin)
 
 
 @app.command
-def resume(path: str, *, reason: Reason, as_json: Json = False, admin: Listener = HERE) -> int:
+def resume(path: str, *, reason: Reason, as_json: Json = False, admin: ImpatientAdmin = HERE) -> int:
     """Let letters be taken again after a `suspend`."""
     return _act("resume", path, reason, as_json, admin)
 
 
-def _act(action: Action, path: str, reason: str, as_json: bool, admin: Listener) -> int:
+def _act(action: Action, path: str, reason: str, as_json: bool, admin: ImpatientAdmin) -> int:
     async def work() -> int:
         where = f"{ACTORS}/{action}"
         body = {"path": path, "reason": reason}
@@ -219,7 +211,7 @@ def _told(done: Acted) -> str:
 
 
 @dead_letters.command(name="list")
-def list_letters(*, limit: Limit = LETTERS_MAX, as_json: Json = False, admin: Listener = HERE) -> int:
+def list_letters(*, limit: Limit = LETTERS_MAX, as_json: Json = False, admin: ImpatientAdmin = HERE) -> int:
     """List the last dead letters, newest first. Their content is never shown.
 
     Parameters
@@ -250,7 +242,7 @@ def _when(letter: DeadLetter) -> str:
 
 
 @dead_letters.command(name="show")
-def show_letter(id: Id, *, as_json: Json = False, admin: Listener = HERE) -> int:
+def show_letter(id: Id, *, as_json: Json = False, admin: ImpatientAdmin = HERE) -> int:
     """Show one dead letter; its content stays where it is."""
 
     async def work() -> int:
@@ -270,7 +262,7 @@ def show_letter(id: Id, *, as_json: Json = False, admin: Listener = HERE) -> int
 
 
 @dead_letters.command
-def drop(id: Id, *, as_json: Json = False, admin: Listener = HERE) -> int:
+def drop(id: Id, *, as_json: Json = False, admin: ImpatientAdmin = HERE) -> int:
     """Forget a dead letter. It was never acknowledged to anybody."""
 
     async def work() -> int:
@@ -282,7 +274,7 @@ def drop(id: Id, *, as_json: Json = False, admin: Listener = HERE) -> int:
 
 
 @dead_letters.command
-def resend(id: Id, *, as_json: Json = False, admin: Listener = HERE) -> int:
+def resend(id: Id, *, as_json: Json = False, admin: ImpatientAdmin = HERE) -> int:
     """Deliver a dead letter once more. Exit code 1 if it was not answered; then it stays one."""
 
     async def work() -> int:
@@ -295,6 +287,6 @@ def resend(id: Id, *, as_json: Json = False, admin: Listener = HERE) -> int:
     return run(work, as_json=as_json)
 
 
-async def _ask(method: str, path: str, admin: Listener, kind: type[T]) -> T:
+async def _ask(method: str, path: str, admin: ImpatientAdmin, kind: type[T]) -> T:
     async with admin.client() as client:
         return decode(await client.ask(method, path, repeatable=method == "GET"), kind, path)

@@ -99,6 +99,15 @@ class AdminListener(Connection):
         )
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ImpatientAdmin(AdminListener):
+    """For an operator who wants to know now."""
+
+    patience: float = 30.0
+    """Seconds to keep trying while there is no final answer; an act may take 20 of them."""
+
+
 def settings() -> Settings:
     try:
         return Settings()

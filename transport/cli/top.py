@@ -26,9 +26,9 @@ from rich.text import Text
 from actors.views import ActorView, Order
 from transport.cli.console import Exit
 from transport.cli.tree_view import WIDE, Row, flat_rows, one_line, table, tree_rows
-from transport.client.errors import ClientError
+from transport.client.errors import BadAnswer, ClientError, Refused
 from transport.client.sequencer import SequencerClient
-from transport.client.wire import decode
+from transport.client.wire import ErrorBody, decode
 from transport.http.shapes import ActorsReply
 
 ACTORS = "/api/v1/admin/actors"
@@ -90,22 +90,19 @@ async def take(client: SequencerClient, order: Order, patience_s: float) -> Samp
     raise ClientError(f"no answer within {patience_s:g} s")
 
 
-class _Error(msgspec.Struct):
-    message: str
-
-
 def _refused(status: int, body: bytes) -> ClientError:
     try:
-        return ClientError(f"{status}: {msgspec.json.decode(body, type=_Error).message}")
-    except msgspec.DecodeError:
-        return ClientError(f"the admin listener answers {status}")
+        error = msgspec.json.decode(body, type=ErrorBody).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return BadAnswer(f"the admin listener answers {status} without an explanation")
+    return Refused(status, error.code, error.message, error.request_id or "")
 
 
 def frame(picture: Picture, *, where: str, order: Order, width: int, height: int | None) -> Group:
     """The whole screen; without a ``height`` as long as it gets."""
     lines: list[Text] = []
     if picture.trouble is not None:
-        lines.append(Text(f"NO ANSWER: {one_line(picture.trouble)}", "bold red"))
+        lines.append(Text(f"NO NEW PICTURE: {one_line(picture.trouble)}", "bold red"))
     if picture.now is None:
         return Group(*lines, Text(f"waiting for {where}", "dim"))
     seen = picture.now.seen
