@@ -191,8 +191,7 @@ class Supervisor(Branch):
 
     def _start(self, child: _Child) -> None:
         child.generation += 1
-        if child.has_address:
-            child.mailbox.open()
+        child.mailbox.open()
         if child.branch is not None:
             child.branch.expect_life()
         assert self._nursery is not None

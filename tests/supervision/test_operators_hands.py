@@ -353,6 +353,26 @@ async def test_a_drained_tenant_refuses_letters_until_it_is_restarted(autojump_c
         assert await house.ref("a").ask(Echo(8), deadline_s=5) == 8
 
 
+async def test_one_without_an_address_lives_on_after_its_branch_was_drained_and_restarted(autojump_clock):
+    lives: list[int] = []
+
+    class Poller:
+        async def run(self, inbox: Inbox) -> None:
+            lives.append(1)
+            while True:
+                await inbox.pause(10)
+
+    inner = Supervisor("inner", [ChildSpec(name="poller", factory=Poller)], pauses=QUICK)
+    root = Supervisor("house", [inner], pauses=QUICK)
+    async with alive(root):
+        root.drain("house/inner")
+        await trio.sleep(1)
+        root.restart_child_at("house/inner")
+        await trio.sleep(100)
+        assert view(root, "house/inner/poller").state == "running"
+        assert len(lives) == 2
+
+
 # Restart.
 
 
