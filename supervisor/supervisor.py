@@ -163,6 +163,9 @@ class Supervisor(Branch):
             child.incarnation = None
             child.deaths = 0
             child.wait_for_start(trio.current_time(), in_order=True)
+        for child in self._children:
+            if child.drained:  # perhaps between two lives of ours, when nobody heard it
+                self._let_go(child)
 
     def _start_whoever_may(self) -> None:
         now = trio.current_time()
@@ -170,12 +173,18 @@ class Supervisor(Branch):
         for child in self._children:
             if child.incarnation is not None:
                 self._end_a_late_start(child, child.incarnation, now)
-            elif not child.over and child.starts_at <= now and (earlier_ready or not child.in_order):
+            elif self._may_start(child, now, earlier_ready):
                 self._start(child)
             earlier_ready = earlier_ready and child.ready
         if earlier_ready and not self._announced and self._inbox is not None:
             self._announced = True
             self._inbox.ready()
+
+    @staticmethod
+    def _may_start(child: _Child, now: float, earlier_ready: bool) -> bool:
+        """Drained a moment ago: the news that let it go are on their way."""
+        expected = not child.over and not child.drained
+        return expected and child.starts_at <= now and (earlier_ready or not child.in_order)
 
     def _next_moment(self) -> float:
         """When something is to be done without news: a pause ends, or a start takes too long."""
@@ -258,7 +267,7 @@ class Supervisor(Branch):
         await self._stop_children(others, drain=False)
         starts_at = trio.current_time() + pause_s
         for sibling in others:
-            if sibling.restart == "temporary":
+            if sibling.restart == "temporary" or sibling.drained:
                 self._let_go(sibling)
             else:
                 sibling.wait_for_start(starts_at, in_order=True)

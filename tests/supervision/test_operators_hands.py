@@ -373,6 +373,58 @@ async def test_one_without_an_address_lives_on_after_its_branch_was_drained_and_
         assert len(lives) == 2
 
 
+async def test_a_drain_right_after_a_restart_request_wins(autojump_clock):
+    root, ref = a_house()
+    async with alive(root):
+        root.drain("house/echo")
+        await trio.sleep(1)
+        root.restart_child_at("house/echo")
+        root.drain("house/echo")
+        await trio.sleep(1)
+        assert view(root, "house/echo").state == "drained"
+        with pytest.raises(Unavailable, match="drained"):
+            await ref.ask(Echo(1), deadline_s=5)
+
+
+async def test_one_drained_while_its_group_stops_refuses_what_waits(autojump_clock):
+    boxes = {name: Mailbox(name, letters_max=5) for name in "ab"}
+    root = Supervisor(
+        "house",
+        [ChildSpec(name=name, factory=lambda: Echoer(work_s=3), mailbox=boxes[name]) for name in "ab"],
+        strategy="one_for_all",
+        pauses=QUICK,
+    )
+    heard: list[object] = []
+    async with alive(root), trio.open_nursery() as nursery:
+        for n in range(3):
+            nursery.start_soon(outcome_of, Ref(boxes["b"]), n, heard)
+        await wait_all_tasks_blocked(0)
+        root.kill("house/a")
+        await trio.sleep(1)
+        root.drain("house/b")  # it is already ending, because of its sibling
+        await trio.sleep(10)
+        assert view(root, "house/b").state == "drained"
+        assert len([n for n in heard if isinstance(n, int)]) == 1
+        assert heard[1:] == [Unavailable, Unavailable]
+        with pytest.raises(Unavailable, match="drained"):
+            await Ref(boxes["b"]).ask(Echo(1), deadline_s=5)
+
+
+async def test_one_drained_between_two_lives_of_its_supervisor_refuses_letters(autojump_clock):
+    box, ref = address("echo")
+    inner = Supervisor("inner", [ChildSpec(name="echo", factory=Echoer, mailbox=box)], pauses=QUICK)
+    root = Supervisor("house", [inner])
+    async with alive(root):
+        root.kill("house/inner")
+        await wait_all_tasks_blocked(0)
+        assert view(root, "house/inner").state == "pausing"
+        root.drain("house/inner/echo")
+        await trio.sleep(1)
+        assert view(root, "house/inner/echo").state == "drained"
+        with pytest.raises(Unavailable, match="drained"):
+            await ref.ask(Echo(1), deadline_s=5)
+
+
 # Restart.
 
 
