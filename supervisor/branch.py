@@ -52,6 +52,7 @@ class Branch(ABC):
         self._news: trio.MemorySendChannel[News] | None = None
         self._to_hear: trio.MemoryReceiveChannel[News] | None = None
         self._stop: bool | None = None  # asked to stop; True: with drain
+        self._abandoned = False  # nobody below comes back, until the next life
         self._born: float | None = None
         self._lives = 0
 
@@ -99,7 +100,8 @@ class Branch(ABC):
 
     def restart_child_at(self, path: str) -> None:
         """End the life at ``path`` between letters and start the next one; counts as nothing, also revives
-        one that had ended or was drained. Raises NoSuchActor."""
+        one that had ended or was drained. Raises NoSuchActor, and NotPossible when its supervisor is away for
+        good."""
         branch, name = self.locate(path)
         branch.restart_child(name)
 
@@ -235,6 +237,7 @@ class Branch(ABC):
     def _begin_life(self) -> None:
         """The queue is unbounded, but each sender has few things to say: an end, a readiness, a start."""
         self._born = trio.current_time()
+        self._abandoned = False
         self._lives += 1
         self._news, self._to_hear = trio.open_memory_channel[News](math.inf)
 

@@ -330,6 +330,7 @@ class Supervisor(Branch):
     # Seen and handled from outside.
 
     def abandon(self, error: type[NotNow], text: str) -> None:
+        self._abandoned = True
         for child in self._children:
             child.over = True
             self._refuse_letters(child, error, text)
@@ -359,6 +360,8 @@ class Supervisor(Branch):
 
     def restart_child(self, name: str) -> None:
         child = self._child(name)
+        if self._abandoned or self._stop:
+            raise NotPossible(f"{self.path} has ended or is stopping: nobody would start {name}")
         child.drained = False
         life = child.alive
         if life is None:

@@ -442,6 +442,25 @@ async def test_a_restart_on_request_ends_between_letters_counts_as_no_death_and_
         assert view(root, "house/echo").restarts >= 5
 
 
+async def test_nobody_is_restarted_below_a_drained_branch(autojump_clock):
+    pool = Pool("pool", 2, Echoer, 10, pauses=QUICK)
+    root = Supervisor("house", [pool])
+    async with alive(root):
+        root.drain("house/pool")
+        await trio.sleep(1)
+        with pytest.raises(NotPossible, match="house/pool has ended"):
+            root.restart_child_at("house/pool/0")
+        with pytest.raises(NotNow):  # at once: nobody opened the mailbox for a reader who never comes
+            await pool.ref.ask(Echo(1), deadline_s=5)
+        assert pool.mailbox.closed
+        root.restart_child_at("house/pool")
+        await trio.sleep(1)
+        assert await pool.ref.ask(Echo(1), deadline_s=5) == 1
+        root.restart_child_at("house/pool/0")
+    with pytest.raises(NotPossible):
+        root.restart_child_at("house/pool")
+
+
 # Monitors.
 
 
