@@ -355,10 +355,15 @@ class Inbox:
         return self._resumed is not None
 
     def suspend(self) -> None:
-        """Take no further letter; they wait, within the mailbox's bound. Harmless when suspended."""
-        if self._resumed is None and not self._stop:
+        """Take no further letter; they wait, within the mailbox's bound. Harmless when suspended, without
+        effect when asked to stop."""
+        if self._resumed is None and not self._asked_to_stop:
             self._resumed = trio.Event()
             self._mailbox.wake(self)
+
+    @property
+    def _asked_to_stop(self) -> bool:
+        return self._stop_heard is not None and self._stop_heard.is_set()
 
     def resume(self) -> None:
         """Undo ``suspend``; every stop does."""

@@ -425,6 +425,22 @@ async def test_one_drained_between_two_lives_of_its_supervisor_refuses_letters(a
             await ref.ask(Echo(1), deadline_s=5)
 
 
+async def test_one_that_drains_cannot_be_held_up_by_a_suspension(autojump_clock):
+    root, ref = a_house(work_s=1)
+    heard: list[object] = []
+    async with alive(root), trio.open_nursery() as nursery:
+        for n in range(3):
+            nursery.start_soon(outcome_of, ref, n, heard)
+        await wait_all_tasks_blocked(0)
+        root.drain("house/echo")
+        root.suspend("house/echo")
+        await trio.sleep(10)
+        assert sorted(heard, key=str) == [0, 1, 2]
+        root.restart_child_at("house/echo")
+        await trio.sleep(1)
+        assert view(root, "house/echo").state == "suspended", "the wish holds for the next life"
+
+
 # Restart.
 
 
