@@ -363,13 +363,13 @@ class Supervisor(Branch):
         if self._abandoned or self._stop:
             raise NotPossible(f"{self.path} has ended or is stopping: nobody would start {name}")
         child.drained = False
-        life = child.alive
+        life = child.incarnation
         if life is None:
             child.deaths = 0
             child.mailbox.open()
             child.wait_for_start(trio.current_time(), in_order=False)
             self._post(nothing)
-        else:
+        else:  # also if it has just ended and that is not noted yet
             life.on_request = True
             life.stop(drain=False, within_s=child.shutdown_s)
 

@@ -477,6 +477,33 @@ async def test_nobody_is_restarted_below_a_drained_branch(autojump_clock):
         root.restart_child_at("house/pool")
 
 
+async def test_a_restart_request_is_heard_by_one_that_has_just_ended(autojump_clock):
+    lives: list[int] = []
+
+    class Once:
+        async def run(self, inbox: Inbox) -> None:
+            lives.append(1)
+            if len(lives) > 1:
+                await inbox.until_stop()
+
+    box = Mailbox("watcher", letters_max=0)
+    root = Supervisor("house", [ChildSpec(name="once", factory=Once, restart="transient")], pauses=QUICK)
+    honest = root.monitors.tell
+
+    def tell_and_restart(down: Down) -> None:  # in the ending task: its supervisor has not heard of it
+        honest(down)
+        if down.incarnation == 1:
+            root.restart_child_at("house/once")
+
+    root.monitors.tell = tell_and_restart  # type: ignore[method-assign]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(root.run)
+        root.monitors.monitor("house/once", box)
+        await trio.sleep(1)
+        assert (view(root, "house/once").state, len(lives)) == ("running", 2)
+        root.stop()
+
+
 # Monitors.
 
 
