@@ -63,7 +63,7 @@ class DeadLetters:
     def bury(self, to: Ref, letter: Letter[Any], reason: str) -> None:
         self._forget_earlier(letter.message)
         self.total += 1
-        size = len(_encoder.encode(letter.message))
+        size = _size(letter.message)
         self._letters[self.total] = DeadLetter(
             self.total,
             to.name,
@@ -118,3 +118,11 @@ class DeadLetters:
         self._letters[dead_letter_id] = poorer
         del self._contents[dead_letter_id]
         self._content_bytes -= poorer.content_bytes
+
+
+def _size(message: Message[Any]) -> int:
+    """In bytes. Called while a life ends: no message may make that fail."""
+    try:
+        return len(_encoder.encode(message))
+    except Exception:  # what MessagePack cannot say, for example an integer of more than 64 bits
+        return len(repr(message))

@@ -227,3 +227,16 @@ async def test_a_letter_that_is_not_repeatable_dies_with_unknown_outcome_and_is_
 async def _is_unknown(ref: Ref) -> None:
     with pytest.raises(OutcomeUnknown):
         await ref.ask(Hang(), deadline_s=5)
+
+
+async def test_a_dead_letter_that_cannot_be_measured_takes_nobody_else_along(autojump_clock):
+    boxes = {name: Mailbox(name, letters_max=5) for name in ("moody", "sibling")}
+    specs = [ChildSpec(name=name, factory=Moody, mailbox=box) for name, box in boxes.items()]
+    root = Supervisor("house", specs, pauses=QUICK)
+    Moody.times_are_bad = True
+    async with alive(root):
+        Ref(boxes["moody"]).tell(BoomAgain(2**70))
+        await trio.sleep(1)
+        assert [dead.content_bytes > 0 for dead in root.look().dead_letters] == [True]
+        assert view(root, "house/sibling").incarnation == 1
+        assert await Ref(boxes["sibling"]).ask(EchoAgain(1), deadline_s=5) == 0
