@@ -116,6 +116,12 @@ class Incarnation:
                 ended = Ended("finished", "returned")
         except Exception as error:  # broad on purpose: any surprise ends this life, and only it
             ended = judge(error)
+        except BaseExceptionGroup as group:
+            # It failed while it was cancelled with its supervisor: the errors end here, Cancelled passes.
+            errors, rest = group.split(Exception)
+            ended = None if errors is None else judge(errors)
+            assert rest is not None  # or it had been an Exception
+            raise rest from None
         finally:
             self._finish(ended or Ended("killed", self._why_killed))
 

@@ -251,6 +251,27 @@ async def test_an_actor_that_fails_while_being_cancelled_is_still_only_one_death
         assert seen.last_error == "KeyError: 'while cleaning up'"
 
 
+async def test_an_actor_whose_helper_fails_while_the_house_is_cancelled_ends_only_itself(autojump_clock):
+    class Messy:
+        async def run(self, inbox: Inbox) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._fail)
+                nursery.start_soon(trio.sleep_forever)
+
+        async def _fail(self) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise KeyError("while cleaning up")
+
+    root = Supervisor("house", [ChildSpec(name="messy", factory=Messy)], pauses=QUICK)
+    with trio.move_on_after(5) as scope:  # the house is cancelled from outside
+        await root.run()
+    assert scope.cancelled_caught
+    assert view(root, "house/messy").incarnation == 1
+    assert root.place_of("messy").incarnation.ended.text == "KeyError: 'while cleaning up'"
+
+
 async def test_a_letter_that_kills_twice_becomes_a_dead_letter_and_its_neighbours_are_answered(
     autojump_clock,
 ):
