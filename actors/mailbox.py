@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import trio
 
-from actors.errors import MailboxFull, NotNow, OutcomeUnknown, Poisoned, Stopping
+from actors.errors import MailboxFull, NotNow, OutcomeUnknown, Poisoned, Stopping, Unavailable
 from actors.letters import Letter
 from actors.messages import Message
 from actors.tracing import work_in_nothing
@@ -396,9 +396,12 @@ class Inbox:
         self._ends_when_empty = True
         self._mailbox.wake(self)
 
-    def end(self, how: str) -> list[tuple[Letter[Any], str]]:
+    def end(self, how: str, *, by_itself: bool = True) -> list[tuple[Letter[Any], str]]:
         """The incarnation is over. Repeatable letters in hand go back to the front; the other askers hear
-        OutcomeUnknown. Returns the letters that will not be tried again, each with the reason."""
+        OutcomeUnknown. Returns the letters that will not be tried again, each with the reason.
+
+        Not ``by_itself``: killed, or for want of something it depends on; its letters are not to blame.
+        """
         dead, back = [], []
         lives_max = self._mailbox.lives_max
         for letter in self._in_hand:
@@ -411,8 +414,11 @@ class Inbox:
                 reason = (
                     f"{letter.lives_cost} lives of {self._mailbox.name} ended with it in hand; last: {how}"
                 )
+                if letter.message.repeatable and letter.expects_answer and not by_itself:
+                    letter.refuse(Unavailable(reason))
+                    continue
                 dead.append((letter, reason))
-                if letter.message.repeatable:
+                if letter.message.repeatable and by_itself:
                     self._mailbox.poisoned_by(letter)
                     letter.refuse(Poisoned(reason, retry_after_s=POISON_S))
                 else:

@@ -37,6 +37,11 @@ class Ended:
     def quiet(self) -> bool:
         return self.kind in ("finished", "asked")
 
+    @property
+    def by_itself(self) -> bool:
+        """Perhaps of what it had in hand; not of somebody's will, nor of something away."""
+        return self.kind in ("finished", "crashed")
+
 
 def judge(error: Exception) -> Ended:
     """What an exception out of ``run`` means. A group (from a nursery inside ``run``) is what its worst
@@ -157,7 +162,7 @@ class Incarnation:
 
     def _finish(self, ended: Ended) -> None:
         self.ended = ended
-        self.dead_letters = self.inbox.end(ended.text)
+        self.dead_letters = self.inbox.end(ended.text, by_itself=ended.by_itself)
         self._on_end(self)
         if self._done is not None:
             self._done.set()

@@ -10,7 +10,7 @@ from inhabitants import QUICK, BoomAgain, Echo, EchoAgain, Echoer, Hang, address
 from trio.testing import wait_all_tasks_blocked
 
 from actors.dead_letters import CONTENT_BYTES_MAX, DeadLetters
-from actors.errors import DeadlinePassed, NotNow, OutcomeUnknown, Poisoned
+from actors.errors import DeadlinePassed, NotNow, OutcomeUnknown, Poisoned, Unavailable
 from actors.letters import Letter
 from actors.mailbox import POISON_S, POISONS_MAX, Inbox, Mailbox, Ref
 from actors.messages import Message
@@ -240,3 +240,44 @@ async def test_a_dead_letter_that_cannot_be_measured_takes_nobody_else_along(aut
         assert [dead.content_bytes > 0 for dead in root.look().dead_letters] == [True]
         assert view(root, "house/sibling").incarnation == 1
         assert await Ref(boxes["sibling"]).ask(EchoAgain(1), deadline_s=5) == 0
+
+
+class Dependent:
+    """Waits for ever on EchoAgain(1) and ends on EchoAgain(2), while what it depends on is away."""
+
+    away: ClassVar[bool] = True
+
+    async def run(self, inbox: Inbox) -> None:
+        while True:
+            letter = await inbox.take()
+            if Dependent.away and letter.message == EchoAgain(1):
+                await trio.sleep_forever()
+            if Dependent.away and letter.message == EchoAgain(2):
+                raise Unavailable("the database is away")
+            letter.answer(letter.message.n)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_a_message_is_no_poison_for_having_been_in_the_hands_of_the_killed_or_the_forsaken(
+    n: int, autojump_clock
+):
+    box, ref = address("dependent")
+    root = Supervisor("house", [ChildSpec(name="dependent", factory=Dependent, mailbox=box)], pauses=QUICK)
+    heard: list[str] = []
+
+    async def ask() -> None:
+        with pytest.raises(Unavailable, match="2 lives of dependent ended with it in hand"):
+            await ref.ask(EchoAgain(n), deadline_s=60)
+        heard.append("Unavailable")
+
+    Dependent.away = True
+    async with alive(root), trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        for _ in range(2 if n == 1 else 0):
+            await trio.sleep(1)
+            root.kill("house/dependent", "drill")
+        await trio.sleep(1)
+        assert heard == ["Unavailable"]
+        Dependent.away = False
+        assert await ref.ask(EchoAgain(n), deadline_s=5) == n, "the same message, a moment later"
+        assert root.look().dead_letters_total == 0

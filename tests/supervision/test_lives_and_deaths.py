@@ -355,7 +355,7 @@ async def test_killing_actors_under_load_leaves_no_ask_hanging_and_none_wrongly_
     assert sum(outcomes.values()) == 2000
     assert outcomes["answered"] > 1000
     assert outcomes["OutcomeUnknown"] > 10
-    assert set(outcomes) <= {"answered", "OutcomeUnknown", "MailboxFull", "DeadlinePassed", "Poisoned"}
+    assert set(outcomes) <= {"answered", "OutcomeUnknown", "MailboxFull", "DeadlinePassed", "Unavailable"}
 
 
 async def test_an_end_that_is_heard_late_touches_no_later_life(autojump_clock):
