@@ -90,7 +90,8 @@ class WorkerProcess:
             assert self._process is not None
             now_seen = (self._open_question, self._process.work_done())
             we_were_late = trio.current_time() - due > _LOOK_EVERY_S / 2  # then it may have been stopped too
-            if self._open_question is not None and now_seen == seen and not we_were_late:
+            nothing_done = now_seen == seen and now_seen[1] >= 0
+            if self._open_question is not None and nothing_done and not we_were_late:
                 self._hung = True
                 self.kill()
             seen = now_seen

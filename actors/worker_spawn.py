@@ -48,7 +48,7 @@ class Process(Protocol):
         ...
 
     def work_done(self) -> int:
-        """A number that rises while it works and stands still while it does nothing."""
+        """A number that rises while it works and stands still while it does nothing; below 0: unknown."""
         ...
 
     def kill(self) -> None:
@@ -98,7 +98,8 @@ class OwnProcess:
         return self._process.poll()
 
     def work_done(self) -> int:
-        """Clock ticks of processor time, user and system (proc(5), fields 14 and 15); -1 when it is gone."""
+        """Clock ticks of processor time, user and system (proc(5), fields 14 and 15). -1 when it is gone, and
+        where /proc is hidden: our workers cannot be traced, so ``hidepid`` hides them even from us."""
         try:
             fields = Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()
         except OSError:

@@ -210,6 +210,20 @@ async def test_a_worker_that_takes_long_is_left_to_its_work(monkeypatch: pytest.
         assert isinstance(answer, VerifiedBatch)
 
 
+async def test_where_nobody_may_look_no_worker_counts_as_hung(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_process, "_LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(worker_spawn.OwnProcess, "work_done", lambda self: -1)  # /proc with hidepid=2
+    agent = Agent()
+    async with running(BecomeVerifier(), name="v") as worker:
+        assert worker.pid is not None
+        async with trio.open_nursery() as nursery:
+            os.kill(worker.pid, signal.SIGSTOP)
+            nursery.start_soon(verified, worker, agent, 1)
+            await trio.sleep(0.5)
+            assert is_alive(worker.pid)
+            os.kill(worker.pid, signal.SIGCONT)
+
+
 async def test_a_cancelled_call_kills_the_worker_so_that_its_answer_meets_no_other_question() -> None:
     agent = Agent()
     request = VerifyBody(agent.body(1000), ANYWHERE, [agent.binding])
