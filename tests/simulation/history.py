@@ -36,6 +36,8 @@ class History:
         self.violations: list[str] = []
         self.heads: Counter[Stream] = Counter()
         """The highest number acknowledged so far."""
+        self.troubled = False
+        """Something went wrong that may be seen by callers."""
         self.no_more_of: list[tuple[str, dict[Stream, int]]] = []
 
     def note(self, who: str, what: str, outcome: str = "") -> None:
@@ -43,6 +45,7 @@ class History:
 
     def hit(self, kind: str, who: str, what: str = "") -> None:
         self.hits[kind] += 1
+        self.troubled = True
         self.note(who, f"FAULT {kind}", what)
 
     def violation(self, text: str) -> None:
@@ -70,6 +73,7 @@ class History:
                 if said["actor"].startswith("sequencers/") and "between letters" in why:
                     self.hits["retired or stopped"] += 1
             else:
+                self.troubled = True
                 self.note(str(said["actor"]), event, why[:140])
         elif event == "internal error":
             self.note("door", event, repr(said.get("exc_info"))[:140])

@@ -16,6 +16,7 @@ from journal.memory import MemoryDatabase
 from tests.simulation.agents import (
     AGENTS,
     BOOTSTRAP,
+    EVERYBODY,
     FRESH,
     STREAMS,
     Agent,
@@ -43,6 +44,10 @@ async def judge(history: History, nodes: list[Node], database: MemoryDatabase) -
     for node in nodes:
         for tenant in sorted({event.agent.tenant for event in history.outcomes} | {0}):
             await oracle.house_takes_a_fresh_event(node, tenant)
+    for agent in EVERYBODY:
+        registered = database.agent_keys.get(agent.key)
+        if registered and registered.registered_at_us and registered.revoked_at_us is None:
+            await oracle.agent_is_known(agent)
     await oracle.every_acknowledged_event_is_replayed()
     for stream in STREAMS:
         if database.events.get(stream.ids):
@@ -79,7 +84,14 @@ class _Oracle:
         return None
 
     async def house_takes_a_fresh_event(self, node: Node, tenant: int) -> None:
-        event = Event(Agent(tenant, AGENTS - 1), 0, FRESH + node.number)
+        await self._takes(node, Event(Agent(tenant, AGENTS - 1), 0, FRESH + node.number))
+
+    async def agent_is_known(self, agent: Agent) -> None:
+        """One that was registered during the run."""
+        for node in self.nodes:
+            await self._takes(node, Event(agent, 0, FRESH + node.number))
+
+    async def _takes(self, node: Node, event: Event) -> None:
         self.fresh.add(event)
         answer = await self.insist(node, "POST", "/api/v1/ves/events/ingest", body((event,)))
         if answer is not None:
@@ -154,7 +166,9 @@ class _Oracle:
         for who, heads in self.history.no_more_of:
             for row in rows:
                 event = _who_sent(row)
-                if event and str(event.agent) == who and row["sequence_number"] > heads[stream]:
+                if event is None or event in self.fresh:  # ours, with the bootstrap key
+                    continue
+                if str(event.agent) == who and row["sequence_number"] > heads[stream]:
                     self.wrong(
                         f"{who} was revoked when {stream} had {heads[stream]} events, "
                         f"and its event {event} has number {row['sequence_number']}"

@@ -32,10 +32,17 @@ _become: msgspec.msgpack.Decoder[Become] = msgspec.msgpack.Decoder(Become)
 class Machine:
     """What all processes of a run share."""
 
-    def __init__(self, seed: int, faults: list[WorkerFault], now_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        seed: int,
+        faults: list[WorkerFault],
+        *,
+        now_us: Callable[[], int],
+        on_hit: Callable[[str, str, str], None],
+    ) -> None:
         self.now_us = now_us
         self.chance = random.Random(f"workers {seed}")
-        self.hits: Counter[str] = Counter()
+        self._on_hit = on_hit
         self._faults = {(fault.role, fault.nth): fault.what for fault in faults}
         self._questions: Counter[str] = Counter()
         self._pids = count(1000)
@@ -47,15 +54,15 @@ class Machine:
         self._faults.clear()
 
     def trouble_at_start(self, role: str) -> WorkerTrouble | None:
-        return self._met(self._faults.pop((role, 0), None))
+        return self._met(role, self._faults.pop((role, 0), None))
 
     def trouble_with_question(self, role: str) -> WorkerTrouble | None:
         self._questions[role] += 1
-        return self._met(self._faults.get((role, self._questions[role])))
+        return self._met(role, self._faults.get((role, self._questions[role])))
 
-    def _met(self, what: WorkerTrouble | None) -> WorkerTrouble | None:
+    def _met(self, role: str, what: WorkerTrouble | None) -> WorkerTrouble | None:
         if what is not None:
-            self.hits[f"worker {what}"] += 1
+            self._on_hit(f"worker {what}", f"a {role}", "")
         return what
 
 

@@ -25,6 +25,7 @@ from tests.simulation.agents import (
     BOOTSTRAP,
     EVERYBODY,
     STREAMS,
+    Agent,
     Event,
     agent_key,
     api_key,
@@ -58,6 +59,8 @@ def simulate(script: s.Script) -> History:
     with _listening(history):
         try:
             seeded_run(run.live, script.seed, instruments=[Steps(run)])
+        except Exception as error:
+            history.violations.append(f"the run ended with {error!r}")
         finally:
             disarm_all()
     return history
@@ -71,7 +74,7 @@ class Run:
         self.calm = False
         self.scope = trio.CancelScope()
         self.database = MemoryDatabase(now_us=self.database_now_us)
-        self.machine = Machine(script.seed, self._all(s.WorkerFault), self.now_us)
+        self.machine = Machine(script.seed, self._all(s.WorkerFault), now_us=self.now_us, on_hit=history.hit)
         settings = _settings(tuple(sorted(script.settings.items())))
         self.nodes = [
             Node(
@@ -137,7 +140,6 @@ class Run:
             for _method, what in node.journal.heal():
                 self.history.hits[f"journal {what}"] -= 1
         self.machine.heal()
-        self.history.hits += self.machine.hits
         for node in self.nodes:
             await node.up.wait()
         self.history.note("oracle", "all is healed")
@@ -220,17 +222,18 @@ class Run:
         reply = await self._node(step.node).ask(
             "POST", "/api/v1/agents/keys/revoke", key=BOOTSTRAP, body=msgspec.json.encode(wanted)
         )
-        self._revoked(f"revoke the key of {step.agent}", step.agent, reply)
+        self._revoked("key", step.agent, reply)
 
     async def _RevokeApiKey(self, step: s.RevokeApiKey) -> None:
         self.history.note("operator", f"revoke the API key of {step.agent}")
         target = f"/api/v1/admin/api-keys/{uuid_text(step.agent.credential_id)}"
         reply = await self._node(step.node).ask("DELETE", target, key=BOOTSTRAP, admin=True)
-        self._revoked(f"revoke the API key of {step.agent}", step.agent, reply)
+        self._revoked("API key", step.agent, reply)
 
-    def _revoked(self, what: str, agent: Any, reply: Reply) -> None:
-        self.history.note("operator", what, _told(reply))
+    def _revoked(self, what: str, agent: Agent, reply: Reply) -> None:
+        self.history.note("operator", f"revoke the {what} of {agent}", _told(reply))
         if reply.status == 200:
+            self.history.hits["revoked an API key" if what == "API key" else "revoked a key"] += 1
             heads = {stream: len(self.database.events[stream.ids]) for stream in STREAMS}
             self.history.no_more_of.append((str(agent), heads))
 
@@ -289,6 +292,8 @@ def posted(history: History, events: tuple[Event, ...], reply: Reply) -> tuple[s
     for event in set(events):
         history.outcomes[event].append(outcome)
     told = _told(reply)
+    if outcome == "unknown" and reply.kind != "left" and not history.troubled:
+        history.violation(f"nothing went wrong, and the answer is {told}")
     if _FULL in told:
         history.hits["mailbox full"] += 1
     if _CROWDED in told:
