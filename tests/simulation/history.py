@@ -37,7 +37,9 @@ class History:
         self.heads: Counter[Stream] = Counter()
         """The highest number acknowledged so far."""
         self.troubled = False
-        """Something went wrong that may be seen by callers."""
+        """Something went wrong that callers may notice."""
+        self.slowed = 0
+        """How much went wrong that may make an answer late: a slow thing, or a row of deaths."""
         self.no_more_of: list[tuple[str, dict[Stream, int]]] = []
 
     def note(self, who: str, what: str, outcome: str = "") -> None:
@@ -46,6 +48,7 @@ class History:
     def hit(self, kind: str, who: str, what: str = "") -> None:
         self.hits[kind] += 1
         self.troubled = True
+        self.slowed += ENOUGH_TO_BE_LATE if kind in _SLOW else 0
         self.note(who, f"FAULT {kind}", what)
 
     def violation(self, text: str) -> None:
@@ -74,10 +77,15 @@ class History:
                     self.hits["retired or stopped"] += 1
             else:
                 self.troubled = True
+                self.slowed += ENOUGH_TO_BE_LATE if event == "actor rests" else 1
                 self.note(str(said["actor"]), event, why[:140])
         elif event == "internal error":
             self.note("door", event, repr(said.get("exc_info"))[:140])
         raise structlog.DropEvent
 
 
+ENOUGH_TO_BE_LATE = 4
+"""Deaths of actors: the pauses between lives grow."""
+_SLOW = {"outage", "slow database", "journal held", "worker hangs", "worker late", "worker slow"}
+_SLOW |= {"house gave up", "node stopped", "node killed"}
 _ENDS = {"actor died", "actor ended", "actor finished", "actor rests", "dead letter", "supervisor gives up"}

@@ -88,16 +88,16 @@ def replay_not_recognised() -> Iterator[None]:
 
 @contextmanager
 def two_incarnations() -> Iterator[None]:
-    """Retirement forgets the child while its actor still works."""
-    honest = DynamicSupervisor._sweep
+    """After a kill the next life starts at once, though the last one is still in a unit of the journal."""
+    honest = DynamicSupervisor.kill_child
 
-    def sweep(self: DynamicSupervisor[Any]) -> None:
-        honest(self)
-        for key, child in [*self._children.items()]:
-            if child.incarnation is not None and child.incarnation.inbox._ends_when_empty:
-                del self._children[key]
+    def kill_child(self: Any, name: str, reason: str) -> None:
+        honest(self, name, reason)
+        child = self._child(name)
+        child.incarnation = None
+        self._mailbox_for(child.key)
 
-    with patch.object(DynamicSupervisor, "_sweep", sweep):
+    with patch.object(DynamicSupervisor, "kill_child", kill_child):
         yield
 
 

@@ -26,12 +26,13 @@ from supervisor.tree import Built, Ports, build
 from tests.simulation.agents import BOOTSTRAP
 from tests.simulation.history import History
 from tests.simulation.processes import Machine, SimulatedProcess
+from tests.simulation.script import TICK_S
 from transport.house import House
 from transport.http.app import create_apps
 from transport.http.door import Door, FrontDoor
 
 RING = (bytes(range(32)),)
-LATENCIES_S = (0.0, 0.0, 0.0, 0.0005, 0.002, 0.02)
+LATENCIES_S = (0.0, 0.0, 0.0, TICK_S, 2 * TICK_S)
 PATIENCE_S = 9.0
 """Beyond the request's own deadline: a unit of the journal that has begun is not cut short (15 s at most in
 production; here it waits at most 5 s for a lock, and a slow database takes its latency)."""
@@ -65,20 +66,20 @@ class Node:
         machine: Machine,
         history: History,
         now_us: Callable[[], int],
+        slow: list[float],
     ) -> None:
         self.number = number
         self.name = f"node {number}"
         self.settings = settings
         self.history = history
         self.machine = machine
-        self.latencies_s: tuple[float, ...] = LATENCIES_S
         self.secrets = Secrets(BOOTSTRAP, bytes([number + 1]) * 32, bytes([number + 1]) * 16, RING)
         chance = random.Random(f"journal {seed} {number}")
         self.journal = MemoryJournal(
             database,
             node_id=self.secrets.sequencer_id,
             checkpoint=checkpoint,
-            latency_s=lambda: chance.choice(self.latencies_s),
+            latency_s=lambda: max(slow, default=0.0) or chance.choice(LATENCIES_S),
         )
         ids = random.Random(f"ids {seed} {number}")
         self._ports = Ports(
