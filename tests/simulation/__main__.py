@@ -1,7 +1,7 @@
-"""``python -m tests.simulation SEEDS --first K``: runs the seeds, two processes at a time, and says what came out.
+"""``python -m tests.simulation SEEDS --first K``: runs the seeds, a process per core, and says what it found.
 
 Exit code 1 when a seed failed (the first one is shrunk and shown, with the command that replays it), or when
-a kind of fault was never hit although there were seeds enough: a simulation that breaks nothing proves nothing.
+a kind of fault was never hit although there were seeds enough: what breaks nothing proves nothing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def main() -> int:
     print("faults hit: " + ", ".join(f"{kind} {count}" for kind, count in sorted(hits.items()) if count))
     seconds = time.monotonic() - started
     print(
-        f"seeds={done} failures={len(failed)} seconds={seconds:.1f} acked={acknowledged} faults={hits.total()}"
+        f"seeds={done} failures={len(failed)} seconds={seconds:.1f} "
+        f"acked={acknowledged} faults={hits.total()}"
     )
     return 1 if failed or missing else 0
 

@@ -17,7 +17,7 @@ from structlog.typing import EventDict, WrappedLogger
 from tests.simulation.agents import Event, Stream
 
 Outcome = Literal["ok", "refused", "nothing", "unknown"]
-"""Of one event in one request: has a receipt; was refused; the answer said that nothing was done; nobody knows."""
+"""Of one event in one request: a receipt; a refusal; the answer that nothing was done; nobody knows."""
 
 
 class Entry(NamedTuple):

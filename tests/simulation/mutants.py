@@ -18,7 +18,7 @@ import actors.sequencer
 import journal.memory
 import ves.decide
 from actors.errors import OutcomeUnknown, Unavailable
-from actors.mailbox import Letter
+from actors.mailbox import Inbox, Letter
 from actors.registry import KeyRegistry
 from actors.sequencer import Done, Sequencer
 from actors.worker_process import WorkerProcess
@@ -26,6 +26,9 @@ from actors.worker_wire import HEADER, body_length, frame
 from journal.port import Group, Moved, Stored
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.incarnation import Incarnation
+from tests.simulation.history import History
+from tests.simulation.run import simulate
+from tests.simulation.script import Script
 from ves.decide import Plan, Request
 from ves.records import Facts, Head, KeyName, KeyStatus, SealedEvent, Uuid
 
@@ -247,7 +250,6 @@ def clock_believed() -> Iterator[None]:
 @contextmanager
 def letter_forgotten_at_a_death() -> Iterator[None]:
     """Who was in the dead actor's hand is neither tried again nor told."""
-    from actors.mailbox import Inbox
 
     def end(self: Any, how: str) -> list[Any]:
         self._in_hand = []
@@ -278,3 +280,9 @@ MUTANTS: dict[str, Mutant] = {
         clock_believed,
     )
 }
+
+
+def simulate_with(mutant: str, script: Script) -> History:
+    """The run of a script by a house with this bug. Planted anew each time: a bug may remember things."""
+    with MUTANTS[mutant]():
+        return simulate(script)

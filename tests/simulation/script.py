@@ -180,6 +180,8 @@ POINTS = ["sequencer.read", "sequencer.sealed", "sequencer.appended", "verifier.
 POINTS += ["committer.built", "committer.committed"]
 POINTS += ["append.begin", "append.fenced", "append.copied", "append.commit_sent_before", "append.committed"]
 POINTS += ["commit.commit_sent_before", "commit.committed"]
+REVOKING_POINTS = ["revoke_agent_key.commit_sent_before", "revoke_agent_key.committed"]
+REVOKING_POINTS += ["revoke_api_key.commit_sent_before", "revoke_api_key.committed"]
 METHODS = ["append"] * 8 + ["read_facts", "settle", "commit", "commit", "find_api_key", "find_public_keys"]
 METHODS += ["read_events", "read_head", "revoke_agent_key", "revoke_api_key", "register_agent_key"]
 METHODS += ["revocations_since", "streams_behind", "read_leaf_sources", "read_commitment_counter"]
@@ -192,7 +194,7 @@ def script_of(seed: int) -> Script:
     nodes = 2 if chance.random() < 0.3 else 1
     settings = _settings(chance)
     work = _work(chance, nodes, idle_s=settings["tenant_idle_secs"])
-    return Script(seed, nodes, settings, tuple([*work, *_trouble(chance, nodes)]))
+    return Script(seed, nodes, settings, (*work, *_trouble(chance, nodes)))
 
 
 def _settings(chance: random.Random) -> dict[str, int | float]:
@@ -246,6 +248,9 @@ def _work(chance: random.Random, nodes: int, *, idle_s: float) -> list[Step]:
             who = Agent(chance.choice(tenants), chance.choice([0, 1]))
             at = chance.choice(moments) if chance.random() < 0.6 else _moment(chance)
             steps.append(kind(at, chance.randrange(nodes), who))
+            if kind is not RegisterKey and chance.random() < 0.2:
+                unit = "revoke_agent_key" if kind is RevokeKey else "revoke_api_key"
+                steps.append(Crash(f"{unit}.{chance.choice(['commit_sent_before', 'committed'])}", 1))
     return steps
 
 
@@ -270,7 +275,7 @@ def _trouble(chance: random.Random, nodes: int) -> list[Step]:
     steps: list[Step] = []
     for _ in range(chance.choice([0, 1, 2, 3, 4, 6])):
         at, node = _moment(chance), chance.randrange(nodes)
-        match chance.choices(range(9), [5, 2, 4, 6, 1, 1, 4, 2, 2])[0]:
+        match chance.choices(range(9), [5, 2, 6, 6, 1, 1, 4, 2, 2])[0]:
             case 0:
                 who = chance.choice(SEQUENCERS) if chance.random() < 0.6 else chance.choice(ACTORS)
                 steps.append(Kill(who, chance.randrange(1, 60)))
@@ -278,7 +283,7 @@ def _trouble(chance: random.Random, nodes: int) -> list[Step]:
                 who = chance.choice(SEQUENCERS) if chance.random() < 0.6 else chance.choice(ACTORS)
                 steps.append(KillAnytime(who, chance.randrange(50, 3000), node))
             case 2:
-                steps.append(Crash(chance.choice(POINTS), chance.choice([1, 1, 2, 3, 5])))
+                steps.append(Crash(chance.choice(POINTS), chance.choice([1, 1, 2, 3])))
             case 3:
                 steps.append(_journal_fault(chance, at, node))
             case 4:
