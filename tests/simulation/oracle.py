@@ -26,7 +26,7 @@ from tests.simulation.agents import (
     body,
     signing_hash,
 )
-from tests.simulation.history import History
+from tests.simulation.history import ENOUGH_TO_BE_LATE, History
 from tests.simulation.node import Node
 from ves.commitments import state_root, stream_id
 from ves.constants import ZERO_HASH
@@ -78,6 +78,8 @@ class _Oracle:
                 if reply.status == 200:
                     return reply.json
                 told = f"{reply.kind} {reply.status} {reply.body[:120]!r}"
+                if reply.status == 504 and self.history.slowed < ENOUGH_TO_BE_LATE:
+                    self.wrong(f"nothing was slow, and {method} {target[:60]} is answered {told}")
                 if reply.status in (400, 401, 403, 404, 409, 413, 422):
                     break
                 await trio.sleep(TRY_EVERY_S)

@@ -218,9 +218,9 @@ def _work(chance: random.Random, nodes: int, *, idle_s: float) -> list[Step]:
     steps: list[Step] = []
     tenants = chance.sample(range(TENANTS), chance.choice([1, 1, 2, 3]))
     moments = [_moment(chance)]
-    for _ in range(chance.choice([2, 4, 6])):
+    for _ in range(chance.choice([2, 4, 8])):
         # Just when those who served the last moment's requests retire, or some time.
-        later = moments[-1] + idle_s + chance.randrange(5) * TICK_S
+        later = moments[-1] + idle_s + chance.randrange(9) * TICK_S
         moments.append(later if chance.random() < 0.6 and later < HORIZON_S else _moment(chance))
     for _ in range(chance.randrange(4, 13)):
         agent = Agent(chance.choice(tenants), chance.choices(range(AGENTS), [4, 3, 1])[0])
