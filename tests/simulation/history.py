@@ -87,5 +87,5 @@ class History:
 ENOUGH_TO_BE_LATE = 4
 """Deaths of actors: the pauses between lives grow."""
 _SLOW = {"outage", "slow database", "journal held", "worker hangs", "worker late", "worker slow"}
-_SLOW |= {"house gave up", "node stopped", "node killed"}
+_SLOW |= {"house gave up", "node stopped", "node killed", "operator suspend", "operator drain"}
 _ENDS = {"actor died", "actor ended", "actor finished", "actor rests", "dead letter", "supervisor gives up"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -36,6 +37,8 @@ from tests.simulation.watch import Steps
 from ves.encoding import prefixed_hex, uuid_bytes, uuid_text
 
 EPOCH_US = 1_790_000_000_000_000
+NOWHERE = Path("/nonexistent/simulated")
+"""No file is read or written in a run, and settings are the defaults, whatever the environment says."""
 VIRTUAL_S_MAX = 900.0
 LOOK_EVERY_S = 4 * s.TICK_S
 OPERATOR_TRIES = 4
@@ -71,7 +74,7 @@ class Run:
         self.machine = Machine(
             script.seed, self.all_of(s.WorkerFault), now_us=self.now_us, on_hit=history.hit
         )
-        settings = Settings.model_construct(**script.settings)  # the defaults; nothing of the environment
+        settings = Settings.model_construct(data_dir=NOWHERE, **script.settings)
         self.nodes = [
             Node(
                 number,
@@ -269,6 +272,13 @@ class Run:
     async def _ClockFallsBack(self, step: s.ClockFallsBack) -> None:
         self.history.hit("clock falls back", "database", f"by {step.by_s} s")
         self.behind_us += int(step.by_s * 1e6)
+
+    async def _Operate(self, step: s.Operate) -> None:
+        node = self.node(step.node)
+        if await node.operate(step.action, step.actor):
+            self.history.hit(f"operator {step.action}", step.actor, f"on {node.name}, for {step.for_s} s")
+            await trio.sleep(step.for_s)
+            await node.operate("resume" if step.action == "suspend" else "restart", step.actor)
 
     async def _Restart(self, step: s.Restart) -> None:
         node = self.node(step.node)

@@ -166,6 +166,16 @@ class Restart(Step, frozen=True):
     down_s: float
 
 
+class Operate(Step, frozen=True):
+    """An operator's hand on an actor: held back for ``for_s``, or just started anew."""
+
+    at: float
+    node: int
+    action: Literal["suspend", "drain", "restart"]
+    actor: str
+    for_s: float
+
+
 class Script(msgspec.Struct, frozen=True):
     seed: int
     nodes: int
@@ -275,7 +285,7 @@ def _trouble(chance: random.Random, nodes: int) -> list[Step]:
     steps: list[Step] = []
     for _ in range(chance.choice([0, 1, 2, 3, 4, 6])):
         at, node = _moment(chance), chance.randrange(nodes)
-        match chance.choices(range(9), [5, 2, 6, 6, 1, 1, 4, 2, 2])[0]:
+        match chance.choices(range(10), [5, 2, 6, 6, 1, 1, 4, 2, 2, 4])[0]:
             case 0:
                 who = chance.choice(SEQUENCERS) if chance.random() < 0.6 else chance.choice(ACTORS)
                 steps.append(Kill(who, chance.randrange(1, 60)))
@@ -298,6 +308,10 @@ def _trouble(chance: random.Random, nodes: int) -> list[Step]:
                 steps.append(Restart(at, node, how, chance.choice([0.0, 0.125, 1.0])))
             case 8:
                 steps.append(ClockFallsBack(at, chance.choice([TICK_S, 1.0, 2.0])))
+            case 9:
+                who = chance.choice(SEQUENCERS) if chance.random() < 0.6 else chance.choice(ACTORS)
+                action = chance.choice(["suspend", "drain", "restart"])
+                steps.append(Operate(at, node, action, who, chance.choice([TICK_S, 0.125, 1.0])))
     return steps
 
 
