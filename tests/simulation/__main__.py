@@ -80,7 +80,9 @@ def _explain(seed: int) -> None:
     small = shrunk(script)
     print(f"\nSeed {seed} fails; of its {len(script.steps)} steps these {len(small.steps)} are enough:\n")
     print(shown(small, simulate(small)))
-    print(f"\nAgain: make simulate SEEDS=1 FIRST={seed}\n")
+    if small.seed != seed:
+        print(f"(The short way is under the schedule of seed {small.seed}.)")
+    print(f"\nAgain, the whole script: make simulate SEEDS=1 FIRST={seed}\n")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from actors.sequencer import Done, Sequencer
 from actors.worker_process import WorkerProcess
 from actors.worker_wire import HEADER, body_length, frame
 from journal.port import Group, Moved, Stored
+from supervisor.branch import Branch
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.incarnation import Incarnation
 from tests.simulation.history import History
@@ -92,15 +93,17 @@ def replay_not_recognised() -> Iterator[None]:
 @contextmanager
 def two_incarnations() -> Iterator[None]:
     """After a kill the next life starts at once, though the last one is still in a unit of the journal."""
-    honest = DynamicSupervisor.kill_child
+    honest = Branch.kill
 
-    def kill_child(self: Any, name: str, reason: str) -> None:
-        honest(self, name, reason)
-        child = self._child(name)
-        child.incarnation = None
-        self._mailbox_for(child.key)
+    def kill(self: Branch, path: str, reason: str = "killed") -> None:
+        honest(self, path, reason)
+        branch, name = self.locate(path)
+        if isinstance(branch, DynamicSupervisor):
+            child = branch._child(name)
+            child.incarnation = None
+            branch._mailbox_for(child.key)
 
-    with patch.object(DynamicSupervisor, "kill_child", kill_child):
+    with patch.object(Branch, "kill", kill):
         yield
 
 
