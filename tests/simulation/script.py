@@ -14,7 +14,7 @@ import msgspec
 from tests.simulation.agents import AGENTS, FORGED, STORES, TENANTS, TWIN, Agent, Event, Stream
 from ves.encoding import uuid_text
 
-HORIZON_S = 3.0
+HORIZON_S = 2.0
 """Steps begin before this time (virtual seconds from the start)."""
 TICK_S = 1 / 64
 """All times are whole ticks, which floats add up exactly: so that many things fall on the same moment, where
@@ -215,7 +215,7 @@ def _settings(chance: random.Random) -> dict[str, int | float]:
         "mailbox_letters_max": chance.choice([1, 2, 3]) if tiny else 64,
         "sequencer_letters_max": chance.choice([1, 2, 3]) if tiny else chance.choice([4, 64]),
         "tenants_max": chance.choice([1, 2, 3, 3, 3]),
-        "tenant_idle_secs": chance.choice([4, 4, 16, 64]) * TICK_S,
+        "tenant_idle_secs": chance.choice([4, 8, 16, 64]) * TICK_S,
         "group_events_max": chance.choice([2, 5, 50]),
         "commitment_events": chance.choice([1, 3, 8, 1000]),
         "commitment_interval_secs": chance.choice([0.5, 2.0, 60.0]),
