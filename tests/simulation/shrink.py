@@ -18,6 +18,8 @@ from tests.simulation.script import Post, Script, Step
 T = TypeVar("T")
 
 RUNS_MAX = 800
+OUTCOME_SHOWN = 120
+"""Characters of it in the table."""
 SCHEDULES = 5
 """A script with a step less has other pauses at other places: so many schedules are tried before it is
 believed that it does not fail."""
@@ -124,7 +126,7 @@ def shown(script: Script, history: History) -> str:
 
 
 def table(entries: Sequence[Entry]) -> list[str]:
-    rows = [(f"{e.at_s:.4f}", _short(e.who), e.what, e.outcome) for e in entries]
+    rows = [(f"{e.at_s:.4f}", _short(e.who), e.what, e.outcome[:OUTCOME_SHOWN]) for e in entries]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     return [
         f"  {at:>{widths[0]}}  {who:<{widths[1]}}  {what:<{widths[2]}}  {outcome}".rstrip()
