@@ -21,6 +21,10 @@ TICK_S = 1 / 64
 the schedule alone decides who is first."""
 
 
+TINY_BELOW = 64
+"""Letters: a mailbox of so many is never full in a run."""
+
+
 class Step(msgspec.Struct, frozen=True, tag=True):
     pass
 
@@ -212,7 +216,7 @@ def _settings(chance: random.Random) -> dict[str, int | float]:
     return {
         "verifiers": chance.choice([1, 2]),
         "encryptors": 1,
-        "mailbox_letters_max": chance.choice([1, 2, 3]) if tiny else 64,
+        "mailbox_letters_max": chance.choice([1, 2, 3]) if tiny else TINY_BELOW,
         "sequencer_letters_max": chance.choice([1, 2, 3]) if tiny else chance.choice([4, 64]),
         "tenants_max": chance.choice([1, 2, 3, 3, 3]),
         "tenant_idle_secs": chance.choice([4, 8, 16, 64]) * TICK_S,
