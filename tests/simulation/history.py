@@ -62,7 +62,8 @@ class History:
         self.heads[event.stream] = max(self.heads[event.stream], receipt["sequenceNumber"])
 
     def digest(self) -> str:
-        text = "\n".join(map(repr, [*self.entries, *self.violations]))
+        """Of everything: who did what when, and each receipt with its time and signature."""
+        text = "\n".join(map(repr, [*self.entries, *self.violations, *sorted(self.receipts.items())]))
         return sha256(text.encode()).hexdigest()[:16]
 
     # What the house logs: only who ended and why.
