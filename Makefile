@@ -2,7 +2,7 @@ PYTHON ?= python3
 RUN := .venv/bin
 PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-slow check demo bench lock clean
+.PHONY: run test test-slow simulate check demo bench lock clean
 
 run: .venv/run.stamp  ## the server on 127.0.0.1:8080, embedded PostgreSQL, data in ./.sequencer
 	exec $(RUN)/sequencer serve
@@ -15,6 +15,9 @@ test: .venv/dev.stamp  ## all tests but the slow ones
 
 test-slow: .venv/dev.stamp  ## crash, restart and chaos tests
 	$(RUN)/python -m pytest -m slow
+
+simulate: .venv/dev.stamp  ## the whole house in virtual time under seeded faults: SEEDS=n FIRST=k
+	$(RUN)/python -m tests.simulation $(or $(SEEDS),500) --first $(or $(FIRST),1)
 
 check: .venv/dev.stamp  ## lint, format, types, import rules
 	$(RUN)/ruff check . && $(RUN)/ruff format --check .

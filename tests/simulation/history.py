@@ -17,7 +17,7 @@ from structlog.typing import EventDict, WrappedLogger
 from tests.simulation.agents import Event, Stream
 
 Outcome = Literal["ok", "refused", "nothing", "unknown"]
-"""Of one event in one request: has a receipt; was refused; the answer said that nothing was done; nobody knows."""
+"""Of one event in one request: a receipt; a refusal; the answer that nothing was done; nobody knows."""
 
 
 class Entry(NamedTuple):
@@ -36,6 +36,10 @@ class History:
         self.violations: list[str] = []
         self.heads: Counter[Stream] = Counter()
         """The highest number acknowledged so far."""
+        self.troubled = False
+        """Something went wrong that callers may notice."""
+        self.slowed = 0
+        """How much went wrong that may make an answer late: a slow thing, or a row of deaths."""
         self.no_more_of: list[tuple[str, dict[Stream, int]]] = []
 
     def note(self, who: str, what: str, outcome: str = "") -> None:
@@ -43,6 +47,8 @@ class History:
 
     def hit(self, kind: str, who: str, what: str = "") -> None:
         self.hits[kind] += 1
+        self.troubled = True
+        self.slowed += ENOUGH_TO_BE_LATE if kind in _SLOW else 0
         self.note(who, f"FAULT {kind}", what)
 
     def violation(self, text: str) -> None:
@@ -56,7 +62,8 @@ class History:
         self.heads[event.stream] = max(self.heads[event.stream], receipt["sequenceNumber"])
 
     def digest(self) -> str:
-        text = "\n".join(map(repr, [*self.entries, *self.violations]))
+        """Of everything: who did what when, and each receipt with its time and signature."""
+        text = "\n".join(map(repr, [*self.entries, *self.violations, *sorted(self.receipts.items())]))
         return sha256(text.encode()).hexdigest()[:16]
 
     # What the house logs: only who ended and why.
@@ -70,10 +77,16 @@ class History:
                 if said["actor"].startswith("sequencers/") and "between letters" in why:
                     self.hits["retired or stopped"] += 1
             else:
+                self.troubled = True
+                self.slowed += ENOUGH_TO_BE_LATE if event == "actor rests" else 1
                 self.note(str(said["actor"]), event, why[:140])
         elif event == "internal error":
             self.note("door", event, repr(said.get("exc_info"))[:140])
         raise structlog.DropEvent
 
 
+ENOUGH_TO_BE_LATE = 4
+"""Deaths of actors: the pauses between lives grow."""
+_SLOW = {"outage", "slow database", "journal held", "worker hangs", "worker late", "worker slow"}
+_SLOW |= {"house gave up", "node stopped", "node killed", "operator suspend", "operator drain"}
 _ENDS = {"actor died", "actor ended", "actor finished", "actor rests", "dead letter", "supervisor gives up"}

@@ -17,6 +17,7 @@ import trio
 
 from actors.faults import checkpoint
 from actors.mailbox import Inbox
+from actors.views import Action, NoSuchActor, NotPossible
 from actors.vitals import LoopLag
 from config.secrets import Secrets
 from config.settings import Settings
@@ -26,15 +27,17 @@ from supervisor.tree import Built, Ports, build
 from tests.simulation.agents import BOOTSTRAP
 from tests.simulation.history import History
 from tests.simulation.processes import Machine, SimulatedProcess
+from tests.simulation.script import TICK_S
 from transport.house import House
 from transport.http.app import create_apps
 from transport.http.door import Door, FrontDoor
 
 RING = (bytes(range(32)),)
-LATENCIES_S = (0.0, 0.0, 0.0, 0.0005, 0.002, 0.02)
+LATENCIES_S = (0.0, 0.0, 0.0, TICK_S, 2 * TICK_S)
 PATIENCE_S = 9.0
 """Beyond the request's own deadline: a unit of the journal that has begun is not cut short (15 s at most in
 production; here it waits at most 5 s for a lock, and a slow database takes its latency)."""
+OPERATOR_PATIENCE_S = 5.0
 START_AGAIN_S = 1.0
 """After a house that gave up: what an init system would do."""
 
@@ -65,20 +68,20 @@ class Node:
         machine: Machine,
         history: History,
         now_us: Callable[[], int],
+        slow: list[float],
     ) -> None:
         self.number = number
         self.name = f"node {number}"
         self.settings = settings
         self.history = history
         self.machine = machine
-        self.latencies_s: tuple[float, ...] = LATENCIES_S
         self.secrets = Secrets(BOOTSTRAP, bytes([number + 1]) * 32, bytes([number + 1]) * 16, RING)
         chance = random.Random(f"journal {seed} {number}")
         self.journal = MemoryJournal(
             database,
             node_id=self.secrets.sequencer_id,
             checkpoint=checkpoint,
-            latency_s=lambda: chance.choice(self.latencies_s),
+            latency_s=lambda: max(slow, default=0.0) or chance.choice(LATENCIES_S),
         )
         ids = random.Random(f"ids {seed} {number}")
         self._ports = Ports(
@@ -160,13 +163,24 @@ class Node:
         self._over = True
         await self.stop(down_s=0)
 
-    def kill_actor(self, path: str, reason: str) -> bool:
+    def kill_actor(self, actor: str, reason: str) -> bool:
         """Whether there was somebody to kill. Callable between two steps of the scheduler."""
         if self.built is None or not self._open:
             return False
         try:
-            self.built.root.kill(path if path.startswith("house/") else f"house/{path}", reason)
+            self.built.root.kill(_path_of(actor), reason)
         except LookupError:
+            return False
+        return True
+
+    async def operate(self, action: Action, actor: str) -> bool:
+        """The operator's hand, as the admin routes use it; whether there was somebody to lay it on."""
+        if self.built is None or not self._open:
+            return False
+        try:
+            path = _path_of(actor)
+            await self.built.house.overseer.act(action, path, "the simulation", within_s=OPERATOR_PATIENCE_S)
+        except (NoSuchActor, NotPossible):
             return False
         return True
 
@@ -229,6 +243,11 @@ class Node:
             self._calls.discard(call)
             if not self._calls:
                 self._idle.set()
+
+
+def _path_of(actor: str) -> str:
+    """In the tree, of an actor named like its task."""
+    return actor if actor.startswith("house/") else f"house/{actor}"
 
 
 class _Call:

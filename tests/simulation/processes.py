@@ -19,9 +19,9 @@ from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_on
 from actors.worker_sealing import Sealing
 from actors.worker_verifying import Verifying
 from actors.worker_wire import HEADER, Became, Become, BecomeVerifier, body_length, frame
-from tests.simulation.script import WorkerFault, WorkerTrouble
+from tests.simulation.script import TICK_S, WorkerFault, WorkerTrouble
 
-DELAYS_S = (0.0, 0.0, 0.0001, 0.001, 0.01)
+DELAYS_S = (0.0, 0.0, 0.0, TICK_S)
 SLOW_S = 1.5
 LATE_S = 25.0
 """After every deadline of the house."""
@@ -32,10 +32,17 @@ _become: msgspec.msgpack.Decoder[Become] = msgspec.msgpack.Decoder(Become)
 class Machine:
     """What all processes of a run share."""
 
-    def __init__(self, seed: int, faults: list[WorkerFault], now_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        seed: int,
+        faults: list[WorkerFault],
+        *,
+        now_us: Callable[[], int],
+        on_hit: Callable[[str, str, str], None],
+    ) -> None:
         self.now_us = now_us
         self.chance = random.Random(f"workers {seed}")
-        self.hits: Counter[str] = Counter()
+        self._on_hit = on_hit
         self._faults = {(fault.role, fault.nth): fault.what for fault in faults}
         self._questions: Counter[str] = Counter()
         self._pids = count(1000)
@@ -47,15 +54,15 @@ class Machine:
         self._faults.clear()
 
     def trouble_at_start(self, role: str) -> WorkerTrouble | None:
-        return self._met(self._faults.pop((role, 0), None))
+        return self._met(role, self._faults.pop((role, 0), None))
 
     def trouble_with_question(self, role: str) -> WorkerTrouble | None:
         self._questions[role] += 1
-        return self._met(self._faults.get((role, self._questions[role])))
+        return self._met(role, self._faults.get((role, self._questions[role])))
 
-    def _met(self, what: WorkerTrouble | None) -> WorkerTrouble | None:
+    def _met(self, role: str, what: WorkerTrouble | None) -> WorkerTrouble | None:
         if what is not None:
-            self.hits[f"worker {what}"] += 1
+            self._on_hit(f"worker {what}", f"a {role}", "")
         return what
 
 
@@ -82,7 +89,10 @@ class SimulatedProcess:
         await self._to_us.send_all(data)
 
     async def receive_some(self, bytes_max: int) -> bytes | bytearray:
-        return await self._from_us.receive_some(bytes_max)
+        data = await self._from_us.receive_some(bytes_max)
+        # Also a pipe takes its time; so an answer may wake its reader at the very moment of a timer.
+        await trio.sleep(self._machine.chance.choice(DELAYS_S))
+        return data
 
     async def ended(self) -> None:
         await self._ended.wait()

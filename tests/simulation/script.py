@@ -14,8 +14,15 @@ import msgspec
 from tests.simulation.agents import AGENTS, FORGED, STORES, TENANTS, TWIN, Agent, Event, Stream
 from ves.encoding import uuid_text
 
-HORIZON_S = 3.0
+HORIZON_S = 2.0
 """Steps begin before this time (virtual seconds from the start)."""
+TICK_S = 1 / 64
+"""All times are whole ticks, which floats add up exactly: so that many things fall on the same moment, where
+the schedule alone decides who is first."""
+
+
+TINY_BELOW = 64
+"""Letters: a mailbox of so many is never full in a run."""
 
 
 class Step(msgspec.Struct, frozen=True, tag=True):
@@ -163,6 +170,16 @@ class Restart(Step, frozen=True):
     down_s: float
 
 
+class Operate(Step, frozen=True):
+    """An operator's hand on an actor: held back for ``for_s``, or just started anew."""
+
+    at: float
+    node: int
+    action: Literal["suspend", "drain", "restart"]
+    actor: str
+    for_s: float
+
+
 class Script(msgspec.Struct, frozen=True):
     seed: int
     nodes: int
@@ -177,6 +194,8 @@ POINTS = ["sequencer.read", "sequencer.sealed", "sequencer.appended", "verifier.
 POINTS += ["committer.built", "committer.committed"]
 POINTS += ["append.begin", "append.fenced", "append.copied", "append.commit_sent_before", "append.committed"]
 POINTS += ["commit.commit_sent_before", "commit.committed"]
+REVOKING_POINTS = ["revoke_agent_key.commit_sent_before", "revoke_agent_key.committed"]
+REVOKING_POINTS += ["revoke_api_key.commit_sent_before", "revoke_api_key.committed"]
 METHODS = ["append"] * 8 + ["read_facts", "settle", "commit", "commit", "find_api_key", "find_public_keys"]
 METHODS += ["read_events", "read_head", "revoke_agent_key", "revoke_api_key", "register_agent_key"]
 METHODS += ["revocations_since", "streams_behind", "read_leaf_sources", "read_commitment_counter"]
@@ -187,7 +206,9 @@ def script_of(seed: int) -> Script:
     """Everything about the run of this seed but the schedule."""
     chance = random.Random(f"script {seed}")
     nodes = 2 if chance.random() < 0.3 else 1
-    return Script(seed, nodes, _settings(chance), tuple([*_work(chance, nodes), *_trouble(chance, nodes)]))
+    settings = _settings(chance)
+    work = _work(chance, nodes, idle_s=settings["tenant_idle_secs"])
+    return Script(seed, nodes, settings, (*work, *_trouble(chance, nodes)))
 
 
 def _settings(chance: random.Random) -> dict[str, int | float]:
@@ -195,10 +216,10 @@ def _settings(chance: random.Random) -> dict[str, int | float]:
     return {
         "verifiers": chance.choice([1, 2]),
         "encryptors": 1,
-        "mailbox_letters_max": chance.choice([1, 2, 3]) if tiny else 64,
+        "mailbox_letters_max": chance.choice([1, 2, 3]) if tiny else TINY_BELOW,
         "sequencer_letters_max": chance.choice([1, 2, 3]) if tiny else chance.choice([4, 64]),
         "tenants_max": chance.choice([1, 2, 3, 3, 3]),
-        "tenant_idle_secs": chance.choice([0.05, 0.2, 0.5, 2.0]),
+        "tenant_idle_secs": chance.choice([4, 8, 16, 64]) * TICK_S,
         "group_events_max": chance.choice([2, 5, 50]),
         "commitment_events": chance.choice([1, 3, 8, 1000]),
         "commitment_interval_secs": chance.choice([0.5, 2.0, 60.0]),
@@ -207,13 +228,17 @@ def _settings(chance: random.Random) -> dict[str, int | float]:
     }
 
 
-def _work(chance: random.Random, nodes: int) -> list[Step]:
+def _work(chance: random.Random, nodes: int, *, idle_s: float) -> list[Step]:
     steps: list[Step] = []
     tenants = chance.sample(range(TENANTS), chance.choice([1, 1, 2, 3]))
-    moments = [round(chance.uniform(0, HORIZON_S), 3) for _ in range(chance.choice([2, 4, 6]))]
-    for _ in range(chance.randrange(4, 14)):
+    moments = [_moment(chance)]
+    for _ in range(chance.choice([2, 4, 8])):
+        # Just when those who served the last moment's requests retire, or some time.
+        later = moments[-1] + idle_s + chance.randrange(9) * TICK_S
+        moments.append(later if chance.random() < 0.6 and later < HORIZON_S else _moment(chance))
+    for _ in range(chance.randrange(4, 13)):
         agent = Agent(chance.choice(tenants), chance.choices(range(AGENTS), [4, 3, 1])[0])
-        at = chance.choice(moments) if chance.random() < 0.6 else round(chance.uniform(0, HORIZON_S), 3)
+        at = chance.choice(moments) if chance.random() < 0.6 else _moment(chance)
         steps.append(
             Post(
                 at=at,
@@ -221,23 +246,30 @@ def _work(chance: random.Random, nodes: int) -> list[Step]:
                 agent=agent,
                 store=chance.choices(range(STORES), [3, 1])[0],
                 events=_events(chance),
-                resends=chance.choice([0, 1, 3, 6]),
-                pause_s=chance.choice([0.0, 0.02, 0.3, 1.0]),
-                leaves_after_s=chance.choice([0.0, 0.001, 0.02]) if chance.random() < 0.15 else None,
+                resends=chance.choice([0, 0, 1, 3, 6]),
+                pause_s=chance.choice([0, 1, 5, 16, 64]) * TICK_S,
+                leaves_after_s=chance.choice([0, 1, 2]) * TICK_S if chance.random() < 0.15 else None,
             )
         )
     stream = Stream(chance.choice(tenants), 0)
     for _ in range(chance.choice([0, 1, 1, 2])):
-        at, node = round(chance.uniform(0, HORIZON_S), 3), chance.randrange(nodes)
+        at, node = _moment(chance), chance.randrange(nodes)
         steps.append(Pull(at, node, stream, chance.choice([0.0, 1.0])))
     for _ in range(chance.choice([0, 0, 1, 2])):
-        steps.append(CommitUpTo(round(chance.uniform(0.1, HORIZON_S), 3), chance.randrange(nodes), stream))
+        steps.append(CommitUpTo(_moment(chance), chance.randrange(nodes), stream))
     for kind, likely in ((RevokeKey, 0.35), (RevokeApiKey, 0.25), (RegisterKey, 0.15)):
         if chance.random() < likely:
             who = Agent(chance.choice(tenants), chance.choice([0, 1]))
-            at = chance.choice(moments) if chance.random() < 0.6 else round(chance.uniform(0, HORIZON_S), 3)
+            at = chance.choice(moments) if chance.random() < 0.6 else _moment(chance)
             steps.append(kind(at, chance.randrange(nodes), who))
+            if kind is not RegisterKey and chance.random() < 0.2:
+                unit = "revoke_agent_key" if kind is RevokeKey else "revoke_api_key"
+                steps.append(Crash(f"{unit}.{chance.choice(['commit_sent_before', 'committed'])}", 1))
     return steps
+
+
+def _moment(chance: random.Random) -> float:
+    return chance.randrange(int(HORIZON_S / TICK_S)) * TICK_S
 
 
 def _events(chance: random.Random) -> tuple[int, ...]:
@@ -255,31 +287,35 @@ def _events(chance: random.Random) -> tuple[int, ...]:
 def _trouble(chance: random.Random, nodes: int) -> list[Step]:
     """Often little: a fault shows best in a house that otherwise goes on."""
     steps: list[Step] = []
-    for _ in range(chance.choice([0, 1, 2, 3, 5])):
-        at, node = round(chance.uniform(0, HORIZON_S), 3), chance.randrange(nodes)
-        match chance.choices(range(9), [5, 2, 4, 5, 1, 1, 4, 2, 1])[0]:
+    for _ in range(chance.choice([0, 1, 2, 3, 4, 6])):
+        at, node = _moment(chance), chance.randrange(nodes)
+        match chance.choices(range(10), [5, 2, 6, 6, 1, 1, 4, 2, 2, 4])[0]:
             case 0:
                 who = chance.choice(SEQUENCERS) if chance.random() < 0.6 else chance.choice(ACTORS)
                 steps.append(Kill(who, chance.randrange(1, 60)))
             case 1:
                 who = chance.choice(SEQUENCERS) if chance.random() < 0.6 else chance.choice(ACTORS)
-                steps.append(KillAnytime(who, chance.randrange(200, 6000), node))
+                steps.append(KillAnytime(who, chance.randrange(50, 3000), node))
             case 2:
-                steps.append(Crash(chance.choice(POINTS), chance.choice([1, 1, 2, 3, 5])))
+                steps.append(Crash(chance.choice(POINTS), chance.choice([1, 1, 2, 3])))
             case 3:
                 steps.append(_journal_fault(chance, at, node))
             case 4:
-                steps.append(Outage(at, chance.choice([0.1, 1.0, 4.0])))
+                steps.append(Outage(at, chance.choice([0.125, 1.0, 4.0])))
             case 5:
-                steps.append(SlowDatabase(at, chance.choice([0.5, 2.0]), chance.choice([0.2, 1.0])))
+                steps.append(SlowDatabase(at, chance.choice([0.5, 2.0]), chance.choice([0.25, 1.0])))
             case 6:
                 role = chance.choice(["verifier", "encryptor"])
                 steps.append(WorkerFault(role, chance.randrange(0, 8), chance.choice(WORKER_TROUBLES)))
             case 7:
                 how = chance.choice(["killed", "stopped"])
-                steps.append(Restart(at, node, how, chance.choice([0.0, 0.1, 1.0])))
+                steps.append(Restart(at, node, how, chance.choice([0.0, 0.125, 1.0])))
             case 8:
-                steps.append(ClockFallsBack(at, chance.choice([0.001, 1.0])))
+                steps.append(ClockFallsBack(at, chance.choice([TICK_S, 1.0, 2.0])))
+            case 9:
+                who = chance.choice(SEQUENCERS) if chance.random() < 0.6 else chance.choice(ACTORS)
+                action = chance.choice(["suspend", "drain", "restart"])
+                steps.append(Operate(at, node, action, who, chance.choice([TICK_S, 0.125, 1.0])))
     return steps
 
 
@@ -291,5 +327,5 @@ def _journal_fault(chance: random.Random, at: float, node: int) -> JournalFault:
     if method == "append" and chance.random() < 0.25:
         what = "held"
     return JournalFault(
-        at, node, method, what, for_s=chance.choice([0.01, 0.5, 2.0, 7.0]), commits=chance.random() < 0.5
+        at, node, method, what, for_s=chance.choice([TICK_S, 0.5, 2.0, 7.0]), commits=chance.random() < 0.5
     )
