@@ -82,6 +82,7 @@ class OwnProcess:
         assert self._process.stdout is not None
         self.pid = self._process.pid
         self._pidfd = os.pidfd_open(self.pid)
+        self._seen_waiting = 0
         self._requests = _stream(self._process.stdin)
         self._answers = _stream(self._process.stdout)
 
@@ -98,13 +99,15 @@ class OwnProcess:
         return self._process.poll()
 
     def work_done(self) -> int:
-        """Clock ticks of processor time, user and system (proc(5), fields 14 and 15). -1 when it is gone, and
-        where /proc is hidden: our workers cannot be traced, so ``hidepid`` hides them even from us."""
+        """Clock ticks of processor time, user and system (proc(5), fields 14 and 15); one that waits for a
+        processor or a disk works too. -1 when it is gone, and where /proc is hidden: our workers cannot be
+        traced, so ``hidepid`` hides them even from us."""
         try:
             fields = Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
             return -1
-        return int(fields[11]) + int(fields[12])
+        self._seen_waiting += fields[0] in (b"R", b"D")
+        return int(fields[11]) + int(fields[12]) + self._seen_waiting
 
     def kill(self) -> None:
         self._process.kill()
