@@ -59,6 +59,14 @@ class GroupLimits:
     seal_deadline_s: float = 10.0
 
 
+@dataclass
+class Tally:
+    """What all sequencers of a node count together, for whoever shows it. Decides nothing."""
+
+    moved: int = 0
+    """Groups decided anew because another node, or a revocation, came first. They cost work, never a life."""
+
+
 class Sequencer:
     """Answers ``Append``."""
 
@@ -71,6 +79,7 @@ class Sequencer:
         identity: ReceiptIdentity,
         limits: GroupLimits,
         chance: random.Random,
+        tally: Tally,
     ) -> None:
         self._tenant_id = tenant_id
         self._journal = journal
@@ -78,6 +87,7 @@ class Sequencer:
         self._identity = identity
         self._limits = limits
         self._chance = chance
+        self._tally = tally
         self._settled = False
         self._pause_s = 0.0
 
@@ -113,6 +123,7 @@ class Sequencer:
                 return _refuse(letters, f"sealing is not available: {outcome}", outcome.retry_after_s)
             if isinstance(outcome, Moved):
                 moves += 1
+                self._tally.moved += 1
                 if moves > MOVED_MAX:
                     return _refuse(letters, "the stream is contended by other nodes", 1.0)
                 await trio.sleep(self._chance.uniform(0, 0.01 * 2**moves))

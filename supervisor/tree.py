@@ -31,7 +31,7 @@ from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
 from actors.mailbox import Actor, Mailbox, Ref
 from actors.registry import KeyRegistry
-from actors.sequencer import GroupLimits, ReceiptIdentity, Sequencer
+from actors.sequencer import GroupLimits, ReceiptIdentity, Sequencer, Tally
 from actors.verifier import Verifier
 from actors.vitals import LoopLag, Pulse
 from actors.worker_spawn import OwnProcess, Spawn
@@ -101,6 +101,7 @@ def build(
     identity = ReceiptIdentity(secrets.sequencer_id, key_version)
     readiness = Readiness()
     lag = LoopLag()
+    tally = Tally()
     credentials = CredentialBook(journal=journal)
     audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
@@ -141,6 +142,7 @@ def build(
                 bytes_max=settings.group_bytes_max,
             ),
             chance=ports.chance,
+            tally=tally,
         )
 
     sequencers = DynamicSupervisor(
@@ -228,6 +230,7 @@ def build(
         overseer=TreeOverseer(root),
         audit_spool=audit_spool,
         lag=lag,
+        tally=tally,
         strays=strays,
     )
     return Built(root, house)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from actors.audit_spool import AuditSpool
 from actors.credentials import CredentialBook
 from actors.mailbox import Ref
+from actors.sequencer import Tally
 from actors.views import Overseer
 from actors.vitals import LoopLag
 from config.settings import Settings
@@ -51,5 +52,7 @@ class House:
     audit_spool: AuditSpool
     """For the acts of operators, who must not wait for the database."""
     lag: LoopLag
+    tally: Tally
+    """What the sequencers count together."""
     strays: Callable[[], int]
     """Failures on the database driver's side that nobody waited for; not zero is worth an alert."""

@@ -6,6 +6,7 @@ that a mistake shared by client and server cannot hide.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -41,16 +42,13 @@ class Server:
         self.admin_url = ""
 
     def start(self, *, deadline_s: float = START_DEADLINE_S) -> Server:
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "DATABASE_"))}
-        env |= {"DATA_DIR": str(self.data_dir), "PORT": "0", "HOST": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
-        env |= self.environment
         address = self.data_dir / "server.json"
         address.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "supervisor.main", "serve"],
                 cwd=ROOT,
-                env=env,
+                env=self._env(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -66,6 +64,24 @@ class Server:
         told = json.loads(address.read_text())
         self.url, self.admin_url = told["url"], told["admin_url"]
         return self
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Another command of ours in the same environment, to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "supervisor.main", *words],
+            cwd=ROOT,
+            env=self._env(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=START_DEADLINE_S,
+            check=False,
+        )
+
+    def _env(self) -> dict[str, str]:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "DATABASE_"))}
+        env |= {"DATA_DIR": str(self.data_dir), "PORT": "0", "HOST": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
+        return env | self.environment
 
     @property
     def pid(self) -> int:
@@ -218,6 +234,14 @@ class Tenant:
         self.http = httpx.Client(base_url=server.url, timeout=60)
         self.http.headers["authorization"] = f"ApiKey {self.api_key}"
         return self
+
+    def seen_from(self, server: Server) -> Tenant:
+        """The same tenant, agent and key, through another node of the same database."""
+        other = copy.copy(self)
+        other.server = server
+        other.http = httpx.Client(base_url=server.url, timeout=60, headers=self.http.headers)
+        OPENED.append(other)
+        return other
 
     @property
     def stream(self) -> dict[str, str]:

@@ -21,6 +21,7 @@ import trio
 from actors.audit_spool import AuditSpool
 from actors.credentials import CredentialBook
 from actors.messages import Append, Appended, Commit, Committed, FindKeys, Open, Verify
+from actors.sequencer import Tally
 from actors.vitals import LoopLag
 from config.settings import Settings
 from journal.port import (
@@ -381,6 +382,7 @@ class Cardboard:
             overseer=TreeOverseer(self.root),
             audit_spool=AuditSpool(journal=self.journal, path=self.folder / "audit-spool.jsonl"),
             lag=LoopLag(),
+            tally=Tally(),
             strays=lambda: 0,
         )
         self.public, self.admin = create_apps(self.house)

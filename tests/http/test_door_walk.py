@@ -334,11 +334,13 @@ async def test_what_the_node_says_about_itself() -> None:
             assert with_database.status_code in (200, 503)  # the last ping is good for a moment
             house.journal.away = False
         async with house.client(BOOTSTRAP, admin=True) as admin:
+            house.house.tally.moved = 3
             detailed = (await admin.get("/health/detailed")).json()
             assert detailed["tree"]["tree"]["name"] == "root"
             metrics = (await admin.get("/metrics")).text
             assert 'sequencer_mailbox_depth{address="sequencers"} 6.0' in metrics
             assert 'path="/ready",status="503"' in metrics
+            assert "sequencer_appends_moved_total 3.0" in metrics
             assert str(TENANT) not in metrics
 
 

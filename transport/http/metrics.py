@@ -97,6 +97,11 @@ class _Inhabitants:
             "sequencer_event_loop_lag_peak_seconds", "The latest since the last scrape.", lag.take_peak()
         )
         yield _counter("sequencer_event_loop_hogs", "Times somebody held the loop too long.", lag.hogs)
+        yield _counter(
+            "sequencer_appends_moved",
+            "Groups decided anew because another writer was first.",
+            self._house.tally.moved,
+        )
         yield _counter("sequencer_dead_letters", "Letters nobody could handle.", seen.dead_letters_total)
         yield _counter(
             "sequencer_driver_strays", "Failures nobody waited for, in the driver.", self._house.strays()

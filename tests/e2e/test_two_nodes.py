@@ -1,0 +1,103 @@
+"""Two nodes on one database, with nothing between them but the compare-and-set of the append.
+
+The same tenants go through both at once. Neither node knows of the other, neither is told when the other dies.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nodes import Operated, Posted, RoamingLoad, metric, operated_postgres
+from verdict import acknowledged_everything, audited
+from world import Server, Tenant
+
+pytestmark = pytest.mark.slow
+
+REPLAYS_MAX = 120
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
+    with operated_postgres(tmp_path_factory.mktemp("nodes") / "postgres") as running:
+        yield running
+
+
+@pytest.fixture
+def nodes(postgres: Operated, tmp_path: Path) -> Iterator[list[Server]]:
+    both = [postgres.node(tmp_path / "one"), postgres.node(tmp_path / "two")]
+    for node in both:
+        node.start()
+    for node in both:
+        node.wait_ready()
+    yield both
+    for node in both:
+        node.kill_9()
+
+
+def through_both(nodes: list[Server], tenants: int) -> list[Tenant]:
+    first = [Tenant(nodes[0]) for _ in range(tenants)]
+    return [seen for tenant in first for seen in (tenant, tenant.seen_from(nodes[1]))]
+
+
+def replays_are_the_same_on_the_other_node(load: RoamingLoad) -> None:
+    one, two = load.nodes
+    for posted in random.Random(5).sample(load.posted, min(REPLAYS_MAX, len(load.posted))):
+        other = posted.tenant.seen_from(two if posted.node is one else one)
+        answer = other.post_raw(posted.body)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["eventsReplayed"] == len(posted.receipts)
+        assert answer.json()["receipts"] == posted.receipts
+        other.http.close()
+
+
+def signers(posted: list[Posted]) -> set[str]:
+    return {receipt["sequencerId"] for one in posted for receipt in one.receipts}
+
+
+def test_two_nodes_that_are_killed_in_turn_lose_double_and_skip_nothing(nodes: list[Server]) -> None:
+    chance = random.Random(11)
+    tenants = through_both(nodes, 3)
+    load = RoamingLoad(tenants, batch=5, nodes=nodes, pause_s=0.05)
+    load.start()
+    for turn in range(4):
+        time.sleep(chance.uniform(0.5, 1.0))
+        for node in nodes:
+            workers = [pid for pid, line in node.children() if "actors.worker" in line]
+            os.kill(chance.choice(workers), signal.SIGKILL)
+        time.sleep(chance.uniform(0.3, 0.8))
+        victim = nodes[turn % 2]
+        victim.kill_9()
+        time.sleep(chance.uniform(0.2, 0.6))
+        victim.start()
+        victim.wait_ready()
+    time.sleep(1.0)
+    load.stop()
+    assert len(load.acknowledged) > 300
+    assert signers(load.posted) == {n.environment["VES_SEQUENCER_ID"] for n in nodes}, "one node did nothing"
+    acknowledged_everything(tenants[::2], load)
+    audited(tenants[1::2], load)  # as the second node shows it; the first must show the same:
+    assert [t.events(limit=1000) for t in tenants[::2]] == [t.events(limit=1000) for t in tenants[1::2]]
+    replays_are_the_same_on_the_other_node(load)
+
+
+def test_lost_compare_and_sets_cost_no_life_on_either_node(nodes: list[Server]) -> None:
+    tenants = through_both(nodes, 1)
+    load = RoamingLoad(tenants * 3, batch=2, nodes=nodes)
+    load.start()
+    time.sleep(3)
+    load.stop()
+    moved = [metric(node, "sequencer_appends_moved_total") for node in nodes]
+    assert sum(moved) >= 20, f"there was no contention: {moved}"
+    for node in nodes:
+        for address in ("sequencers", "encryptors", "verifiers", "house"):
+            assert metric(node, f'sequencer_actor_restarts{{address="{address}"}}') == 0
+    assert set(load.answers) <= {200, 503}
+    acknowledged_everything(tenants[:1], load)
+    audited(tenants[:1], load)
+    replays_are_the_same_on_the_other_node(load)
