@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from world import OPENED, Server, Tenant
+
+from tests.e2e.world import OPENED, Server, Tenant
 
 
 @pytest.fixture(scope="session")

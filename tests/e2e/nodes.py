@@ -19,9 +19,9 @@ from typing import Any
 
 import asyncpg
 import httpx
-from world import Load, Server, Tenant
 
 from journal.embedded import EmbeddedPostgres
+from tests.e2e.world import Load, Server, Tenant
 
 LOGIN = "shop_sequencer"
 
@@ -70,7 +70,7 @@ async def _execute(dsn: str, statements: str) -> None:
 
 
 def free_port() -> int:
-    """Below the range from which the kernel takes ports for outgoing connections: still free a moment later."""
+    """Below the range from which the kernel takes ports for outgoing connections: free a moment later too."""
     for _ in range(1000):
         port = 20_000 + secrets.randbelow(10_000)
         with socket.socket() as probe:
@@ -94,7 +94,7 @@ class Posted:
 
 @dataclass
 class RoamingLoad(Load):
-    """Clients that begin at their tenant's node and go to the next one with the same request when it fails."""
+    """Clients that start at their tenant's node and take a failed request to the next one."""
 
     nodes: list[Server] = field(default_factory=list)
     pause_s: float = 0.0
@@ -125,11 +125,13 @@ class RoamingLoad(Load):
             self.posted.append(Posted(tenant, body, receipts, node))
 
 
-def metric(node: Server, name: str) -> float:
+def metric(node: Server, name: str, *, absent: float | None = None) -> float:
     """The sample ``name`` (with its labels) of the node's /metrics."""
     key = {"authorization": f"ApiKey {node.bootstrap_key}"}
     text = httpx.get(node.admin_url + "/metrics", headers=key, timeout=30).text
     for line in text.splitlines():
         if line.startswith(name + " "):
             return float(line.rpartition(" ")[2])
+    if absent is not None:
+        return absent
     raise AssertionError(f"no {name} in /metrics")

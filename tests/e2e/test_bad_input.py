@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from world import Agent, Server, Tenant
+
+from tests.e2e.world import Agent, Server, Tenant
 
 
 def refused_whole(tenant: Tenant, body: bytes, status: int, *words: str) -> None:

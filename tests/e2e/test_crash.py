@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from verdict import acknowledged_everything, audited
-from world import Load, Server, Tenant
+
+from tests.e2e.verdict import acknowledged_everything, audited
+from tests.e2e.world import Load, Server, Tenant
 
 pytestmark = pytest.mark.slow
 

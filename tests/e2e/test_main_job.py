@@ -10,7 +10,8 @@ import uuid
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from world import Load, Server, Tenant, signing_hash
+
+from tests.e2e.world import Load, Server, Tenant, signing_hash
 
 
 def test_accepted_events_get_gap_free_numbers_and_receipts_in_request_order(tenant: Tenant) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
-from world import Server, Tenant
+
+from tests.e2e.world import Server, Tenant
 
 
 def spellings(secret: bytes) -> dict[str, bytes]:

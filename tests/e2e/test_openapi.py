@@ -9,7 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from world import Server, Tenant
+
+from tests.e2e.world import Server, Tenant
 
 CONFIG = """\
 # Paths learnt from the tree would let it suspend, drain and kill those who live there.

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from world import ROOT, Server
+from tests.e2e.world import ROOT, Server
 
 
 def test_the_walkthrough_of_the_readme_works(server: Server, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Two nodes on one database, with nothing between them but the compare-and-set of the append.
 
-The same tenants go through both at once. Neither node knows of the other, neither is told when the other dies.
+The same tenants go through both at once. Neither node knows of the other or is told when it dies.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nodes import Operated, Posted, RoamingLoad, metric, operated_postgres
-from verdict import acknowledged_everything, audited
-from world import Server, Tenant
+
+from tests.e2e.nodes import Operated, Posted, RoamingLoad, metric, operated_postgres
+from tests.e2e.verdict import acknowledged_everything, audited
+from tests.e2e.world import Server, Tenant
 
 pytestmark = pytest.mark.slow
 

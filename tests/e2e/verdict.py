@@ -6,10 +6,9 @@ of ours, changes nothing.
 
 from __future__ import annotations
 
-from world import Load, Tenant
-
 from tests.auditor.audit import audit
 from tests.auditor.reading import over_http, read_stream
+from tests.e2e.world import Load, Tenant
 
 
 def audited(tenants: list[Tenant], load: Load) -> None:
