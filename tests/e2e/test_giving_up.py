@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import httpx
-from world import Server
 
 from supervisor.supervisor import INTENSITY
+from tests.e2e.world import Server
 
 
 def test_a_house_that_gives_up_ends_the_process_with_one_readable_line(

@@ -14,12 +14,12 @@ import asyncpg
 import httpx
 import pytest
 import trio
-from world import Load, Server, Tenant
 
 from journal.aio import cross, open_loop
 from journal.embedded import EmbeddedPostgres
 from journal.embedded_cluster import APP_LOGIN, OWNER, Cluster
 from journal.migrate import migrate
+from tests.e2e.world import Load, Server, Tenant
 
 pytestmark = pytest.mark.slow
 
