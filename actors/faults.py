@@ -75,16 +75,17 @@ def reached(name: str) -> int:
     return _reached.get(name, 0)
 
 
-def arm_from_environment(environ: Mapping[str, str]) -> None:
+def arm_from_environment(environ: Mapping[str, str], *, variable: str = "SEQUENCER_CRASH_AT") -> None:
     """With ``SEQUENCER_FAULTS=1``, ``SEQUENCER_CRASH_AT=name[:nth]`` kills this process there. ValueError for
-    an ``nth`` that is no positive integer: a typing error must not pass for a survived crash."""
-    wanted = environ.get("SEQUENCER_CRASH_AT", "")
+    an ``nth`` that is no positive integer: a typing error must not pass for a survived crash. A worker obeys
+    ``SEQUENCER_WORKER_CRASH_AT`` in the same way."""
+    wanted = environ.get(variable, "")
     if environ.get("SEQUENCER_FAULTS") != "1" or not wanted:
         return
     name, _, nth = wanted.partition(":")
     count = int(nth or "1")
     if count < 1:
-        raise ValueError(f"SEQUENCER_CRASH_AT={wanted}: the count starts at 1")
+        raise ValueError(f"{variable}={wanted}: the count starts at 1")
     arm(name, Fault("exit", nth=count))
 
 

@@ -3,9 +3,9 @@
     python -m actors.worker PARENT_PID
 
 Runs the pure functions of ``ves`` on whole batches, away from the event loop. It holds what its first frame
-brought and nothing else: no environment, no files, no sockets, no database. It ends when its parent closes
-the pipe, and is killed by the kernel when its parent dies, even when it is stopped. Any surprise ends it: its
-actor notices and starts another.
+brought and nothing else: no environment (but in a drill), no files, no sockets, no database. It ends when its
+parent closes the pipe, and is killed by the kernel when its parent dies, even when it is stopped. Any
+surprise ends it: its actor notices and starts another.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 import msgspec
@@ -48,13 +49,13 @@ def main() -> None:
     guard(parent=int(sys.argv[1]))
     requests, answers = private_pipes()
     try:
-        serve(requests, answers)
+        serve(requests, answers, checkpoint=armed_checkpoint())
     except BrokenPipeError:
         os._exit(_PARENT_GONE)
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Until the parent closes the pipe."""
+def serve(requests: BinaryIO, answers: BinaryIO, *, checkpoint: Callable[[str], None] | None = None) -> None:
+    """Until the parent closes the pipe. ``checkpoint`` only in a drill."""
     trade: Trade | None = None
     while (received := _read_frame(requests)) is not None:
         request_id, body = received
@@ -65,8 +66,27 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             gc.freeze()  # what is there now stays: no collection need look at it again
         else:
             reply = trade.answer(body)
-        answers.write(frame(request_id, reply))
+        answer = frame(request_id, reply)
+        if checkpoint is not None:
+            checkpoint("worker.worked")
+            half, answer = answer[: len(answer) // 2], answer[len(answer) // 2 :]
+            answers.write(half)
+            answers.flush()
+            checkpoint("worker.half_answered")
+        answers.write(answer)
         answers.flush()
+        if checkpoint is not None:
+            checkpoint("worker.answered")
+
+
+def armed_checkpoint() -> Callable[[str], None] | None:
+    """None unless a drill asked for it, in an environment that only then reaches us."""
+    if "SEQUENCER_FAULTS" not in os.environ:
+        return None
+    from actors import faults
+
+    faults.arm_from_environment(os.environ, variable="SEQUENCER_WORKER_CRASH_AT")
+    return faults.checkpoint
 
 
 def guard(*, parent: int) -> None:

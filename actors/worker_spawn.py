@@ -23,6 +23,7 @@ _REAP_DEADLINE_S = 5.0
 _PIPE_BYTES = 1024 * 1024
 """The most an unprivileged process may ask for by default (pipe(7)): a usual batch in one write."""
 _ENVIRONMENT_KEPT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "SYSTEMROOT", "TMPDIR")
+_OF_A_DRILL = ("SEQUENCER_FAULTS", "SEQUENCER_WORKER_CRASH_AT")
 _COMMAND = (sys.executable, "-m", "actors.worker")
 _HOME = Path(__file__).resolve().parents[1]
 """Where ``actors`` can be imported from, whatever the server's working directory is."""
@@ -76,7 +77,7 @@ class OwnProcess:
             bufsize=0,
             close_fds=True,
             cwd=_HOME,
-            env={name: os.environ[name] for name in _ENVIRONMENT_KEPT if name in os.environ},
+            env=_environment(),
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -119,6 +120,11 @@ class OwnProcess:
         for stream in (self._requests, self._answers):
             stream.close()
         os.close(self._pidfd)
+
+
+def _environment() -> dict[str, str]:
+    drill = _OF_A_DRILL if os.environ.get("SEQUENCER_FAULTS") == "1" else ()
+    return {name: os.environ[name] for name in (*_ENVIRONMENT_KEPT, *drill) if name in os.environ}
 
 
 def _stream(pipe: IO[bytes]) -> trio.lowlevel.FdStream:

@@ -21,7 +21,7 @@ from pathlib import Path
 import trio
 
 from bench.ingest import machine, read_response, sign_ahead
-from tests.e2e.nodes import metric, operated_postgres
+from tests.e2e.nodes import metrics, operated_postgres
 from tests.e2e.world import Server, Tenant
 
 WAYS = ("one node", "split", "routed")
@@ -115,14 +115,14 @@ def measure(way: str, nodes: list[Server], batch: int, seconds: float) -> Result
 
 
 def total(nodes: list[Server], name: str) -> float:
-    return sum(metric(node, name) for node in nodes)
+    return sum(metrics(node)[name] for node in nodes)
 
 
 def posts(nodes: list[Server]) -> float:
     """Requests that were accepted so far."""
     path = "/api/v1/ves/events/ingest"
     labels = f'method="POST",path="{path}",status="200"'
-    return sum(metric(node, f"sequencer_http_requests_total{{{labels}}}", absent=0.0) for node in nodes)
+    return sum(metrics(node).get(f"sequencer_http_requests_total{{{labels}}}", 0.0) for node in nodes)
 
 
 def main() -> None:

@@ -38,6 +38,8 @@ _KEY_BYTES = 32
 
 ParseKey = Callable[[str], bytes]
 """32 bytes from a key's text (VES 1.5); ValueError, without the value, for anything else."""
+Checkpoint = Callable[[str], None]
+"""Called at the named points of a first start. It may end the process: a crash exactly there."""
 KeyId = Callable[[bytes], bytes]
 """From an at-rest key to the id that the journal knows it by."""
 
@@ -61,12 +63,19 @@ class Secrets:
     """Files made just now, for the operator to know of and to back up."""
 
 
-def load_secrets(settings: Settings, data_dir: Path, *, parse_key: ParseKey, key_id: KeyId) -> Secrets:
+def load_secrets(
+    settings: Settings,
+    data_dir: Path,
+    *,
+    parse_key: ParseKey,
+    key_id: KeyId,
+    checkpoint: Checkpoint = lambda name: None,
+) -> Secrets:
     """From the environment where it says, else from the files, which are made where there are none.
 
-    ``data_dir`` was prepared by ``prepare_data_dir``; how a key is spelled and named is the protocol's
-    business and comes in as functions. Raises SecretsError."""
-    return _Loading(data_dir / "keys", parse_key, key_id).secrets(settings)
+    ``data_dir`` was prepared by ``prepare_data_dir`` and nobody else uses it now; how a key is spelled and
+    named is the protocol's business and comes in as functions. Raises SecretsError."""
+    return _Loading(data_dir / "keys", parse_key, key_id, checkpoint).secrets(settings)
 
 
 def prepare_data_dir(data_dir: Path) -> None:
@@ -87,14 +96,16 @@ def prepare_data_dir(data_dir: Path) -> None:
         raise SecretsError(f"DATA_DIR {data_dir} cannot be used: {error.strerror}") from None
 
 
-def read_or_create_secret(path: Path, make: Callable[[], str]) -> tuple[str, bool]:
+def read_or_create_secret(
+    path: Path, make: Callable[[], str], checkpoint: Checkpoint = lambda name: None
+) -> tuple[str, bool]:
     """The file's text without surrounding space, and whether it was made just now.
 
     Made means: durable, whole and 0600 from its first moment on, also when two start at once: then both get
     the same. Raises SecretsError when others can read it."""
     try:
         if not path.exists():
-            _create(path, make())
+            _create(path, make(), checkpoint)
             created = True
         else:
             created = False
@@ -108,10 +119,11 @@ def read_or_create_secret(path: Path, make: Callable[[], str]) -> tuple[str, boo
 class _Loading:
     """Walks over the secrets and remembers which files it made."""
 
-    def __init__(self, keys_dir: Path, parse_key: ParseKey, key_id: KeyId) -> None:
+    def __init__(self, keys_dir: Path, parse_key: ParseKey, key_id: KeyId, checkpoint: Checkpoint) -> None:
         self._dir = keys_dir
         self._parse_key = parse_key
         self._key_id = key_id
+        self._checkpoint = checkpoint
         self._created: list[Path] = []
 
     def secrets(self, settings: Settings) -> Secrets:
@@ -179,7 +191,7 @@ class _Loading:
             return given.get_secret_value().strip(), variable
         self._prepare_folder()
         path = self._dir / file
-        text, created = read_or_create_secret(path, make)
+        text, created = read_or_create_secret(path, make, self._checkpoint)
         if created:
             self._created.append(path)
         return text, str(path)
@@ -214,7 +226,7 @@ def _check_bootstrap_key(text: str, what: str) -> str:
     return text
 
 
-def _create(path: Path, text: str) -> None:
+def _create(path: Path, text: str, checkpoint: Checkpoint) -> None:
     """Written aside and linked into place, so that the name never shows a half-written file."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -224,7 +236,9 @@ def _create(path: Path, text: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        checkpoint("key_file.written")
         os.link(aside, path)  # unlike rename it never replaces what another start has just made
+        checkpoint("key_file.named")
     finally:
         aside.unlink()
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)

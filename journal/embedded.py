@@ -16,11 +16,15 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import structlog
 
 from journal.embedded_cluster import APP_LOGIN, OWNER, Cluster, DataDirLock, EmbeddedPostgresError
+
+if TYPE_CHECKING:
+    from journal.units import Checkpoint
 
 _PREDECESSOR_DEADLINE_S = 60.0
 """For a PostgreSQL of the last run that is still shutting down."""
@@ -72,10 +76,13 @@ class EmbeddedPostgres:
     """One server on one DATA_DIR. Blocking; all methods may be called from any thread but ``start`` and
     ``stop`` not from within an event loop. ``with EmbeddedPostgres(…)`` starts and stops it."""
 
-    def __init__(self, data_dir: Path, *, pg_bin: Path | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, *, pg_bin: Path | None = None, checkpoint: Checkpoint = lambda name: None
+    ) -> None:
         """``data_dir`` exists and is ours; ``pg_bin`` is a folder with initdb and postgres."""
         self._data_dir = data_dir
         self._pg_bin = pg_bin
+        self._checkpoint = checkpoint
         self._stopping = threading.Event()
         self._ready = threading.Event()
         self._gate = threading.Lock()
@@ -96,7 +103,7 @@ class EmbeddedPostgres:
         with ExitStack() as undo:
             lock = DataDirLock(self._data_dir)
             undo.callback(lock.release)
-            self._cluster = Cluster(self._data_dir, self._pg_bin)
+            self._cluster = Cluster(self._data_dir, self._pg_bin, self._checkpoint)
             self._stopping.clear()
             first: Future[None] = Future()
             self._thread = threading.Thread(
@@ -182,8 +189,10 @@ class EmbeddedPostgres:
         child = self._spawn(cluster)
         if child is None:
             return "stopped"
+        self._checkpoint("embedded.spawned")
         try:
             self._await_ready(cluster, child)
+            self._checkpoint("embedded.ready")
             _log.info("postgres_ready", pid=child.pid)
             self._ready.set()
             if not first.done():

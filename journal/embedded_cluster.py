@@ -26,9 +26,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from journal import embedded_child
+
+if TYPE_CHECKING:
+    from journal.units import Checkpoint
 
 OWNER = "sequencer_owner"
 """The cluster's superuser, for migrations."""
@@ -75,7 +78,9 @@ class DataDirLock:
 class Cluster:
     """Finds binaries and identity, and prepares the folders. Blocking; raises EmbeddedPostgresError."""
 
-    def __init__(self, data_dir: Path, pg_bin: Path | None) -> None:
+    def __init__(
+        self, data_dir: Path, pg_bin: Path | None, checkpoint: Checkpoint = lambda name: None
+    ) -> None:
         if not sys.platform.startswith("linux"):
             raise EmbeddedPostgresError("the embedded PostgreSQL runs on Linux only; set DATABASE_URL")
         self.root = data_dir.resolve() / "postgres"
@@ -83,6 +88,7 @@ class Cluster:
         self.startup_log = self.root / "startup.log"
         self.log = self.root / "log"
         self._making = self.root / "data.tmp"
+        self._checkpoint = checkpoint
         self._bin = _find_binaries(pg_bin)
         self._identity, self._major = self._choose_identity()
         self.socket_dir = _socket_dir(self.root)
@@ -182,7 +188,9 @@ class Cluster:
                 code = child.wait()
         if code != 0:
             raise EmbeddedPostgresError(f"initdb failed with {code}: {self.last_words()}")
+        self._checkpoint("initdb.made")
         self._making.rename(self.data)
+        self._checkpoint("initdb.renamed")
         _sync_folder(self.root)
 
     def _check_ours_alone(self, folder: Path) -> None:

@@ -17,7 +17,7 @@ import asyncpg
 from journal.aio import cross
 from journal.connections import Limits, session_settings
 from journal.port import SchemaMismatch
-from journal.units import not_stored
+from journal.units import Checkpoint, not_stored
 
 if TYPE_CHECKING:
     from journal.connections import Connection
@@ -53,12 +53,14 @@ def migrations() -> tuple[Migration, ...]:
     return tuple(found)
 
 
-async def migrate(dsn: str, app_login: str | None = None) -> list[str]:
+async def migrate(
+    dsn: str, app_login: str | None = None, *, checkpoint: Checkpoint = lambda name: None
+) -> list[str]:
     """Brings the schema up to date and returns the names of the steps just applied. ``dsn``: a role that may
     create schemas (and roles, if ours do not exist). ``app_login``: a login to make, member of
     sequencer_app, for an embedded server without passwords. Safe to run twice, or twice at once.
     Raises SchemaMismatch, JournalAway; a failing step leaves nothing and surfaces as the PostgreSQL error."""
-    return await cross(lambda: _migrate(dsn, app_login))
+    return await cross(lambda: _migrate(dsn, app_login, checkpoint))
 
 
 async def check_schema(connection: Connection) -> None:
@@ -68,7 +70,7 @@ async def check_schema(connection: Connection) -> None:
         raise SchemaMismatch(f"the database schema lacks step {waiting[0].version}: {_REMEDY}")
 
 
-async def _migrate(dsn: str, app_login: str | None) -> list[str]:
+async def _migrate(dsn: str, app_login: str | None, checkpoint: Checkpoint) -> list[str]:
     # The session ends a wait for locks and a step by itself.
     limits = Limits(statement_timeout_s=_STEP_S, lock_timeout_s=_LOCK_WAIT_S)
     settings = session_settings(limits, "sequencer migrate") | {"search_path": "pg_catalog"}
@@ -76,10 +78,12 @@ async def _migrate(dsn: str, app_login: str | None) -> list[str]:
         connection = await asyncpg.connect(dsn, timeout=_CONNECT_S, server_settings=settings)
         try:
             done = []
-            while (name := await _step(connection)) is not None:
+            while (name := await _step(connection, checkpoint)) is not None:
+                checkpoint("migrate.committed")
                 done.append(name)
             if app_login is not None:
                 await _make_login(connection, app_login)
+                checkpoint("migrate.login_made")
             await connection.close(timeout=_CONNECT_S)
             return done
         finally:
@@ -92,7 +96,7 @@ async def _migrate(dsn: str, app_login: str | None) -> list[str]:
         not_stored(error)
 
 
-async def _step(connection: Connection) -> str | None:
+async def _step(connection: Connection, checkpoint: Checkpoint) -> str | None:
     """Applies the next step and returns its name; None when there is none."""
     async with connection.transaction():
         await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
@@ -107,6 +111,7 @@ async def _step(connection: Connection) -> str | None:
             step.name,
             step.checksum,
         )
+        checkpoint("migrate.applied")
         return step.name
 
 

@@ -77,9 +77,9 @@ async def open_journal(
     """The journal, after the server and the schema were found fit. Inside ``journal.aio.open_loop`` only.
 
     ``node_id`` names the audit chain we write. ``checkpoint`` is called at the named points of a write and
-    may crash us there: ``append.begin``, ``append.fenced``, ``append.copied``, ``append.commit_sent_before``,
-    ``append.committed``. Raises JournalAway when the database cannot be asked, SchemaMismatch (UnfitServer)
-    when it is not what we need."""
+    may crash us there: each unit's ``.begin``, ``.commit_sent_before`` and ``.committed``, and
+    ``append.fenced`` and ``append.copied``. Raises JournalAway when the database cannot be asked,
+    SchemaMismatch (UnfitServer) when it is not what we need."""
     limits = limits or Limits()
     pool = make_pool(dsn, limits, application_name=application_name)
     await cross(lambda: _initialize(pool))
@@ -120,12 +120,12 @@ class PostgresJournal:
     async def _read(self, act: Callable[[Connection], Awaitable[T]]) -> T:
         return await cross(lambda: self._units.read(act))
 
-    async def _write(self, act: Callable[[Connection], Awaitable[T]]) -> T:
-        return await cross(lambda: self._units.write(act))
+    async def _write(self, named: str, act: Callable[[Connection], Awaitable[T]]) -> T:
+        return await cross(lambda: self._units.write(act, named=named))
 
-    async def _write_alone(self, tenant_id: Uuid, act: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _write_alone(self, named: str, tenant_id: Uuid, act: Callable[[Connection], Awaitable[T]]) -> T:
         """No append of the tenant is under way meanwhile, on any node."""
-        return await cross(lambda: self._units.write(act, begin=begin_alone(tenant_id)))
+        return await cross(lambda: self._units.write(act, begin=begin_alone(tenant_id), named=named))
 
     # The database itself.
 
@@ -140,7 +140,7 @@ class PostgresJournal:
     # The write path.
 
     async def settle(self, tenant_id: Uuid) -> None:
-        await self._write_alone(tenant_id, lambda c: append.settle(c, tenant_id))
+        await self._write_alone("settle", tenant_id, lambda c: append.settle(c, tenant_id))
 
     async def read_facts(self, question: Question) -> Facts:
         return await self._read(lambda c: read_facts(c, question))
@@ -219,7 +219,7 @@ class PostgresJournal:
 
     async def register_agent_key(self, key: AgentKey, audit: AuditEntry) -> KeyRegistered | KeyConflict:
         return await self._write_alone(
-            key.name.tenant_id, lambda c: keys.register(c, self._node_id, key, audit)
+            "register_agent_key", key.name.tenant_id, lambda c: keys.register(c, self._node_id, key, audit)
         )
 
     async def list_agent_keys(
@@ -229,13 +229,13 @@ class PostgresJournal:
 
     async def revoke_agent_key(self, name: KeyName, reason: str, audit: AuditEntry) -> KeyRevoked | None:
         return await self._write_alone(
-            name.tenant_id, lambda c: keys.revoke(c, self._node_id, name, reason, audit)
+            "revoke_agent_key", name.tenant_id, lambda c: keys.revoke(c, self._node_id, name, reason, audit)
         )
 
     # Credentials.
 
     async def create_api_key(self, key: ApiKey, audit: AuditEntry) -> ApiKey:
-        return await self._write(lambda c: credentials.create(c, self._node_id, key, audit))
+        return await self._write("create_api_key", lambda c: credentials.create(c, self._node_id, key, audit))
 
     async def find_api_key(self, key_hash: bytes) -> ApiKey | None:
         return await self._read(lambda c: credentials.find_by_hash(c, key_hash))
@@ -250,19 +250,21 @@ class PostgresJournal:
         if owner is None or (tenant_id is not None and tenant_id != owner):
             return None
         return await self._write_alone(
-            owner, lambda c: credentials.revoke(c, self._node_id, credential_id, audit)
+            "revoke_api_key", owner, lambda c: credentials.revoke(c, self._node_id, credential_id, audit)
         )
 
     async def revocations_since(self, cursor: int | None) -> Revocations:
         return await self._read(lambda c: credentials.revocations_since(c, cursor))
 
     async def audit(self, entry: AuditEntry) -> None:
-        await self._write(lambda c: write_audit(c, self._node_id, entry))
+        await self._write("audit", lambda c: write_audit(c, self._node_id, entry))
 
     # Our own keys.
 
     async def claim_receipt_key(self, sequencer_id: Uuid, public_key: bytes) -> int:
-        return await self._write(lambda c: own_keys.claim_receipt_key(c, sequencer_id, public_key))
+        return await self._write(
+            "claim_receipt_key", lambda c: own_keys.claim_receipt_key(c, sequencer_id, public_key)
+        )
 
     async def receipt_keys(self) -> list[ReceiptKey]:
         return await self._read(own_keys.receipt_keys)
@@ -270,7 +272,7 @@ class PostgresJournal:
     async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
         # One node at a time: two that start for the first time at once must not both record a ring.
         act: Callable[[Connection], Awaitable[None]] = lambda c: own_keys.claim_at_rest_keys(c, key_ids)  # noqa: E731
-        await cross(lambda: self._units.write(act, begin=begin_alone(_EVERYBODY)))
+        await cross(lambda: self._units.write(act, begin=begin_alone(_EVERYBODY), named="claim_at_rest_keys"))
 
 
 async def _require_primary(connection: Connection) -> None:

@@ -84,11 +84,11 @@ class Units:
             not_stored(error)
 
     async def write(
-        self, act: Callable[[Connection], Awaitable[T]], *, begin: str = "BEGIN", named: str = "unit"
+        self, act: Callable[[Connection], Awaitable[T]], *, begin: str = "BEGIN", named: str
     ) -> T:
         """One transaction around ``act``; returns its answer once it is durable, or ``Undo``'s value after
-        rolling back. ``begin``: BEGIN, with what can be sent along. Raises JournalAway, Contended,
-        JournalOutcomeUnknown, and what speaks of a mistake in ``act``."""
+        rolling back. ``begin``: BEGIN, with what can be sent along; ``named``: of its crash points. Raises
+        JournalAway, Contended, JournalOutcomeUnknown, and what speaks of a mistake in ``act``."""
         until = asyncio.get_running_loop().time() + self._deadline_s
         self._checkpoint(f"{named}.begin")
         try:

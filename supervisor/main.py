@@ -86,7 +86,9 @@ def _serve() -> None:
     arm_from_environment(os.environ)
     prepare_data_dir(settings.data_dir)
     with exporting(os.environ), database(settings) as where:
-        secrets = load_secrets(settings, settings.data_dir, parse_key=parse_key, key_id=key_id)
+        secrets = load_secrets(
+            settings, settings.data_dir, parse_key=parse_key, key_id=key_id, checkpoint=checkpoint
+        )
         trio.run(run_house, settings, secrets, where)
 
 
@@ -162,7 +164,7 @@ def database(settings: Settings) -> Iterator[Database]:
             lock.release()
         return
     # Before the event loop: blocking, and it lives longer than the loop.
-    postgres = EmbeddedPostgres(settings.data_dir, pg_bin=settings.pg_bin)
+    postgres = EmbeddedPostgres(settings.data_dir, pg_bin=settings.pg_bin, checkpoint=checkpoint)
     postgres.start()
     try:
         yield Database(postgres.app_dsn, postgres.owner_dsn, APP_LOGIN)
@@ -179,7 +181,7 @@ async def run_house(settings: Settings, secrets: Secrets, where: Database) -> No
     """The whole life inside the event loop; returns after an orderly stop."""
     async with open_loop() as strays:
         if where.admin_dsn is not None:
-            await patiently(partial(migrate, where.admin_dsn, where.app_login))
+            await patiently(partial(migrate, where.admin_dsn, where.app_login, checkpoint=checkpoint))
         async with AsyncExitStack() as stack:
             journal = await patiently(partial(enter_journal, stack, settings, secrets, where))
             key_version = await patiently(partial(claim_keys, journal, secrets))

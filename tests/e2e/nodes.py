@@ -125,13 +125,15 @@ class RoamingLoad(Load):
             self.posted.append(Posted(tenant, body, receipts, node))
 
 
-def metric(node: Server, name: str, *, absent: float | None = None) -> float:
-    """The sample ``name`` (with its labels) of the node's /metrics."""
+def metrics(node: Server) -> dict[str, float]:
+    """Every sample of the node's /metrics, by its name with its labels."""
     key = {"authorization": f"ApiKey {node.bootstrap_key}"}
-    text = httpx.get(node.admin_url + "/metrics", headers=key, timeout=30).text
-    for line in text.splitlines():
-        if line.startswith(name + " "):
-            return float(line.rpartition(" ")[2])
-    if absent is not None:
-        return absent
-    raise AssertionError(f"no {name} in /metrics")
+    lines = httpx.get(node.admin_url + "/metrics", headers=key, timeout=30).text.splitlines()
+    samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in samples}
+
+
+def restarts(node: Server) -> dict[str, float]:
+    """Lives after the first, by address below the house (``verifiers/0``)."""
+    start = 'sequencer_actor_restarts{address="'
+    return {n.removeprefix(start)[:-2]: v for n, v in metrics(node).items() if n.startswith(start)}

@@ -41,9 +41,9 @@ class Server:
         self.url = ""
         self.admin_url = ""
 
-    def start(self, *, deadline_s: float = START_DEADLINE_S) -> Server:
-        address = self.data_dir / "server.json"
-        address.unlink(missing_ok=True)
+    def launch(self) -> subprocess.Popen[bytes]:
+        """The process begins; ``start`` also waits until it serves."""
+        (self.data_dir / "server.json").unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "supervisor.main", "serve"],
@@ -54,10 +54,15 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
+        return self.process
+
+    def start(self, *, deadline_s: float = START_DEADLINE_S) -> Server:
+        address = self.data_dir / "server.json"
+        process = self.launch()
         give_up = time.monotonic() + deadline_s
         while not address.exists():
-            if self.process.poll() is not None:
-                raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.tail()}")
+            if process.poll() is not None:
+                raise AssertionError(f"the server ended with {process.returncode}:\n{self.tail()}")
             if time.monotonic() > give_up:
                 raise AssertionError(f"the server did not start:\n{self.tail()}")
             time.sleep(0.02)

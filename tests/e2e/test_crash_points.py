@@ -1,0 +1,341 @@
+"""At every named point of the product a process was killed, and nothing was lost, doubled or stuck.
+
+Three kinds of processes and moments: a first start, a server at work, a worker process. After each death the
+same data is served again without the fault, and read by the auditor. The list checks itself: a point in the
+code without a case here fails the first test. (``tests/e2e/test_crash.py`` kills the points of the append
+under load.)
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.auditor.audit import audit
+from tests.auditor.reading import over_http, read_stream
+from tests.e2e.nodes import restarts
+from tests.e2e.test_crash import WRITE_PATH
+from tests.e2e.world import ROOT, Server, Tenant
+
+STEPS_OF_A_UNIT = ("begin", "commit_sent_before", "committed")
+SMALL = {"VERIFIERS": "1", "ENCRYPTORS": "1", "COMMITMENT_INTERVAL_SECS": "3600"}
+
+
+def unit(name: str) -> list[str]:
+    return [f"{name}.{step}" for step in STEPS_OF_A_UNIT]
+
+
+FIRST_START = [
+    *(f"key_file.written:{nth}" for nth in (1, 2, 3, 4)),
+    *(f"key_file.named:{nth}" for nth in (1, 4)),
+    "initdb.made",
+    "initdb.renamed",
+    "embedded.spawned",
+    "embedded.ready",
+    "migrate.applied",
+    "migrate.committed",
+    "migrate.login_made",
+    *unit("claim_at_rest_keys"),
+    *unit("claim_receipt_key"),
+]
+AT_WORK = [
+    "settle.begin",
+    "verifier.verified",
+    "encryptor.sealed",
+    "committer.built",
+    "committer.committed",
+    *unit("commit"),
+    *unit("register_agent_key"),
+    *unit("revoke_agent_key"),
+    *unit("create_api_key"),
+    *unit("revoke_api_key"),
+    *unit("audit"),
+]
+OF_A_WORKER = ["worker.worked", "worker.half_answered", "worker.answered"]
+NEVER_REACHED = {
+    "settle.commit_sent_before": "it looks and rolls back",
+    "settle.committed": "it looks and rolls back",
+}
+
+
+def points_in_the_code() -> set[str]:
+    found: set[str] = set()
+    for room in ("supervisor", "transport", "actors", "journal", "config"):
+        for file in (ROOT / room).rglob("*.py"):
+            if file.name == "memory.py":  # the simulation's journal
+                continue
+            text = file.read_text()
+            found |= set(re.findall(r'checkpoint(?:_or_wait)?\(\s*"([a-z_.]+)"', text))
+            for name in re.findall(r'(?:named=|_write(?:_alone)?\(\s*)"(\w+)"', text):
+                found |= set(unit(name))
+    return found
+
+
+def test_no_point_in_the_code_is_without_a_crash() -> None:
+    tried = {point.partition(":")[0] for point in (*FIRST_START, *AT_WORK, *OF_A_WORKER, *WRITE_PATH)}
+    in_code = points_in_the_code()
+    assert len(in_code) > 40, "the search finds nothing any more"
+    assert in_code - tried - set(NEVER_REACHED) == set(), "points without a crash"
+    assert tried - in_code == set(), "crashes at points that are no more"
+
+
+# ---- a first start --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", FIRST_START)
+def test_a_first_start_that_is_killed_is_begun_again(own_server: Callable[..., Server], point: str) -> None:
+    dying = own_server(SEQUENCER_FAULTS="1", SEQUENCER_CRASH_AT=point, **SMALL)
+    assert dying.launch().wait(60) == -signal.SIGKILL, dying.tail()
+    assert not (dying.data_dir / "server.json").exists()
+    keys = key_files(dying)
+    server = own_server(**SMALL).start()
+    server.wait_ready()
+    kept = key_files(server)
+    assert len(kept) == 4
+    assert kept | keys == kept, "a key that was there has changed"
+    there = {path.name for path in (server.data_dir / "keys").iterdir()}
+    assert there == set(kept), "a key in a file that nobody knows"
+    tenant = Tenant(server)
+    posted = work(tenant)
+    server.kill_9()
+    server.start()
+    server.wait_ready()
+    tenant.moved_to(server)
+    replayed(tenant, posted)
+    audited(tenant)
+
+
+def key_files(server: Server) -> dict[str, str]:
+    folder = server.data_dir / "keys"
+    return {p.name: p.read_text() for p in folder.iterdir() if p.name[0] != "."} if folder.exists() else {}
+
+
+# ---- a server at work -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Posted:
+    body: bytes
+    receipts: list[dict[str, object]]
+
+
+def work(tenant: Tenant) -> Posted:
+    body = tenant.agent.body([tenant.agent.event({"n": n}) for n in range(3)])
+    answer = tenant.post_raw(body)
+    assert answer.status_code == 200, answer.text
+    return Posted(body, answer.json()["receipts"])
+
+
+def replayed(tenant: Tenant, posted: Posted) -> None:
+    answer = tenant.post_raw(posted.body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["receipts"] == posted.receipts
+    assert answer.json()["eventsReplayed"] == len(posted.receipts)
+
+
+def committed(tenant: Tenant) -> httpx.Response:
+    return tenant.http.post("/api/v1/ves/commitments", json=tenant.stream)
+
+
+def audited(tenant: Tenant) -> None:
+    get = over_http(tenant.server.url, tenant.api_key)
+    evidence = read_stream(get, str(tenant.tenant_id), str(tenant.store_id), proof_every=0)
+    problems = audit(evidence)
+    assert not problems, problems[:5]
+
+
+@dataclass
+class Estate:
+    """A data directory in which a tenant has three events; each case works on a copy."""
+
+    data_dir: Path
+    tenant: Tenant
+    posted: Posted
+
+
+@pytest.fixture(scope="module")
+def estate(tmp_path_factory: pytest.TempPathFactory) -> Estate:
+    server = Server(tmp_path_factory.mktemp("estate") / "data", **SMALL).start()
+    server.wait_ready()
+    tenant = Tenant(server)
+    posted = work(tenant)
+    assert server.terminate() == 0, server.tail()
+    return Estate(server.data_dir, tenant, posted)
+
+
+@dataclass
+class Case:
+    """A server that will die at the point, and the tenant whose act leads there."""
+
+    point: str
+    tenant: Tenant
+
+    @property
+    def durable(self) -> bool:
+        """What was under way is stored: it died after COMMIT."""
+        return self.point.endswith("committed")
+
+    def dies(self, act: Callable[[], object]) -> None:
+        server = self.tenant.server
+        with pytest.raises(httpx.TransportError):
+            act()
+        assert server.process is not None
+        assert server.process.wait(20) == -signal.SIGKILL, server.tail()
+
+    def revives(self) -> None:
+        server = self.tenant.server
+        server.environment = dict(SMALL)
+        server.start()
+        server.wait_ready()
+        self.tenant.moved_to(server)
+
+
+def revoke_agent_key(tenant: Tenant) -> httpx.Response:
+    agent = tenant.agent
+    body = {"tenantId": str(tenant.tenant_id), "agentId": str(agent.agent_id), "keyId": agent.key_id}
+    return tenant.http.post("/api/v1/agents/keys/revoke", json=body)
+
+
+def admin(tenant: Tenant, method: str, path: str, **more: object) -> httpx.Response:
+    server = tenant.server
+    key = {"authorization": f"ApiKey {server.bootstrap_key}"}
+    url = f"{server.admin_url}/api/v1/admin/api-keys{path}"
+    return httpx.request(method, url, headers=key, timeout=30, **more)  # type: ignore[arg-type]
+
+
+def api_keys(tenant: Tenant) -> list[dict[str, object]]:
+    answer = admin(tenant, "GET", "", params={"tenant_id": str(tenant.tenant_id)})
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["apiKeys"])
+
+
+def of_an_event(case: Case) -> None:
+    body = case.tenant.agent.body([case.tenant.agent.event({"n": 1})])
+    case.dies(lambda: case.tenant.post_raw(body))
+    case.revives()
+    answer = case.tenant.post_raw(body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["eventsAccepted"] == 1, "nothing of it had been sent to the disk"
+
+
+def of_a_commitment(case: Case) -> None:
+    case.dies(lambda: committed(case.tenant))
+    case.revives()
+    head = case.tenant.head()
+    answer = committed(case.tenant)
+    if case.durable:
+        assert answer.status_code == 409, "the commitment was durable, nothing is left to commit"
+    else:
+        assert answer.status_code == 200, answer.text
+        assert (answer.json()["sequence_start"], answer.json()["sequence_end"]) == (1, head)
+
+
+def of_a_registration(case: Case) -> None:
+    tenant = case.tenant
+    body = {"tenantId": str(tenant.tenant_id), "agentId": str(tenant.agent.agent_id), "keyId": 2}
+    body["publicKey"] = tenant.agent.public_key
+    case.dies(lambda: tenant.http.post("/api/v1/agents/keys", json=body))
+    case.revives()
+    again = tenant.http.post("/api/v1/agents/keys", json=body)
+    assert again.status_code in (200, 201), again.text
+    assert again.json()["alreadyRegistered"] is case.durable
+    event = tenant.agent.event({"n": 2}, agent_key_id=2)
+    assert tenant.post(event).json()["eventsAccepted"] == 1
+
+
+def of_a_revocation(case: Case) -> None:
+    case.dies(lambda: revoke_agent_key(case.tenant))
+    case.revives()
+    told = case.tenant.post(case.tenant.agent.event({"n": 3})).json()
+    assert told["eventsAccepted"] == (0 if case.durable else 1)
+    again = revoke_agent_key(case.tenant)
+    assert again.status_code == 200, again.text
+    assert again.json()["alreadyRevoked"] is case.durable
+    told = case.tenant.post(case.tenant.agent.event({"n": 4})).json()
+    assert told["rejections"][0]["reason"].startswith("agent_key_invalid")
+
+
+def of_a_new_api_key(case: Case) -> None:
+    before = len(api_keys(case.tenant))
+    case.dies(lambda: case.tenant.new_api_key(["read"]))
+    case.revives()
+    assert len(api_keys(case.tenant)) == before + case.durable
+    case.tenant.new_api_key(["read"])
+    assert len(api_keys(case.tenant)) == before + case.durable + 1
+
+
+def of_a_revoked_api_key(case: Case) -> None:
+    mine = str(api_keys(case.tenant)[0]["id"])
+    case.dies(lambda: admin(case.tenant, "DELETE", f"/{mine}"))
+    case.revives()
+    assert case.tenant.http.get("/api/v1/ves/head", params=case.tenant.stream).status_code == (
+        401 if case.durable else 200
+    )
+    assert admin(case.tenant, "DELETE", f"/{mine}").status_code == 200
+    case.tenant.api_key = case.tenant.new_api_key(["read", "write", "admin"])
+    case.tenant.moved_to(case.tenant.server)
+
+
+def of_an_audit_entry(case: Case) -> None:
+    case.dies(lambda: api_keys(case.tenant))
+    case.revives()
+    assert len(api_keys(case.tenant)) == 1  # the audit chain goes on: each of these writes to it
+
+
+ACTS: dict[str, Callable[[Case], None]] = {
+    "settle": of_an_event,
+    "verifier": of_an_event,
+    "encryptor": of_an_event,
+    "committer": of_a_commitment,
+    "commit": of_a_commitment,
+    "register_agent_key": of_a_registration,
+    "revoke_agent_key": of_a_revocation,
+    "create_api_key": of_a_new_api_key,
+    "revoke_api_key": of_a_revoked_api_key,
+    "audit": of_an_audit_entry,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", AT_WORK)
+def test_a_server_that_is_killed_at_work_goes_on_from_what_is_durable(
+    own_server: Callable[..., Server], estate: Estate, tmp_path: Path, point: str
+) -> None:
+    shutil.copytree(estate.data_dir, tmp_path / "data")
+    server = own_server(SEQUENCER_FAULTS="1", SEQUENCER_CRASH_AT=point, **SMALL).start()
+    server.wait_ready()
+    tenant = estate.tenant.seen_from(server)
+    ACTS[point.partition(".")[0]](Case(point, tenant))
+    replayed(tenant, estate.posted)
+    assert committed(tenant).status_code in (200, 409)  # with it, the auditor recomputes the roots
+    audited(tenant)
+
+
+# ---- a worker process -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", OF_A_WORKER)
+def test_a_worker_that_is_killed_costs_nobody_an_answer(
+    own_server: Callable[..., Server], estate: Estate, tmp_path: Path, point: str
+) -> None:
+    shutil.copytree(estate.data_dir, tmp_path / "data")
+    drill = {"SEQUENCER_FAULTS": "1", "SEQUENCER_WORKER_CRASH_AT": f"{point}:9"}
+    server = own_server(**drill, **SMALL).start()
+    server.wait_ready()
+    tenant = estate.tenant.seen_from(server)
+    posted = [work(tenant) for _ in range(20)]  # each of the two kinds of worker dies at its ninth answer
+    assert restarts(server)["verifiers/0"] >= 2
+    assert restarts(server)["encryptors/0"] >= 2
+    assert tenant.head() == 3 * 21
+    for one in (estate.posted, *posted[:3]):
+        replayed(tenant, one)
+    audited(tenant)
