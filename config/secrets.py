@@ -190,6 +190,8 @@ class _Loading:
         if given is not None:
             return given.get_secret_value().strip(), variable
         self._prepare_folder()
+        for abandoned in self._dir.glob(f".{file}.*"):
+            abandoned.unlink()  # by a first start that was killed: a key where nobody looks for one
         path = self._dir / file
         text, created = read_or_create_secret(path, make, self._checkpoint)
         if created:
