@@ -45,6 +45,9 @@ from ves.signatures import Signer
 
 START_PATIENCE_S = 60.0
 """How long everybody together may take to start."""
+BACKLOG = 256
+"""Connections that the kernel keeps until we accept them. When more come, their clients try again by
+themselves; a longer queue would only be full of those who have given up."""
 JOURNAL_PATIENCE_S = 60.0
 """How long a start waits for a database that does not answer yet."""
 
@@ -257,7 +260,7 @@ async def live(settings: Settings, secrets: Secrets, built: Built) -> None:
 
 async def listen(host: str, port: int, variable: str) -> list[trio.SocketListener]:
     try:
-        return list(await trio.open_tcp_listeners(port, host=host))
+        return list(await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG))
     except OSError as error:
         raise StartRefused(
             f"cannot listen on {host}:{port} ({variable}): {error.strerror or error}"

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import structlog
 import trio
+import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from actors import errors
@@ -28,6 +29,7 @@ from tests.http.doubles import (
 )
 from transport.http.app import ADMIN, PUBLIC
 from transport.http.errors import Code, ErrorBody
+from transport.http.limits import Pace
 from transport.http.permissions import NEEDED, holds, of_flags
 from transport.http.routing import Route
 
@@ -395,6 +397,45 @@ async def test_the_table_from_exception_to_answer(reason: Exception, status: int
             assert "same request again" in error["message"]
         told = [line for line in logs if line["event"] in ("internal error", "not now")]
         assert [line["request_id"] for line in told] == [error["request_id"]]
+
+
+async def test_a_request_that_finds_a_full_mailbox_waits_for_room_and_is_served() -> None:
+    async with serving() as house:
+        serve, looks = house.sequencer.reply, 0
+
+        async def full_at_first(message: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            if looks <= 3:
+                raise errors.MailboxFull("full")
+            return await serve(message)
+
+        house.sequencer.reply = full_at_first
+        async with house.client(house.api_key("write")) as client:
+            answer = await client.post(INGEST, content=b"{}", headers=JSON)
+        assert (answer.status_code, looks) == (200, 4)
+        assert len(house.verifiers.asked) == 1, "what was verified is not verified again"
+
+
+async def test_what_is_paced_comes_evenly_and_nobody_waits_longer_than_he_wants(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    pace, came = Pace(per_s=10), []
+
+    async def come(patience_s: float) -> None:
+        await pace.turn(patience_s=patience_s)
+        came.append(round(trio.current_time() - began, 3))
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(come, 60.0)
+    assert came == [0, 0.1, 0.2, 0.3]
+    async with trio.open_nursery() as nursery:
+        began = trio.current_time()
+        for _ in range(10):
+            nursery.start_soon(come, 0.25)
+    assert max(came[4:]) == 0.25
 
 
 async def test_the_log_tells_who_and_what_but_no_key_and_no_query() -> None:

@@ -25,13 +25,16 @@ from transport.house import House
 from transport.http.about import DatabasePulse
 from transport.http.callers import authenticate
 from transport.http.errors import EXPECTED, ApiError, Code, answer_to, internal_error
-from transport.http.limits import BytesInFlight, LargeBodies
+from transport.http.limits import BytesInFlight, LargeBodies, Pace
 from transport.http.longpoll import Heads
 from transport.http.metrics import Metrics
 from transport.http.routing import JSON, Reply, Route
 from transport.http.tracing import describe, request_span
 from transport.http.visit import Receive, Visit
 
+LOOKS_FOR_ROOM_PER_S = 500.0
+"""Of all requests together that wait for room at the verifiers; and of those that wait at the sequencers: few
+and half done, they do not queue behind the many."""
 PAGES_MAX = 8
 """Pages of events being read and opened at a time; others wait for their turn."""
 VISIT = "sequencer.visit"
@@ -59,6 +62,8 @@ class Door:
         self.large_bodies = LargeBodies(max(1, house.settings.verifier_count - 1))
         self.metrics = Metrics(self.in_flight, house)
         self.heads = Heads(house.journal)
+        self.room_at_verifiers = Pace(per_s=LOOKS_FOR_ROOM_PER_S)
+        self.room_at_sequencers = Pace(per_s=LOOKS_FOR_ROOM_PER_S)
         self.pages = trio.Semaphore(PAGES_MAX)
         self.pulse = DatabasePulse(house.journal)
 

@@ -23,7 +23,7 @@ async def ingest(visit: Visit) -> IngestReply:
     size, tenant_id = len(body), visit.who.scope.tenant_id
     async with visit.door.large_bodies.turn(tenant_id, size, patience_s=visit.remaining_s / 2):
         message = Verify(body=body, scope=visit.who.scope)
-        batch = await house.verifiers.ask(message, deadline_s=visit.remaining_s)
+        batch = await visit.ask(house.verifiers, message, visit.door.room_at_verifiers)
     del body, message  # the wait for the sequencer needs them no more
     if isinstance(batch, BodyRefused):
         raise ApiError(_code(batch.code), batch.message, status=batch.status)
@@ -42,7 +42,8 @@ async def _append(visit: Visit, batch: VerifiedBatch) -> Appended:
         head = await house.journal.read_head(batch.tenant_id, batch.store_id)
         return Appended(refusals, 0, 0, None, None, head)
     message = Append(batch=batch, credential_id=visit.who.credential_id)
-    return await house.sequencer_of(batch.tenant_id).ask(message, deadline_s=visit.remaining_s)
+    sequencer = house.sequencer_of(batch.tenant_id)
+    return await visit.ask(sequencer, message, visit.door.room_at_sequencers)
 
 
 def _reply(appended: Appended, refusals: list[Refusal]) -> IngestReply:

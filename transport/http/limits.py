@@ -80,5 +80,20 @@ class LargeBodies:
                 self._turns.pop(tenant_id, None)
 
 
+class Pace:
+    """Things that may happen ``per_s`` times a second, evenly; whoever comes too early waits."""
+
+    def __init__(self, *, per_s: float) -> None:
+        self._apart_s = 1 / per_s
+        self._next = 0.0
+
+    async def turn(self, *, patience_s: float) -> None:
+        """Returns when it is the caller's turn, or after ``patience_s``."""
+        now = trio.current_time()
+        mine = max(now, self._next)
+        self._next = min(mine, now + patience_s) + self._apart_s
+        await trio.sleep(min(mine - now, patience_s))
+
+
 def _quarter_of_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4

@@ -21,13 +21,16 @@ from hypercorn.trio.worker_context import WorkerContext
 from config.settings import Settings
 from transport.http.connection import TcpConnection, raw_answer
 from transport.http.errors import ApiError, Code
+from transport.http.limits import Pace
 
 HEAD_BYTES_MAX = 16 * 1024
 REQUESTS_PER_CONNECTION_MAX = 10_000
 UNREAD_MESSAGES_MAX = 1
 """Chunks of a body in memory that no handler has asked for yet."""
 TURNED_AWAY_MAX = 64
-"""So many refused connections get a word of explanation at a time; the others are just closed."""
+"""So many refused connections get a word of explanation at a time; the others wait to be accepted."""
+TURNED_AWAY_PER_S = 50.0
+"""Connections that come back as fast as they are refused must not take the time of those that are served."""
 TURN_AWAY_S = 1.0
 
 log = structlog.get_logger("http")
@@ -67,6 +70,8 @@ class Reception:
         self._connections: set[TcpConnection] = set()
         self._of_address: Counter[str] = Counter()
         self._turning_away = 0
+        self._refusals = Pace(per_s=TURNED_AWAY_PER_S)
+        self._one_less = trio.Event()
         self._empty = trio.Event()
 
     async def welcome(self, stream: Any) -> None:
@@ -106,21 +111,29 @@ class Reception:
         )
 
     async def _turn_away(self, stream: Any) -> None:
-        if self._turning_away < TURNED_AWAY_MAX:
-            self._turning_away += 1
-            error = ApiError(
-                Code.SERVICE_UNAVAILABLE, "too many connections; nothing was done", retry_after_s=1.0
-            )
+        error = ApiError(
+            Code.SERVICE_UNAVAILABLE, "too many connections; nothing was done", retry_after_s=1.0
+        )
+        self._turning_away += 1
+        try:
+            await self._refusals.turn(patience_s=TURN_AWAY_S)
             with trio.move_on_after(TURN_AWAY_S):
-                try:
-                    await stream.send_all(raw_answer(error, self._config))
-                    await stream.send_eof()
-                    while await stream.receive_some():
-                        pass
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await stream.send_all(raw_answer(error, self._config))
+                await stream.send_eof()
+                while await stream.receive_some():
                     pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
             self._turning_away -= 1
+            self._one_less.set()
         await trio.aclose_forcefully(stream)
+
+    async def may_accept(self) -> None:
+        """Returns when another one can be received, or be told why not."""
+        while self._turning_away >= TURNED_AWAY_MAX:
+            self._one_less = trio.Event()
+            await self._one_less.wait()
 
     async def see_out(self) -> None:
         """Idle connections end at once, busy ones after their answer; after the graceful time all do."""
@@ -135,6 +148,21 @@ class Reception:
     def close(self) -> None:
         for connection in [*self._connections]:
             connection.close_now()
+
+
+class PatientListener(trio.abc.Listener[Any]):
+    """Accepts only when the reception has time for one more: the others wait in the kernel's queue."""
+
+    def __init__(self, listener: trio.abc.Listener[Any], reception: Reception) -> None:
+        self._listener = listener
+        self._reception = reception
+
+    async def accept(self) -> Any:
+        await self._reception.may_accept()
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
 
 
 async def serve(
@@ -152,7 +180,8 @@ async def serve(
         try:
             async with trio.open_nursery() as accepting:
                 accept = partial(trio.serve_listeners, handler_nursery=connections)
-                accepting.start_soon(accept, reception.welcome, listeners)
+                patient = [PatientListener(listener, reception) for listener in listeners]
+                accepting.start_soon(accept, reception.welcome, patient)
                 task_status.started()
                 await shutdown.wait()
                 accepting.cancel_scope.cancel("stopping")

@@ -16,10 +16,14 @@ import msgspec
 import trio
 from quart.wrappers import Request
 
+from actors.errors import MailboxFull
+from actors.mailbox import Ref
+from actors.messages import Message
 from journal.port import AuditEntry
 from transport.http.bodies import BODY_BYTES_MAX, read_json, read_path, read_query, require_json
 from transport.http.callers import Caller
 from transport.http.errors import ApiError, Code
+from transport.http.limits import Pace
 from ves.encoding import uuid_bytes
 from ves.records import Uuid
 
@@ -28,9 +32,11 @@ if TYPE_CHECKING:
     from transport.http.door import Door
     from transport.http.routing import Route
 
+A = TypeVar("A")
 S = TypeVar("S", bound=msgspec.Struct)
 Receive = Callable[[], Awaitable[Any]]
 
+ROOM_PATIENCE_S = 5.0
 BODY_SHARE = 2 / 3
 """Of the request's time: a body that has not arrived by then leaves nothing for the work."""
 
@@ -94,6 +100,20 @@ class Visit:
 
     async def json(self, shape: type[S]) -> S:
         return read_json(await self.body(bytes_max=BODY_BYTES_MAX), shape)
+
+    async def ask(self, ref: Ref, message: Message[A], room: Pace) -> A:
+        """The answer. While the mailbox is full, waits for ``room`` for a while: a refusal costs nearly as
+        much as an answer, and callers who come back at once would take the time of those who are served.
+        Raises MailboxFull after that, and what ``Ref.ask`` raises."""
+        give_up_at = trio.current_time() + min(ROOM_PATIENCE_S, self.remaining_s / 2)
+        while True:
+            try:
+                return await ref.ask(message, deadline_s=self.remaining_s)
+            except MailboxFull:
+                patience_s = give_up_at - trio.current_time()
+                if patience_s <= 0:
+                    raise
+            await room.turn(patience_s=patience_s)
 
     def stream(self, named: Any) -> tuple[Uuid, Uuid]:
         """The tenant and store a request names, checked against the caller's scope (403) at once."""
