@@ -23,8 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-OPEN_MAX = 10_000
-"""Connections at once: far more than the server takes, fewer than there are ports."""
+OPEN_MAX = 8_000
+"""Requests under way at once: far more than the server takes, fewer than there are ports and descriptors."""
 _COUNTS = re.compile(rb'"eventsAccepted":(\d+),"eventsReplayed":(\d+),"eventsRejected":(\d+)')
 
 
@@ -36,7 +36,6 @@ class Flood:
         self.all = requests
         self.chance = random.Random(1)
         self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        self.open = 0
         self.told: Counter[str] = Counter()
         self.unexplained: list[str] = []
 
@@ -47,7 +46,7 @@ class Flood:
         while (elapsed := time.monotonic() - began) < self.seconds:
             while sent < elapsed * rate:
                 sent += 1
-                if self.open >= OPEN_MAX and not self.idle:
+                if len(tasks) >= OPEN_MAX:
                     self.told["not offered"] += 1
                     continue
                 task = asyncio.create_task(self.one())
@@ -96,12 +95,7 @@ class Flood:
         if self.idle:
             reader, writer = self.idle.pop()
         else:
-            self.open += 1
-            try:
-                reader, writer = await asyncio.open_connection(self.host, self.port)
-            except OSError:
-                self.open -= 1
-                raise
+            reader, writer = await asyncio.open_connection(self.host, self.port)
         kept = False
         try:
             writer.write(request)
@@ -113,7 +107,6 @@ class Flood:
             if kept:
                 self.idle.append((reader, writer))
             else:
-                self.open -= 1
                 writer.close()
                 with suppress(OSError):
                     await writer.wait_closed()
