@@ -1,0 +1,96 @@
+"""What the adversary will do: one seed, one schedule. Pure: it draws lots and touches nothing.
+
+Two sequences run side by side: how each life of the server ends, and what happens to everything else. Both go
+round all their kinds in a new order each round, so that a run of the standard length meets each kind; moments
+within the write path are drawn too.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import get_args
+
+from tests.chaos.proxy import How
+from tests.chaos.wire import Point
+
+CRASH_POINTS = (
+    "verifier.verified",
+    "sequencer.read",
+    "encryptor.sealed",
+    "sequencer.sealed",
+    "append.begin",
+    "append.fenced",
+    "append.copied",
+    "append.commit_sent_before",
+    "append.committed",
+    "sequencer.appended",
+    "committer.built",
+    "committer.committed",
+)
+"""In the order of an event's walk; named in the code under test by ``checkpoint``."""
+
+ACTORS = ("sequencers", "encryptors", "verifiers", "registry", "committer", "sweeper", "revocations", "pulse")
+
+STRIKES: tuple[tuple[Point, How], ...] = (
+    ("begin", "cut"),
+    ("advance", "cut"),
+    ("copy", "cut"),
+    ("copied", "cut"),
+    ("commit", "cut"),
+    ("commit", "unheard"),
+    ("commit", "unheard"),
+    ("commit", "late"),
+    ("commit", "silent"),
+)
+
+ENDS = (*(f"crash-at:{point}" for point in CRASH_POINTS), "kill-server-group", "kill-server-alone")
+REST = (
+    "kill-worker",
+    "stop-worker",
+    "terminate-backend",
+    "stop-postgres",
+    "kill-postgres",
+    "net-refuse",
+    "net-reset",
+    "net-latency",
+    "net-blackhole",
+    *(f"wire:{point}/{how}" for point, how in dict.fromkeys(STRIKES)),
+    *(f"kill-actor:{name}" for name in ACTORS),
+)
+KINDS = (*ENDS, *REST)
+LET_LIVE = "let-live"
+LET_LIVE_PER_ROUND = 4
+"""Lives of several seconds: a hanging worker or a silent COMMIT takes that long to be noticed."""
+
+
+@dataclass(frozen=True)
+class Act:
+    """``pause_s`` before it; ``draw`` in 0..1 is its own lot: which one, or how long."""
+
+    kind: str
+    pause_s: float
+    draw: float
+
+
+def ends_of_lives(seed: int) -> Iterator[Act]:
+    """Endless. ``draw`` says at which pass of a crash point, or how long a life lasts."""
+    chance = random.Random(f"{seed}/ends")
+    yield from _rounds(chance, [*ENDS, *[LET_LIVE] * LET_LIVE_PER_ROUND], (0.0, 0.0))
+
+
+def rest(seed: int, *, without: frozenset[str] = frozenset()) -> Iterator[Act]:
+    """Endless; ``without``: kinds that this run leaves out, and says so."""
+    chance = random.Random(f"{seed}/rest")
+    kinds = [kind for kind in REST if kind not in without]
+    yield from _rounds(chance, kinds, (0.2, 1.2))
+
+
+def _rounds(chance: random.Random, kinds: list[str], pause_s: tuple[float, float]) -> Iterator[Act]:
+    while True:
+        for kind in chance.sample(kinds, len(kinds)):
+            yield Act(kind, chance.uniform(*pause_s), chance.random())
+
+
+assert {how for _, how in STRIKES} < set(get_args(How))

@@ -1,0 +1,74 @@
+"""What a PostgreSQL client says, cut into messages: enough of the protocol to know a COMMIT when it passes.
+
+Pure (bytes in, messages out), after "Message Formats" in PostgreSQL's manual. Knows only the client's half,
+and no TLS: a chaos run speaks plain TCP on loopback. Never changes a byte.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Point = Literal["begin", "advance", "copy", "copied", "commit"]
+POINTS: tuple[Point, ...] = ("begin", "advance", "copy", "copied", "commit")
+"""Moments of an append as the wire shows them, in order: BEGIN with the key lock, the compare-and-set, COPY
+asked for, the rows' end, COMMIT."""
+
+_REQUESTS_WITHOUT_SESSION = {80877103, 80877104}  # SSLRequest, GSSENCRequest: one byte answers, then again
+_LENGTH = struct.Struct(">I")
+MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+
+
+class NotPostgres(Exception):
+    """Bytes that no PostgreSQL client sends."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """``kind`` is the type byte, empty for the messages that open a session. ``raw`` is all of it."""
+
+    kind: bytes
+    body: bytes
+    raw: bytes
+
+    @property
+    def point(self) -> Point | None:
+        if self.kind == b"Q":
+            if self.body.startswith(b"BEGIN"):
+                return "begin"
+            if self.body == b"COMMIT\x00":
+                return "commit"
+            return "copy" if self.body.startswith(b"COPY ") else None
+        if self.kind == b"c":
+            return "copied"
+        return "advance" if self.kind == b"B" else None
+
+
+class ClientMessages:
+    """Feed what came, iterate what is complete."""
+
+    def __init__(self) -> None:
+        self._unread = bytearray()
+        self._in_session = False
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        self._unread += data
+        while (message := self._next()) is not None:
+            yield message
+
+    def _next(self) -> Message | None:
+        start = 1 if self._in_session else 0
+        if len(self._unread) < start + 4:
+            return None
+        (length,) = _LENGTH.unpack_from(self._unread, start)
+        if not 4 <= length <= MESSAGE_BYTES_MAX:
+            raise NotPostgres(f"a message of {length} bytes")
+        if len(self._unread) < start + length:
+            return None
+        raw = bytes(self._unread[: start + length])
+        del self._unread[: start + length]
+        if not self._in_session:
+            self._in_session = _LENGTH.unpack_from(raw, 4)[0] not in _REQUESTS_WITHOUT_SESSION
+        return Message(raw[:start], raw[start + 4 :], raw)
