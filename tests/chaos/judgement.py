@@ -70,7 +70,7 @@ def classified(problems: list[str]) -> Verdict:
     """The auditor's sentences by the words of the last line; what is none of the first three is invalid."""
     verdict = Verdict()
     for problem in problems:
-        if "is lost" in problem:
+        if "is lost" in problem or "it is now at number" in problem:
             verdict.lost.append(problem)
         elif "has two places" in problem or "is there" in problem or "and in store" in problem:
             verdict.doubled.append(problem)
