@@ -18,13 +18,14 @@ import trio
 
 from tests.chaos.wire import ClientMessages, NotPostgres, Point
 
-How = Literal["cut", "unheard", "late", "silent", "held"]
+How = Literal["cut", "unheard", "late", "silent", "swallowed", "held"]
 """What happens to the message waited for, from the client's and the server's view:
 
 ``cut``      it is not delivered, both sides are cut: certainly not done
 ``unheard``  it is delivered and done; its answer is dropped and both sides are cut
 ``late``     the client is cut, the server's side stays open and gets the message ``LATE_S`` later
 ``silent``   it is delivered; the answer never comes and nobody is told
+``swallowed``  it is not delivered, nor anything after it, and nobody is told
 ``held``     it and all after it wait until ``release``; the server sits inside the transaction
 """
 
@@ -167,6 +168,7 @@ class _Link:
                 for message in messages.feed(bytes(data)):
                     how = self._proxy.struck(message.point)
                     if how is not None and not await self._harm(how, message.raw):
+                        self._scope.cancel()
                         return
                     await self._server.send_all(message.raw)
         self._scope.cancel()
@@ -175,11 +177,14 @@ class _Link:
         """Whether the message is still to be delivered."""
         if how == "held":
             await self._proxy.released()
+        if how == "swallowed":
+            while await self._client.receive_some(_CHUNK):
+                pass
+            return False
         self._deaf = how == "unheard"
         self._mute = how == "silent"
         if how in ("cut", "late"):
             self._last_word = raw if how == "late" else None
-            self._scope.cancel()
             return False
         return True
 
