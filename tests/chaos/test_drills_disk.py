@@ -1,4 +1,4 @@
-"""Drills with the disk: full, and read-only. Not ready, 503 with Retry-After, nothing lost, back by itself."""
+"""Drills with the disk, full and read-only: not ready, 503 with Retry-After, nothing lost, back by itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests.chaos.house import built
-from tests.chaos.shop import Shop, open_shop
+from tests.chaos.shop import Json, Shop, open_shop
 from tests.e2e.world import Server
 
 pytestmark = pytest.mark.slow
@@ -40,12 +40,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-async def refused_for_now(shop: Shop) -> httpx.Response:
-    """Posts until the answer is 503."""
+async def refused_for_now(shop: Shop) -> tuple[httpx.Response, tuple[list[Json], bytes]]:
+    """Posts until something is not taken: the answer, and the request."""
     for _ in range(REQUESTS_MAX):
-        answer = await shop.post(*shop.request(3, padding=PADDING))
+        request = shop.request(3, padding=PADDING)
+        answer = await shop.post(*request)
         if answer.status_code != 200:
-            return answer
+            return answer, request
     raise AssertionError(f"all {REQUESTS_MAX} requests were accepted")
 
 
@@ -67,12 +68,12 @@ async def test_a_full_disk_is_503_and_not_ready_until_there_is_space_again(small
         async with open_shop(server) as shop:
             await shop.post_until_answered(*shop.request())
             filler = fill(small_disk)
-            answer = await refused_for_now(shop)
+            answer, unanswered = await refused_for_now(shop)
             assert answer.status_code == 503, answer.text
             assert "retry-after" in answer.headers
             await shop.ready_becomes(False, within_s=10)
-            unanswered = shop.request()
             assert (await shop.post(*unanswered)).status_code == 503
+            assert not await shop.ready(), "ready again while nothing fits"
             filler.unlink()
             await shop.ready_becomes(True, within_s=60)
             await shop.post_until_answered(*unanswered)

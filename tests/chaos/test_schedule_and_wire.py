@@ -39,14 +39,16 @@ OPENING = message(b"", struct.pack(">I", 80877103)) + message(
 )
 APPEND = [
     message(b"Q", b"BEGIN; SELECT pg_advisory_xact_lock_shared(1)\0"),
-    message(b"P", b"\0SELECT record.ves_advance($1)\0"),
-    message(b"B", b"COMMIT\0"),
+    message(b"P", b"other\0SELECT 1\0\0\0"),
+    message(b"P", b"stmt_7\0SELECT record.ves_advance($1)\0\0\0"),
+    message(b"B", b"\0other\0\0\0"),
+    message(b"B", b"portal\0stmt_7\0\0\0"),
     message(b"Q", b'COPY "record"."ves_events"("a") FROM STDIN WITH (FORMAT binary)\0'),
     message(b"d", b"COMMIT\0"),
     message(b"c", b""),
     message(b"Q", b"COMMIT\0"),
 ]
-POINTS = ["begin", None, "advance", "copy", None, "copied", "commit"]
+POINTS = ["begin", None, None, None, "advance", "copy", None, "copied", "commit"]
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 1000])

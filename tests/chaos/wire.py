@@ -18,6 +18,7 @@ asked for, the rows' end, COMMIT."""
 
 _REQUESTS_WITHOUT_SESSION = {80877103, 80877104}  # SSLRequest, GSSENCRequest: one byte answers, then again
 _LENGTH = struct.Struct(">I")
+_ADVANCE = b"record.ves_advance("
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -27,23 +28,10 @@ class NotPostgres(Exception):
 
 @dataclass(frozen=True)
 class Message:
-    """``kind`` is the type byte, empty for the messages that open a session. ``raw`` is all of it."""
+    """``raw`` is all of it, ``point`` the moment of an append that it is, if it is one."""
 
-    kind: bytes
-    body: bytes
     raw: bytes
-
-    @property
-    def point(self) -> Point | None:
-        if self.kind == b"Q":
-            if self.body.startswith(b"BEGIN"):
-                return "begin"
-            if self.body == b"COMMIT\x00":
-                return "commit"
-            return "copy" if self.body.startswith(b"COPY ") else None
-        if self.kind == b"c":
-            return "copied"
-        return "advance" if self.kind == b"B" else None
+    point: Point | None
 
 
 class ClientMessages:
@@ -52,6 +40,8 @@ class ClientMessages:
     def __init__(self) -> None:
         self._unread = bytearray()
         self._in_session = False
+        self._advances: set[bytes] = set()
+        """Names of prepared statements that do the compare-and-set."""
 
     def feed(self, data: bytes) -> Iterator[Message]:
         self._unread += data
@@ -71,4 +61,18 @@ class ClientMessages:
         del self._unread[: start + length]
         if not self._in_session:
             self._in_session = _LENGTH.unpack_from(raw, 4)[0] not in _REQUESTS_WITHOUT_SESSION
-        return Message(raw[:start], raw[start + 4 :], raw)
+        return Message(raw, self._point(raw[:start], raw[start + 4 :]))
+
+    def _point(self, kind: bytes, body: bytes) -> Point | None:
+        """``kind`` is the type byte, empty for the messages that open a session."""
+        if kind == b"Q":
+            if body.startswith(b"BEGIN"):
+                return "begin"
+            if body == b"COMMIT\x00":
+                return "commit"
+            return "copy" if body.startswith(b"COPY ") else None
+        if kind == b"P" and _ADVANCE in body:
+            self._advances.add(body.split(b"\x00", 1)[0])
+        if kind == b"B" and body.split(b"\x00", 2)[1] in self._advances:
+            return "advance"
+        return "copied" if kind == b"c" else None
