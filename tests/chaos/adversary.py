@@ -1,15 +1,15 @@
 """The adversary: carries out the schedule, writes each act into the history and counts what was hit.
 
-Two tasks: one ends the server's lives, the other does everything else. An act is a hit only when the harm was
-seen to be done: the signal delivered, the armed point reached, the message met on the wire, the actor's end
-answered by 200. What was not hit in time is put off to the next round, never counted.
+Three tasks: one ends the server's lives, one strikes on the wire, one does everything else. An act is a hit
+only when the harm was seen to be done: the signal delivered, the armed point reached, the message met on the
+wire, the actor's end answered by 200. What was not hit in time is put off and tried again, never counted.
 """
 
 from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 import httpx
@@ -18,7 +18,7 @@ import trio
 from tests.chaos.database import PsqlFailed
 from tests.chaos.history import History
 from tests.chaos.house import House, stop_process
-from tests.chaos.schedule import KINDS, LET_LIVE, Act, ends_of_lives, rest
+from tests.chaos.schedule import KINDS, LET_LIVE, Act, ends_of_lives, rest, wire
 
 CRASH_PATIENCE_S = 6.0
 """For an armed crash point to be reached; then the life is ended from outside and the point comes again."""
@@ -105,12 +105,19 @@ class Adversary:
 
     # Everything else.
 
+    async def strike(self, stop: trio.Event) -> None:
+        await self._carry_out(wire(self._seed, without=self._without), stop)
+
     async def harm(self, stop: trio.Event) -> None:
+        await self._carry_out(rest(self._seed, without=self._without), stop)
+
+    async def _carry_out(self, acts: Iterator[Act], stop: trio.Event) -> None:
         """Most of it while there is a server; some while one is starting."""
-        acts = rest(self._seed, without=self._without)
         put_off: list[Act] = []
         while not stop.is_set():
-            act = put_off.pop() if put_off else next(acts)
+            act = put_off.pop() if put_off else next(acts, None)
+            if act is None:
+                return
             await trio.sleep(act.pause_s)
             if act.draw < UNDER_WAY:
                 await self._up.wait()

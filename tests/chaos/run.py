@@ -152,6 +152,7 @@ async def _fight(plan: Plan, clients: list[Client], adversary: Adversary, house:
             load.start_soon(client.run, stop)
         async with trio.open_nursery() as harm:
             harm.start_soon(adversary.end_lives, enough)
+            harm.start_soon(adversary.strike, enough)
             harm.start_soon(adversary.harm, enough)
             await trio.sleep(plan.duration_s)
             if plan.duration_s >= STANDARD_S:

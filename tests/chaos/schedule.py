@@ -1,8 +1,8 @@
 """What the adversary will do: one seed, one schedule. Pure: it draws lots and touches nothing.
 
-Two sequences run side by side: how each life of the server ends, and what happens to everything else. Both go
-round all their kinds in a new order each round, so that a run of the standard length meets each kind; moments
-within the write path are drawn too.
+Three sequences run side by side: how each life of the server ends, what is done to a transaction on its way
+to the database, and what happens to everything else. Each goes round all its kinds, in a new order each round,
+so that a run of the standard length meets each kind.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ STRIKES: tuple[tuple[Point, How], ...] = (
     ("copied", "cut"),
     ("commit", "cut"),
     ("commit", "unheard"),
-    ("commit", "unheard"),
     ("commit", "late"),
     ("commit", "silent"),
+    ("commit", "swallowed"),
+    ("commit-other", "cut"),
+    ("commit-other", "unheard"),
 )
 
 ENDS = (*(f"crash-at:{point}" for point in CRASH_POINTS), "kill-server-group", "kill-server-alone")
@@ -56,10 +58,10 @@ REST = (
     "net-reset",
     "net-latency",
     "net-blackhole",
-    *(f"wire:{point}/{how}" for point, how in dict.fromkeys(STRIKES)),
     *(f"kill-actor:{name}" for name in ACTORS),
 )
-KINDS = (*ENDS, *REST)
+WIRE = tuple(f"wire:{point}/{how}" for point, how in STRIKES)
+KINDS = (*ENDS, *WIRE, *REST)
 LET_LIVE = "let-live"
 LET_LIVE_PER_ROUND = 4
 """Lives of several seconds: a hanging worker or a silent COMMIT takes that long to be noticed."""
@@ -76,19 +78,23 @@ class Act:
 
 def ends_of_lives(seed: int) -> Iterator[Act]:
     """Endless. ``draw`` says at which pass of a crash point, or how long a life lasts."""
-    chance = random.Random(f"{seed}/ends")
-    yield from _rounds(chance, [*ENDS, *[LET_LIVE] * LET_LIVE_PER_ROUND], (0.0, 0.0))
+    yield from _rounds(random.Random(f"{seed}/ends"), [*ENDS, *[LET_LIVE] * LET_LIVE_PER_ROUND], (0.0, 0.0))
+
+
+def wire(seed: int, *, without: frozenset[str] = frozenset()) -> Iterator[Act]:
+    """Endless; ``without``: kinds that this run leaves out, and says so."""
+    kinds = [kind for kind in WIRE if kind not in without]
+    yield from _rounds(random.Random(f"{seed}/wire"), kinds, (0.2, 1.5))
 
 
 def rest(seed: int, *, without: frozenset[str] = frozenset()) -> Iterator[Act]:
-    """Endless; ``without``: kinds that this run leaves out, and says so."""
-    chance = random.Random(f"{seed}/rest")
+    """Endless."""
     kinds = [kind for kind in REST if kind not in without]
-    yield from _rounds(chance, kinds, (0.2, 1.2))
+    yield from _rounds(random.Random(f"{seed}/rest"), kinds, (0.2, 1.2))
 
 
 def _rounds(chance: random.Random, kinds: list[str], pause_s: tuple[float, float]) -> Iterator[Act]:
-    while True:
+    while kinds:
         for kind in chance.sample(kinds, len(kinds)):
             yield Act(kind, chance.uniform(*pause_s), chance.random())
 

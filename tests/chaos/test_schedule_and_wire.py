@@ -7,13 +7,13 @@ from itertools import islice
 
 import pytest
 
-from tests.chaos.schedule import ENDS, LET_LIVE_PER_ROUND, REST, ends_of_lives, rest
+from tests.chaos.schedule import ENDS, LET_LIVE_PER_ROUND, REST, WIRE, ends_of_lives, rest, wire
 from tests.chaos.wire import ClientMessages, NotPostgres
 
 
 def test_the_same_seed_draws_the_same_acts_and_another_seed_others() -> None:
     def drawn(seed: int) -> list[object]:
-        return [*islice(ends_of_lives(seed), 50), *islice(rest(seed), 50)]
+        return [*islice(ends_of_lives(seed), 50), *islice(rest(seed), 50), *islice(wire(seed), 50)]
 
     assert drawn(7) == drawn(7)
     assert drawn(7) != drawn(8)
@@ -23,6 +23,7 @@ def test_every_kind_comes_once_in_each_round() -> None:
     round_of_ends = list(islice(ends_of_lives(3), len(ENDS) + LET_LIVE_PER_ROUND))
     assert {act.kind for act in round_of_ends} >= set(ENDS)
     assert {act.kind for act in islice(rest(3), len(REST))} == set(REST)
+    assert {act.kind for act in islice(wire(3), len(WIRE))} == set(WIRE)
 
 
 def test_what_is_left_out_on_request_never_comes() -> None:
@@ -47,8 +48,10 @@ APPEND = [
     message(b"d", b"COMMIT\0"),
     message(b"c", b""),
     message(b"Q", b"COMMIT\0"),
+    message(b"Q", b"BEGIN\0"),
+    message(b"Q", b"COMMIT\0"),
 ]
-POINTS = ["begin", None, None, None, "advance", "copy", None, "copied", "commit"]
+POINTS = ["begin", None, None, None, "advance", "copy", None, "copied", "commit", "begin", "commit-other"]
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 1000])

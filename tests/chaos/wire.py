@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Point = Literal["begin", "advance", "copy", "copied", "commit"]
-POINTS: tuple[Point, ...] = ("begin", "advance", "copy", "copied", "commit")
-"""Moments of an append as the wire shows them, in order: BEGIN with the key lock, the compare-and-set, COPY
-asked for, the rows' end, COMMIT."""
+Point = Literal["begin", "advance", "copy", "copied", "commit", "commit-other"]
+"""Moments of an append as the wire shows them, in order: BEGIN (of any transaction), the compare-and-set,
+COPY asked for, the rows' end, COMMIT; and the COMMIT of any other transaction."""
 
 _REQUESTS_WITHOUT_SESSION = {80877103, 80877104}  # SSLRequest, GSSENCRequest: one byte answers, then again
 _LENGTH = struct.Struct(">I")
@@ -42,6 +41,7 @@ class ClientMessages:
         self._in_session = False
         self._advances: set[bytes] = set()
         """Names of prepared statements that do the compare-and-set."""
+        self._appending = False
 
     def feed(self, data: bytes) -> Iterator[Message]:
         self._unread += data
@@ -67,12 +67,14 @@ class ClientMessages:
         """``kind`` is the type byte, empty for the messages that open a session."""
         if kind == b"Q":
             if body.startswith(b"BEGIN"):
+                self._appending = False
                 return "begin"
             if body == b"COMMIT\x00":
-                return "commit"
+                return "commit" if self._appending else "commit-other"
             return "copy" if body.startswith(b"COPY ") else None
         if kind == b"P" and _ADVANCE in body:
             self._advances.add(body.split(b"\x00", 1)[0])
         if kind == b"B" and body.split(b"\x00", 2)[1] in self._advances:
+            self._appending = True
             return "advance"
         return "copied" if kind == b"c" else None
