@@ -1,8 +1,8 @@
 """What the adversary will do: one seed, one schedule. Pure: it draws lots and touches nothing.
 
 Three sequences run side by side: how each life of the server ends, what is done to a transaction on its way
-to the database, and what happens to everything else. Each goes round all its kinds, in a new order each round,
-so that a run of the standard length meets each kind.
+to the database, and what happens to everything else. Each goes round all its kinds, in a new order each
+round, so that a run of the standard length meets each kind.
 """
 
 from __future__ import annotations
