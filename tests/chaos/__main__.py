@@ -16,7 +16,7 @@ from pathlib import Path
 import trio
 
 from tests.chaos.run import STANDARD_S, Plan, attack
-from tests.chaos.schedule import KINDS
+from tests.chaos.schedule import KINDS, NEEDS_PROXY
 
 
 def main() -> int:
@@ -25,15 +25,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="the schedule of acts; random and printed if not given")
     parser.add_argument("--dir", type=Path, help="where the history and the logs go; a new temporary one")
     parser.add_argument("--without", action="append", default=[], help="leave out kinds that start so")
+    parser.add_argument("--embedded", action="store_true", help="the server's own PostgreSQL, and no proxy")
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 32) if asked.seed is None else asked.seed
     folder = asked.dir or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    without = frozenset(kind for kind in KINDS if kind.startswith(tuple(asked.without)))
+    left_out = (*asked.without, *(NEEDS_PROXY if asked.embedded else ()))
+    without = frozenset(kind for kind in KINDS if kind.startswith(left_out))
     print(f"seed {seed}, {asked.duration:g} s, history {folder / 'chaos-history.jsonl'}", flush=True)
     if without:
         print(f"left out on request: {', '.join(sorted(without))}", flush=True)
-    report = trio.run(attack, Plan(folder, seed, asked.duration, without))
+    report = trio.run(attack, Plan(folder, seed, asked.duration, without, asked.embedded))
     print("\n".join(report.lines()))
     return report.exit_code
 

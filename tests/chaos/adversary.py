@@ -17,7 +17,7 @@ import trio
 
 from tests.chaos.database import PsqlFailed
 from tests.chaos.history import History
-from tests.chaos.house import House, stop_process
+from tests.chaos.house import House, signalled
 from tests.chaos.schedule import KINDS, LET_LIVE, Act, ends_of_lives, rest, wire
 
 CRASH_PATIENCE_S = 6.0
@@ -153,7 +153,7 @@ class Adversary:
         await self._up.wait()
         while not (workers := self._house.workers()):  # noqa: ASYNC110 - they ring no bell
             await trio.sleep(0.05)
-        return stop_process(workers[int(draw * len(workers))], kind)
+        return signalled(workers[int(draw * len(workers))], kind)
 
     async def _terminate_backends(self) -> bool:
         while True:

@@ -1,7 +1,8 @@
-"""A PostgreSQL of our own with a door on loopback TCP: started, stopped, crashed, frozen and asked by a run.
+"""The PostgreSQL under attack: one of our own with a door on loopback TCP, or the one the server keeps.
 
-Alone owns that process and its folder. Uses the project's own way to make a cluster; the server under test
-sees only the address it is given. ``psql`` runs as the superuser over the unix socket, past any proxy.
+``Postgres`` alone owns its process and folder; it uses the project's own way to make a cluster, and the
+server under test sees only the address it is given. ``Embedded`` is only looked at and signalled: the server
+brings it back. ``psql`` runs as the superuser over the unix socket, past any proxy.
 """
 
 from __future__ import annotations
@@ -39,13 +40,55 @@ class PsqlFailed(Exception):
     """What psql said."""
 
 
-class Postgres:
-    """Blocking. ``start`` from a thread that outlives the server: the kernel ends it with that thread."""
+class Asked:
+    """A cluster that can be asked, whoever keeps it alive. Blocking."""
+
+    def __init__(self, cluster: Cluster, port: int) -> None:
+        self.cluster = cluster
+        self.port = port
+
+    def psql(self, *statements: str) -> list[str]:
+        """Each in a transaction of its own; the lines of the answers. Raises PsqlFailed."""
+        words = [word for statement in statements for word in ("-c", statement)]
+        done = subprocess.run(
+            [self.program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", *words],
+            env={
+                "PATH": os.environ["PATH"],
+                "PGHOST": str(self.cluster.socket_dir),
+                "PGPORT": str(self.port),
+                "PGUSER": OWNER,
+                "PGDATABASE": "postgres",
+            },
+            capture_output=True,
+            timeout=PSQL_DEADLINE_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise PsqlFailed(done.stderr.decode(errors="replace").strip())
+        return done.stdout.decode().splitlines()
+
+    def program(self, name: str) -> str:
+        return str(self.cluster._bin / name)
+
+
+class Embedded(Asked):
+    """The server's own, under its DATA_DIR."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(Cluster(data_dir, None), 5432)
+
+    def postmaster(self) -> int | None:
+        """Its pid, once it is ready."""
+        lines = self.cluster.pid_file()
+        return int(lines[0]) if lines[7].strip() == "ready" else None
+
+
+class Postgres(Asked):
+    """``start`` it from a thread that outlives it: the kernel ends it with that thread."""
 
     def __init__(self, home: Path, **settings: str) -> None:
         home.mkdir(mode=0o700, exist_ok=True)
-        self.cluster = Cluster(home, None)
-        self.port = free_port()
+        super().__init__(Cluster(home, None), free_port())
         self._settings = SETTINGS | settings
         self._child: subprocess.Popen[bytes] | None = None
         self.log = home / "postgres.log"
@@ -110,29 +153,6 @@ class Postgres:
         )
         assert done.returncode == 0, done.stderr.decode(errors="replace")
         self.psql(f"CREATE ROLE {APP_LOGIN} LOGIN", f"GRANT sequencer_app TO {APP_LOGIN}")
-
-    def psql(self, *statements: str) -> list[str]:
-        """Each in a transaction of its own; the lines of the answers. Raises PsqlFailed."""
-        words = [word for statement in statements for word in ("-c", statement)]
-        done = subprocess.run(
-            [self.program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", *words],
-            env={
-                "PATH": os.environ["PATH"],
-                "PGHOST": str(self.cluster.socket_dir),
-                "PGPORT": str(self.port),
-                "PGUSER": OWNER,
-                "PGDATABASE": "postgres",
-            },
-            capture_output=True,
-            timeout=PSQL_DEADLINE_S,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise PsqlFailed(done.stderr.decode(errors="replace").strip())
-        return done.stdout.decode().splitlines()
-
-    def program(self, name: str) -> str:
-        return str(self.cluster._bin / name)
 
     def tail(self, lines: int = 30) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import trio
 
-from tests.chaos.database import Postgres
+from tests.chaos.database import Embedded, Postgres
 from tests.chaos.proxy import Proxy
 from tests.e2e.world import Server
 
@@ -36,13 +36,19 @@ START_DEADLINE_S = 60.0
 
 
 class House:
-    def __init__(self, folder: Path, postgres: Postgres, proxy: Proxy, **settings: str) -> None:
+    """``proxy`` carries all between server and ``postgres``; nothing, if the server keeps its own."""
+
+    def __init__(self, folder: Path, postgres: Postgres | Embedded, proxy: Proxy, **settings: str) -> None:
         self.postgres = postgres
         self.proxy = proxy
         self._folder = folder
-        self._settings = {"DATABASE_URL": postgres.dsn(proxy.port), **SERVER_SETTINGS, **settings}
+        self._settings = {**SERVER_SETTINGS, **settings}
+        if isinstance(postgres, Postgres):
+            self._settings["DATABASE_URL"] = postgres.dsn(proxy.port)
         self.server = Server(folder / "server", **self._settings)
         self._postgres_turn = trio.Lock()
+        self._serving = False
+        """Started, and nobody is ending it at the moment."""
 
     @property
     def url(self) -> str:
@@ -54,8 +60,10 @@ class House:
         server = Server(self._folder / "server", **self._settings, **more)
         await trio.to_thread.run_sync(lambda: server.start(deadline_s=START_DEADLINE_S))
         self.server = server
+        self._serving = True
 
     async def kill_server(self, *, group: bool) -> None:
+        self._serving = False
         await trio.to_thread.run_sync(lambda: self.server.kill_9(group=group))
 
     def server_code(self) -> int | None:
@@ -67,17 +75,17 @@ class House:
         return sorted(pid for pid, line in self.server.children() if "actors.worker" in line)
 
     async def restart_postgres(self, kind: signal.Signals, away_s: float) -> None:
+        """Ended, and away for ``away_s`` if it is ours to bring back; an embedded one comes back by itself.
+        That one is left alone while its server starts: a database that ends then is a refused start."""
         async with self._postgres_turn:
+            if isinstance(self.postgres, Embedded):
+                while not (self._serving and signal_embedded(self.postgres, kind)):  # noqa: ASYNC110
+                    await trio.sleep(0.02)
+                return
             await trio.to_thread.run_sync(self.postgres.end, kind)
             await trio.to_thread.run_sync(self.postgres.vacate)
             await trio.sleep(away_s)
-            await self._spawn_postgres()
-
-    async def _spawn_postgres(self) -> None:
-        self.postgres.spawn()
-        with trio.fail_after(START_DEADLINE_S):
-            while not self.postgres.ready():  # noqa: ASYNC110 - it rings no bell
-                await trio.sleep(0.02)
+            await spawned(self.postgres)
 
     async def sql(self, statement: str) -> list[str]:
         """As the superuser, past the proxy. Raises PsqlFailed."""
@@ -119,6 +127,34 @@ class House:
             self.server.kill_9()
 
 
+async def spawned(postgres: Postgres) -> None:
+    """Up and ready. In this thread, not in a helper: the kernel ends it with the thread that started it."""
+    postgres.spawn()
+    with trio.fail_after(START_DEADLINE_S):
+        while not postgres.ready():  # noqa: ASYNC110 - it rings no bell
+            await trio.sleep(0.02)
+
+
+def signal_embedded(postgres: Embedded, kind: signal.Signals) -> bool:
+    """Whether the signal was delivered to one that was ready."""
+    pid = postgres.postmaster()
+    return pid is not None and signalled(pid, kind)
+
+
+@asynccontextmanager
+async def built_embedded(folder: Path, **settings: str) -> AsyncIterator[House]:
+    """As ``built``, with the PostgreSQL that the server keeps under its own DATA_DIR."""
+    data_dir = folder / "server"
+    data_dir.mkdir(mode=0o700)
+    house = House(folder, Embedded(data_dir), Proxy(("127.0.0.1", 0)), **settings)
+    try:
+        await house.start_server()
+        await trio.to_thread.run_sync(house.server.wait_ready)
+        yield house
+    finally:
+        house.end_everything()
+
+
 @asynccontextmanager
 async def built(folder: Path, **settings: str) -> AsyncIterator[House]:
     """Everything up and ready; afterwards nothing is left running."""
@@ -130,7 +166,7 @@ async def built(folder: Path, **settings: str) -> AsyncIterator[House]:
         await nursery.start(proxy.run)
         house = House(folder, postgres, proxy, **settings)
         try:
-            await house._spawn_postgres()
+            await spawned(postgres)
             await trio.to_thread.run_sync(postgres.migrate)
             await house.start_server()
             await trio.to_thread.run_sync(house.server.wait_ready)
@@ -142,7 +178,7 @@ async def built(folder: Path, **settings: str) -> AsyncIterator[House]:
             nursery.cancel_scope.cancel()
 
 
-def stop_process(pid: int, kind: signal.Signals) -> bool:
+def signalled(pid: int, kind: signal.Signals) -> bool:
     """Whether it was there to be told."""
     try:
         os.kill(pid, kind)

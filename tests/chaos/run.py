@@ -20,8 +20,9 @@ from tests.chaos.adversary import Adversary
 from tests.chaos.checker import Verdict, check
 from tests.chaos.clients import COMMIT, Client, Stream, Wire, read_note
 from tests.chaos.history import History, read_history
-from tests.chaos.house import House, built
+from tests.chaos.house import House, built, built_embedded
 from tests.chaos.judgement import audited, classified
+from tests.chaos.schedule import NEEDS_PROXY
 
 STANDARD_S = 60.0
 TENANTS, STORES, CLIENTS = 3, 2, 8
@@ -39,6 +40,8 @@ class Plan:
     seed: int
     duration_s: float
     without: frozenset[str] = frozenset()
+    embedded: bool = False
+    """The PostgreSQL that the server keeps, on a unix socket: no path for a proxy."""
 
 
 @dataclass
@@ -82,7 +85,7 @@ class Report:
             for kind in ("lost", "doubled", "gaps", "invalid")
         }
         told = " ".join(f"{kind}={count}" for kind, count in counts.items())
-        kills = sum(count for kind, count in self.hits.items() if not kind.startswith(("net-", "wire:")))
+        kills = sum(count for kind, count in self.hits.items() if not kind.startswith(NEEDS_PROXY))
         return f"acked={self.verdict.acked} {told} kills={kills} seconds={self.seconds:.0f}"
 
 
@@ -91,7 +94,7 @@ async def attack(plan: Plan) -> Report:
     history = History(plan.folder / "chaos-history.jsonl")
     history.run(seed=plan.seed, duration_s=plan.duration_s, without=sorted(plan.without))
     try:
-        async with built(plan.folder) as house:
+        async with (built_embedded if plan.embedded else built)(plan.folder) as house:
             wire = Wire(history, lambda: house.url)
             streams = await _streams(house)
             adversary = Adversary(

@@ -62,6 +62,7 @@ REST = (
 )
 WIRE = tuple(f"wire:{point}/{how}" for point, how in STRIKES)
 KINDS = (*ENDS, *WIRE, *REST)
+NEEDS_PROXY = ("net-", "wire:")
 LET_LIVE = "let-live"
 LET_LIVE_PER_ROUND = 4
 """Lives of several seconds: a hanging worker or a silent COMMIT takes that long to be noticed."""

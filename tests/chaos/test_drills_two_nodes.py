@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.chaos.house import SERVER_SETTINGS, built
+from tests.chaos.house import built
 from tests.chaos.shop import open_shop
 from tests.chaos.wire import Point
 from tests.e2e.world import Server
@@ -18,15 +18,22 @@ from tests.e2e.world import Server
 pytestmark = pytest.mark.slow
 
 GOES_ON_WITHIN_S = 10.0
+AS_BY_DEFAULT = {
+    "DB_UNIT_DEADLINE_S": "15",
+    "DB_STATEMENT_TIMEOUT_S": "10",
+    "DB_LOCK_TIMEOUT_S": "5",
+    "REQUEST_TIMEOUT_SECS": "30",
+}
+"""The promise is made for the settings that people run with."""
 
 
 @pytest.mark.parametrize("point", ["advance", "copy", "copied", "commit"])
 async def test_a_node_stopped_inside_a_transaction_holds_up_the_other_for_at_most_ten_seconds(
     tmp_path: Path, point: Point
 ) -> None:
-    shared = {"PAYLOAD_ENCRYPTION_KEYS": secrets.token_hex(32)}
+    shared = {"PAYLOAD_ENCRYPTION_KEYS": secrets.token_hex(32), **AS_BY_DEFAULT}
     async with built(tmp_path, **shared) as house, open_shop(house.server) as shop:
-        other = Server(tmp_path / "other", DATABASE_URL=house.postgres.dsn(), **{**SERVER_SETTINGS, **shared})
+        other = Server(tmp_path / "other", DATABASE_URL=house.postgres.dsn(), **shared)
         await trio.to_thread.run_sync(other.start)
         try:
             await trio.to_thread.run_sync(other.wait_ready)
