@@ -31,7 +31,7 @@ AS_BY_DEFAULT = {
 async def test_a_node_stopped_inside_a_transaction_holds_up_the_other_for_at_most_ten_seconds(
     tmp_path: Path, point: Point
 ) -> None:
-    """``copied``: PostgreSQL waits for rows, where it has no timeout. ``commit``: it is idle in transaction."""
+    """``copied``: PostgreSQL waits for rows, and has no timeout for that. ``commit``: idle in transaction."""
     shared = {"PAYLOAD_ENCRYPTION_KEYS": secrets.token_hex(32), **AS_BY_DEFAULT}
     async with built(tmp_path, **shared) as house, open_shop(house.server) as shop:
         other = Server(tmp_path / "other", DATABASE_URL=house.postgres.dsn(), **shared)
