@@ -18,7 +18,7 @@ import trio
 from tests.chaos.database import PsqlFailed
 from tests.chaos.history import History
 from tests.chaos.house import House, signalled
-from tests.chaos.schedule import KINDS, LET_LIVE, Act, ends_of_lives, rest, wire
+from tests.chaos.schedule import KINDS, SLOW, Act, lives, rest, wire
 
 CRASH_PATIENCE_S = 6.0
 """For an armed crash point to be reached; then the life is ended from outside and the point comes again."""
@@ -27,7 +27,8 @@ PASSES_MAX = 6
 """An armed crash point strikes at one of its first so many passes."""
 LIFE_S = 1.5
 """The longest life that nothing but a signal ends."""
-LONG_LIFE_S = 4.0
+RIPE_S = 4.5
+"""Longer than a database unit's deadline, and than a worker may hang unnoticed."""
 UNDER_WAY = 0.8
 """The share of harm that waits until a server is up."""
 CRASHED = -signal.SIGKILL
@@ -59,32 +60,49 @@ class Adversary:
         self._tenants = tenants
         self._up = trio.Event()
         """Whether there is a server that nobody is ending at the moment."""
+        self._alone = trio.Event()
+        self._alone.set()
+        """Not set while something ripens that wants to be left alone."""
+        self._busy = 0
+        """Acts under way that do not ripen."""
 
     def never_hit(self) -> list[str]:
         return [kind for kind in KINDS if kind not in self._without and not self.hits[kind]]
 
     async def end_lives(self, stop: trio.Event) -> None:
-        """There is a life already. Each new one is started for the end that it will have."""
-        acts = ends_of_lives(self._seed)
+        """There is a life already. Each new one is started for the end that it will have, or for something
+        that takes time."""
+        acts = lives(self._seed, without=self._without)
         put_off: list[Act] = []
         while not stop.is_set():
-            act = put_off.pop() if put_off else next(acts)
+            act = put_off.pop() if put_off else next(acts, None)
+            if act is None:
+                return
             self._up = trio.Event()
             await self._house.kill_server(group=True)  # what is left of the life before
             await self._house.start_server(crash_at=_crash_at(act))
             self._up.set()
-            if act.kind == LET_LIVE:
-                await self._let_live(act, stop)
-                continue
-            hit = await self._end_life(act, stop)
+            hit = await (self._let_ripen(act) if act.kind in SLOW else self._end_life(act, stop))
             self._note(act, hit=hit)
             if not hit:
                 put_off.insert(0, act)
 
-    async def _let_live(self, act: Act, stop: trio.Event) -> None:
-        with trio.move_on_after(LONG_LIFE_S * (1 + act.draw)):
-            await stop.wait()
-        self._check_alive()
+    async def _let_ripen(self, act: Act) -> bool:
+        """While nothing else is done. The hang or the silence is still there when its deadline passes."""
+        self._alone = trio.Event()
+        try:
+            with trio.move_on_after(HIT_PATIENCE_S):
+                while self._busy:  # noqa: ASYNC110 - a matter of milliseconds, mostly
+                    await trio.sleep(0.02)
+            hit = False
+            with trio.move_on_after(HIT_PATIENCE_S):
+                hit = await self._deed(act)()
+            if hit:
+                await trio.sleep(RIPE_S)
+            self._check_alive()
+            return hit
+        finally:
+            self._alone.set()
 
     async def _end_life(self, act: Act, stop: trio.Event) -> bool:
         if _crash_at(act) is None:
@@ -121,9 +139,12 @@ class Adversary:
             await trio.sleep(act.pause_s)
             if act.draw < UNDER_WAY:
                 await self._up.wait()
+            await self._alone.wait()
             hit = False
+            self._busy += 1
             with trio.move_on_after(HIT_PATIENCE_S):
                 hit = await self._deed(act)()
+            self._busy -= 1
             self._note(act, hit=hit)
             if not hit:
                 put_off.insert(0, act)
@@ -185,7 +206,7 @@ class Adversary:
                 await trio.sleep(1 + draw)
             else:
                 proxy.blackhole(on=True)
-                await trio.sleep(1 + 3 * draw)
+                await trio.sleep(RIPE_S * (0.8 + 0.4 * draw))
                 if draw > 0.5:
                     proxy.reset()
             return True

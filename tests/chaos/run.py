@@ -105,7 +105,7 @@ async def attack(plan: Plan) -> Report:
                 tenants=sorted({str(stream.tenant_id) for stream in streams}),
             )
             clients = _clients(plan, wire, streams)
-            await _fight(plan, clients, adversary, house)
+            fought_s = await _fight(plan, clients, adversary, house)
             auditor = await _evening(house, wire, streams)
     finally:
         history.close()
@@ -121,6 +121,7 @@ async def attack(plan: Plan) -> Report:
         answers=wire.answers,
         seconds=time.monotonic() - started,
     )
+    report.notes.append(f"attacked for {fought_s:.0f} s")
     report.notes.append(f"revocations acknowledged: {sum(client.revocations for client in clients)}")
     return report
 
@@ -147,8 +148,10 @@ def _clients(plan: Plan, wire: Wire, streams: list[Stream]) -> list[Client]:
     ]
 
 
-async def _fight(plan: Plan, clients: list[Client], adversary: Adversary, house: House) -> None:
-    """Until the time is over; then calm, and every client gets the answers it waits for."""
+async def _fight(plan: Plan, clients: list[Client], adversary: Adversary, house: House) -> float:
+    """Until the time is over; then calm, and every client gets the answers it waits for. Answers how many
+    seconds the attack took."""
+    started = time.monotonic()
     enough, stop = trio.Event(), trio.Event()
     async with trio.open_nursery() as load:
         for client in clients:
@@ -163,8 +166,10 @@ async def _fight(plan: Plan, clients: list[Client], adversary: Adversary, house:
                     while adversary.never_hit():  # noqa: ASYNC110 - a slow machine is given the time
                         await trio.sleep(0.1)
             enough.set()
+        fought_s = time.monotonic() - started
         await house.become_calm()
         stop.set()
+    return fought_s
 
 
 async def _evening(house: House, wire: Wire, streams: list[Stream]) -> list[str]:

@@ -1,7 +1,7 @@
 """What the adversary will do: one seed, one schedule. Pure: it draws lots and touches nothing.
 
-Three sequences run side by side: how each life of the server ends, what is done to a transaction on its way
-to the database, and what happens to everything else. Each goes round all its kinds, in a new order each
+Three sequences run side by side: what each life of the server is for, what is done to a transaction on its
+way to the database, and what happens to everything else. Each goes round all its kinds, in a new order each
 round, so that a run of the standard length meets each kind.
 """
 
@@ -41,8 +41,6 @@ STRIKES: tuple[tuple[Point, How], ...] = (
     ("commit", "cut"),
     ("commit", "unheard"),
     ("commit", "late"),
-    ("commit", "silent"),
-    ("commit", "swallowed"),
     ("commit-other", "cut"),
     ("commit-other", "unheard"),
 )
@@ -50,22 +48,19 @@ STRIKES: tuple[tuple[Point, How], ...] = (
 ENDS = (*(f"crash-at:{point}" for point in CRASH_POINTS), "kill-server-group", "kill-server-alone")
 REST = (
     "kill-worker",
-    "stop-worker",
     "terminate-backend",
     "stop-postgres",
     "kill-postgres",
     "net-refuse",
     "net-reset",
     "net-latency",
-    "net-blackhole",
     *(f"kill-actor:{name}" for name in ACTORS),
 )
 WIRE = tuple(f"wire:{point}/{how}" for point, how in STRIKES)
-KINDS = (*ENDS, *WIRE, *REST)
+SLOW = ("stop-worker", "net-blackhole", "wire:commit/silent", "wire:commit/swallowed")
+"""Only a deadline notices these: each gets a life of its own and is left alone until it has."""
+KINDS = (*ENDS, *SLOW, *WIRE, *REST)
 NEEDS_PROXY = ("net-", "wire:")
-LET_LIVE = "let-live"
-LET_LIVE_PER_ROUND = 4
-"""Lives of several seconds: a hanging worker or a silent COMMIT takes that long to be noticed."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +72,15 @@ class Act:
     draw: float
 
 
-def ends_of_lives(seed: int) -> Iterator[Act]:
-    """Endless. ``draw`` says at which pass of a crash point, or how long a life lasts."""
-    yield from _rounds(random.Random(f"{seed}/ends"), [*ENDS, *[LET_LIVE] * LET_LIVE_PER_ROUND], (0.0, 0.0))
+def lives(seed: int, *, without: frozenset[str] = frozenset()) -> Iterator[Act]:
+    """Endless; ``without``: kinds that this run leaves out, and says so. ``draw`` says at which pass of a
+    crash point, or how long a life lasts."""
+    kinds = [kind for kind in (*ENDS, *SLOW) if kind not in without]
+    yield from _rounds(random.Random(f"{seed}/lives"), kinds, (0.0, 0.0))
 
 
 def wire(seed: int, *, without: frozenset[str] = frozenset()) -> Iterator[Act]:
-    """Endless; ``without``: kinds that this run leaves out, and says so."""
+    """Endless."""
     kinds = [kind for kind in WIRE if kind not in without]
     yield from _rounds(random.Random(f"{seed}/wire"), kinds, (0.2, 1.5))
 
