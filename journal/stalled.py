@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from journal.connections import Connection
 
 _COPIES = (
-    "SELECT pid, bytes_processed FROM pg_stat_progress_copy "
+    "SELECT pid, xact_start::text, bytes_processed FROM pg_stat_progress_copy "
     "JOIN pg_stat_activity USING (pid) "
     "WHERE relid = 'record.ves_events'::regclass AND usename = current_user AND wait_event = 'ClientRead'"
 )
@@ -33,14 +33,14 @@ class StalledCopies:
     def __init__(self, patience_s: float) -> None:
         """``patience_s``: as long as the server itself waits for a client inside a transaction."""
         self._patience_s = patience_s
-        self._seen: dict[tuple[int, int], float] = {}
-        """Since when a session waits after so many bytes."""
+        self._seen: dict[tuple[int, str, int], float] = {}
+        """Since when a session waits, in this transaction and after so many bytes."""
 
     async def end_them(self, connection: Connection) -> None:
         now = time.monotonic()
-        waiting = [(row[0], row[1]) for row in await connection.fetch(_COPIES)]
+        waiting = [tuple(row) for row in await connection.fetch(_COPIES)]
         self._seen = {copy: self._seen.get(copy, now) for copy in waiting}
-        for (pid, _), since in self._seen.items():
+        for (pid, _, _), since in self._seen.items():
             if now - since >= self._patience_s:
                 _log.warning("stalled_copy_ended", session=pid, waited_s=round(now - since, 1))
                 await connection.fetchval(_END, pid)
