@@ -31,7 +31,18 @@ CRASH_POINTS = (
 )
 """In the order of an event's walk; named in the code under test by ``checkpoint``."""
 
-ACTORS = ("sequencers", "encryptors", "verifiers", "registry", "committer", "sweeper", "revocations", "pulse")
+ACTORS = (
+    "sequencers",
+    "encryptors",
+    "verifiers",
+    "registry",
+    "committer",
+    "sweeper",
+    "revocations",
+    "pulse",
+    "audit-spool",
+    "watchdog",
+)
 
 STRIKES: tuple[tuple[Point, How], ...] = (
     ("begin", "cut"),
