@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -37,6 +38,9 @@ def main() -> int:
         print(f"left out on request: {', '.join(sorted(without))}", flush=True)
     report = trio.run(attack, Plan(folder, seed, asked.duration, without, asked.embedded))
     print("\n".join(report.lines()))
+    if report.exit_code == 0:  # of a good run the history and the server's log are left
+        for data in ("database", "server"):
+            shutil.rmtree(folder / data, ignore_errors=True)
     return report.exit_code
 
 

@@ -1,11 +1,14 @@
 """The checker of histories: judges a run by its JSON lines alone, so that the file is shown to suffice.
 
+``python -m tests.chaos.checker chaos-history.jsonl``: every broken promise, one a line; exit 1 if there is one.
 Pure. Needs nothing that is not in the file: what was sent, what was answered, what was read at the end, and
 the published receipt keys. Commitments and proofs are the auditor's, who asks the server.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -257,3 +260,16 @@ def _unreplayed(sent: list[_Call]) -> Iterator[str]:
     replayed = {call.invoked["body"] for call in sent if call.invoked["op"] == "replay" and call.receipts}
     for body in sorted(acknowledged - replayed):
         yield f"request {body[:16]} was acknowledged; it was not replayed, or its replay had no receipt"
+
+
+def main() -> int:
+    with open(sys.argv[1], encoding="utf-8") as lines:
+        verdict = check(map(json.loads, lines))
+    for sentence in verdict.broken:
+        print(sentence)
+    print(f"{verdict.acked} acknowledged events, {len(verdict.broken)} broken promises", file=sys.stderr)
+    return 1 if verdict.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

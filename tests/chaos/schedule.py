@@ -99,7 +99,7 @@ def wire(seed: int, *, without: frozenset[str] = frozenset()) -> Iterator[Act]:
 def rest(seed: int, *, without: frozenset[str] = frozenset()) -> Iterator[Act]:
     """Endless."""
     kinds = [kind for kind in REST if kind not in without]
-    yield from _rounds(random.Random(f"{seed}/rest"), kinds, (0.2, 1.2))
+    yield from _rounds(random.Random(f"{seed}/rest"), kinds, (0.1, 0.8))
 
 
 def _rounds(chance: random.Random, kinds: list[str], pause_s: tuple[float, float]) -> Iterator[Act]:
