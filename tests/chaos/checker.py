@@ -1,6 +1,6 @@
 """The checker of histories: judges a run by its JSON lines alone, so that the file is shown to suffice.
 
-``python -m tests.chaos.checker chaos-history.jsonl``: every broken promise, one a line; exit 1 if there is one.
+``python -m tests.chaos.checker chaos-history.jsonl``: every broken promise, one a line; exit 0 or 1.
 Pure. Needs nothing that is not in the file: what was sent, what was answered, what was read at the end, and
 the published receipt keys. Commitments and proofs are the auditor's, who asks the server.
 """
