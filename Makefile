@@ -2,7 +2,7 @@ PYTHON ?= python3
 RUN := .venv/bin
 PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-slow simulate check demo bench lock clean
+.PHONY: run test test-slow simulate chaos check demo bench lock clean
 
 run: .venv/run.stamp  ## the server on 127.0.0.1:8080, embedded PostgreSQL, data in ./.sequencer
 	exec $(RUN)/sequencer serve
@@ -18,6 +18,9 @@ test-slow: .venv/dev.stamp  ## crash, restart and chaos tests
 
 simulate: .venv/dev.stamp  ## the whole house in virtual time under seeded faults: SEEDS=n FIRST=k
 	$(RUN)/python -m tests.simulation $(or $(SEEDS),500) --first $(or $(FIRST),1)
+
+chaos: .venv/dev.stamp  ## a real server attacked for DURATION=60 seconds by SEED=, then audited: docs/chaos.md
+	$(RUN)/python -m tests.chaos --duration $(or $(DURATION),60) $(if $(SEED),--seed $(SEED))
 
 check: .venv/dev.stamp  ## lint, format, types, import rules
 	$(RUN)/ruff check . && $(RUN)/ruff format --check .

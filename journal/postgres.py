@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+import asyncpg
 import trio
 
 from journal import append, commitments, credentials, keys, own_keys, reads
@@ -42,7 +43,8 @@ from journal.port import (
     Stored,
     StreamBehind,
 )
-from journal.units import Checkpoint, Units
+from journal.stalled import StalledCopies
+from journal.units import Checkpoint, Undo, Units
 from ves.records import Commitment, EntityName, Facts, KeyName, Question, StoredEvent, Uuid
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ T = TypeVar("T")
 _CLOSE_S = 5.0
 _PING_S = 2.0
 """A database that takes longer is away for those who ask whether it is there: they decide about traffic."""
+_ROOM = "CREATE TEMPORARY TABLE room ON COMMIT DROP AS SELECT n FROM generate_series(1, 30000) AS n"
 _EVERYBODY = bytes(16)
 """The nil UUID is nobody's tenant; its lock is for what concerns all nodes."""
 
@@ -85,7 +88,10 @@ async def open_journal(
     await cross(lambda: _initialize(pool))
     try:
         journal = PostgresJournal(
-            Units(pool, deadline_s=limits.unit_deadline_s, checkpoint=checkpoint), node_id, checkpoint
+            Units(pool, deadline_s=limits.unit_deadline_s, checkpoint=checkpoint),
+            node_id,
+            checkpoint,
+            StalledCopies(limits.idle_in_transaction_timeout_s),
         )
         await journal.check_fitness()
         yield journal
@@ -110,10 +116,11 @@ async def _close(pool: Pool) -> None:
 class PostgresJournal:
     """See ``journal.port.Journal`` for what each method promises."""
 
-    def __init__(self, units: Units, node_id: Uuid, checkpoint: Checkpoint) -> None:
+    def __init__(self, units: Units, node_id: Uuid, checkpoint: Checkpoint, stalled: StalledCopies) -> None:
         self._units = units
         self._node_id = node_id
         self._checkpoint = checkpoint
+        self._stalled = stalled
 
     # The three kinds of unit, and a fourth that chooses its outcome itself (``append``, ``commit``).
 
@@ -130,8 +137,16 @@ class PostgresJournal:
     # The database itself.
 
     async def ping(self) -> None:
+        await cross(lambda: self._units.read(self._look, deadline_s=_PING_S))
+        if self._units.disk_full is not None:
+            # Reading works on a full disk. Whoever is not ready gets no traffic, so we try for ourselves.
+            await cross(lambda: self._units.write(_find_room, named="room"))
+
+    async def _look(self, connection: Connection) -> None:
         # A standby answers queries too; only a primary is any use.
-        await cross(lambda: self._units.read(_require_primary, deadline_s=_PING_S))
+        await _require_primary(connection)
+        # Everybody who is alive asks once in a while, so this is where a stopped neighbour is noticed.
+        await self._stalled.end_them(connection)
 
     async def check_fitness(self) -> None:
         """Raises SchemaMismatch when this database may not be used."""
@@ -280,6 +295,14 @@ async def _require_primary(connection: Connection) -> None:
         raise ConnectionError("this server is a standby, not the primary")
     if await connection.fetchval("SELECT current_setting('transaction_read_only')") == "on":
         raise ConnectionError("this server is read-only")
+
+
+async def _find_room(connection: Connection) -> None:
+    """Raises DiskFullError unless there is room for a table of a megabyte, which is gone afterwards."""
+    try:
+        await connection.execute(_ROOM)
+    except asyncpg.InsufficientPrivilegeError:
+        raise Undo(None) from None  # temporary tables are not for us here: the next append will tell
 
 
 async def _check_fitness(connection: Connection) -> None:

@@ -71,6 +71,8 @@ class Units:
         self._pool = pool
         self._deadline_s = deadline_s
         self._checkpoint = checkpoint
+        self.disk_full: str | None = None
+        """Why the last unit that wrote could not, if that was for want of space."""
 
     async def read(self, act: Callable[[Connection], Awaitable[T]], *, deadline_s: float | None = None) -> T:
         """``act`` is one statement outside a transaction. Raises JournalAway."""
@@ -102,8 +104,11 @@ class Units:
             value: T = undone.value
             return value
         except _Broken as error:
+            if isinstance(error, asyncpg.DiskFullError):
+                self.disk_full = _text(error)
             not_stored(error)
         # Durable.
+        self.disk_full = None
         self._checkpoint(f"{named}.committed")
         return answer
 

@@ -32,7 +32,14 @@ from journal.connections import Limits
 from journal.embedded import EmbeddedPostgres
 from journal.embedded_cluster import APP_LOGIN, DataDirLock, EmbeddedPostgresError
 from journal.migrate import migrate
-from journal.port import AtRestKeyMissing, Journal, JournalAway, JournalError, ReceiptKeyDiffers
+from journal.port import (
+    AtRestKeyMissing,
+    Journal,
+    JournalAway,
+    JournalError,
+    JournalOutcomeUnknown,
+    ReceiptKeyDiffers,
+)
 from journal.postgres import open_journal
 from supervisor.branch import GaveUp
 from supervisor.telemetry import TelemetryMissing, exporting
@@ -222,12 +229,13 @@ async def claim_keys(journal: Journal, secrets: Secrets) -> int:
 
 
 async def patiently(unit: Callable[[], Awaitable[T]]) -> T:
-    """What ``unit`` answers; while the database is away, tried again each second for a minute."""
+    """What ``unit`` answers; while the database is away, tried again each second for a minute. So is a unit
+    whose outcome is unknown: everything done at a start finds its own work when it is done twice."""
     give_up_at = trio.current_time() + JOURNAL_PATIENCE_S
     while True:
         try:
             return await unit()
-        except JournalAway as error:
+        except (JournalAway, JournalOutcomeUnknown) as error:
             if trio.current_time() >= give_up_at:
                 text = f"the database did not answer within {JOURNAL_PATIENCE_S:.0f} s: {error}"
                 raise StartRefused(text) from None

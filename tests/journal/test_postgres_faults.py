@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -327,6 +328,71 @@ async def test_a_database_that_is_killed_and_comes_back_is_used_again(
                 await trio.sleep(0.05)
         assert away
         assert await head(world, tenant, store) >= 2
+
+
+@pytest.mark.slow
+async def test_a_copy_whose_sender_has_stopped_is_ended_by_whoever_else_looks(
+    postgres: PostgresWorld,
+) -> None:
+    """No timeout of PostgreSQL's holds there: its own node is stopped and sends nothing any more."""
+    tenant, store = uuid(), uuid()
+    await postgres.journal.append(await decided(postgres.journal, tenant, store, an_event()))
+    continued = asyncio.Event()
+
+    async def stopped_inside_a_copy() -> None:
+        async def rows() -> AsyncIterator[bytes]:
+            await continued.wait()
+            yield b""
+
+        connection = await asyncpg.connect(postgres.dsn)
+        try:
+            await connection.execute(f"BEGIN; {COUNTERS_LOCKED.format(tenant.hex())}")
+            with pytest.raises(asyncpg.ConnectionDoesNotExistError, match="administrator command"):
+                await connection.copy_to_table("ves_events", schema_name="record", source=rows())
+        finally:
+            connection.terminate()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cross, stopped_inside_a_copy)
+        await eventually(lambda: sessions(postgres, WAITS_FOR_ROWS))
+        group = await decided(postgres.other, tenant, store, an_event())
+        await postgres.other.ping()
+        assert await sessions(postgres, WAITS_FOR_ROWS), "not at once: it may only be slow"
+
+        async def looked_after() -> bool:
+            await postgres.other.ping()
+            return not await sessions(postgres, WAITS_FOR_ROWS)
+
+        try:
+            await eventually(looked_after)
+        finally:
+            continued.set()
+        assert isinstance(await postgres.other.append(group), Stored)
+
+
+WAITS_FOR_ROWS = "query LIKE 'COPY%' AND wait_event = 'ClientRead'"
+COUNTERS_LOCKED = "SELECT FROM record.ves_sequence_counters WHERE tenant_id = '{}' FOR UPDATE"
+
+
+DISK_FULL = "DO 'BEGIN RAISE EXCEPTION USING ERRCODE = ''disk_full''; END'"
+
+
+async def test_after_a_write_without_space_the_database_is_away_until_there_is_room(
+    postgres: PostgresWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def write(connection: Any) -> None:
+        await connection.execute(DISK_FULL)
+
+    await postgres.journal.ping()
+    with pytest.raises(JournalAway):
+        await cross(lambda: postgres.units.write(write))
+    with monkeypatch.context() as still_full:
+        still_full.setattr("journal.postgres._ROOM", DISK_FULL)
+        for _ in range(2):
+            with pytest.raises(JournalAway):
+                await postgres.journal.ping()
+    await postgres.journal.ping()
+    assert postgres.units.disk_full is None
 
 
 async def test_a_read_only_database_is_away(postgres: PostgresWorld) -> None:
