@@ -385,7 +385,7 @@ async def test_after_a_write_without_space_the_database_is_away_until_there_is_r
 
     await postgres.journal.ping()
     with pytest.raises(JournalAway):
-        await cross(lambda: postgres.units.write(write))
+        await cross(lambda: postgres.units.write(write, named="test"))
     with monkeypatch.context() as still_full:
         still_full.setattr("journal.postgres._ROOM", DISK_FULL)
         for _ in range(2):
