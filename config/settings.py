@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     group_bytes_max: Annotated[int, Field(ge=1, le=33_554_432)] = 16 * 1024 * 1024
     tenants_max: Count = 10_000
     tenant_idle_secs: Seconds = 120.0
+    tenants_idle_max: Count = 2000
+    """Of more idle tenants the longest idle are retired at once: each costs about ten kilobytes."""
     commitment_events: Annotated[int, Field(ge=1, le=65_536)] = 1000
     """Commit a stream when so many events wait …"""
     commitment_interval_secs: Seconds = 60.0

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Collection, Hashable
 from functools import partial
 from itertools import count
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Generic, TypeVar
 
 import structlog
@@ -36,6 +36,8 @@ PAUSES = Pauses()
 RESTS = Pauses(first_s=5.0, max_s=300.0, healthy_s=600.0)
 INTENSITY = 5
 PERIOD_S = 30.0
+IDLE_MAX = 2000  # each costs about ten kilobytes and a place in every garbage collection
+CROWDED_SWEEP_S = 1.0  # how often the longest idle are looked for while there are more
 ROOM_EVERY_S = 1.0  # at the bound the idle ones are sent away at most this often
 SWEEPS_PER_IDLE = 4  # idle children are looked for this often per idle_s: one loop, no timer per child
 
@@ -75,7 +77,8 @@ class _Child(Place, Generic[K]):
 
 class DynamicSupervisor(Branch, Generic[K]):
     """At most ``children_max`` children, each with a mailbox of ``letters_max``, made by ``factory(key)``.
-    A child idle for ``idle_s`` (up to a quarter more) is retired. ``name_of`` gives the name in the tree."""
+    A child idle for ``idle_s`` (up to a quarter more) is retired; of more than ``idle_max`` idle ones, those
+    that have been longest. ``name_of`` gives the name in the tree."""
 
     def __init__(
         self,
@@ -85,6 +88,7 @@ class DynamicSupervisor(Branch, Generic[K]):
         children_max: int,
         letters_max: int,
         idle_s: float,
+        idle_max: int = IDLE_MAX,
         shutdown_s: float = 5.0,
         intensity: int = INTENSITY,
         period_s: float = PERIOD_S,
@@ -99,6 +103,7 @@ class DynamicSupervisor(Branch, Generic[K]):
         self.children_max = children_max
         self.letters_max = letters_max
         self.idle_s = idle_s
+        self.idle_max = idle_max
         self.shutdown_s = shutdown_s
         self.intensity = intensity
         self.period_s = period_s
@@ -176,7 +181,9 @@ class DynamicSupervisor(Branch, Generic[K]):
 
     def _next_moment(self) -> float:
         if self._children and self._next_sweep == math.inf:
-            self._next_sweep = trio.current_time() + self.idle_s / SWEEPS_PER_IDLE
+            crowded = len(self._children) > self.idle_max
+            pause_s = self.idle_s / SWEEPS_PER_IDLE
+            self._next_sweep = trio.current_time() + (min(CROWDED_SWEEP_S, pause_s) if crowded else pause_s)
         return min(self._next_sweep, self._timers[0][0] if self._timers else math.inf)
 
     async def _look_at(self, child: _Child[K]) -> None:
@@ -285,25 +292,34 @@ class DynamicSupervisor(Branch, Generic[K]):
         if now < self._next_sweep:
             return
         self._next_sweep = math.inf
+        self._forget_troubles(now)
         self._retire(idle_since=now - self.idle_s)
 
     async def _make_room(self) -> None:
         """At the bound nobody stays alive who has nothing to do."""
         self._retire(idle_since=trio.current_time())
 
-    def _retire(self, *, idle_since: float) -> None:
-        now = trio.current_time()
+    def _forget_troubles(self, now: float) -> None:
         for child in [*self._children.values()]:
-            life = child.incarnation
-            if life is None:
+            if child.incarnation is None and not (child.drained or child.suspended or child.mailbox.depth):
                 memory_s = (self.rests if child.rests else self.pauses).healthy_s
-                troubled_only = not child.drained and not child.suspended
-                if troubled_only and not child.mailbox.depth and now >= child.not_before + memory_s:
+                if now >= child.not_before + memory_s:
                     self._forget(child)
-            elif not child.mailbox.depth:
-                since = life.inbox.idle_since
-                if since is not None and since <= idle_since:
-                    life.inbox.request_end_when_empty()
+
+    def _retire(self, *, idle_since: float) -> None:
+        """Those idle since then, and of the others the longest idle as far as there are too many."""
+        idle: list[tuple[float, Inbox]] = []
+        for child in self._children.values():
+            if child.incarnation is not None and not child.mailbox.depth:
+                since = child.incarnation.inbox.idle_since
+                if since is not None:
+                    idle.append((since, child.incarnation.inbox))
+        idle.sort(key=itemgetter(0))
+        too_many = len(idle) - self.idle_max
+        for place, (since, inbox) in enumerate(idle):
+            if since > idle_since and place >= too_many:
+                return
+            inbox.request_end_when_empty()
 
     # Stopping.
 

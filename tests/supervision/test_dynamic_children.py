@@ -140,6 +140,31 @@ async def test_more_than_children_max_are_refused_and_a_retirement_makes_room(au
         assert await house.ref("c").ask(Echo(1), deadline_s=5) == 1
 
 
+async def test_of_too_many_idle_children_the_longest_idle_are_retired_first(autojump_clock):
+    lives: list[str] = []
+    house = tenants(lives, children_max=100, idle_s=1000, idle_max=3)
+    async with alive(Supervisor("root", [house])):
+        for n in range(8):
+            assert await house.ref(f"t{n}").ask(Echo(1), deadline_s=5) == 1
+            await trio.sleep(0.01)
+        assert await house.ref("t0").ask(Echo(2), deadline_s=5) == 2  # idle for the shortest time now
+        await trio.sleep(5)
+        assert sorted(child.name for child in house.view().children) == ["t0", "t6", "t7"]
+        await trio.sleep(500)
+        assert len(house) == 3, "and these stay for as long as anybody may"
+
+
+async def test_at_the_bound_the_idle_make_room_for_whoever_comes_again(autojump_clock):
+    house = tenants([], children_max=2, idle_s=1000)
+    async with alive(Supervisor("root", [house])):
+        for name in ("a", "b"):
+            assert await house.ref(name).ask(Echo(1), deadline_s=5) == 1
+        with pytest.raises(TooManyChildren) as told:
+            await house.ref("c").ask(Echo(1), deadline_s=5)
+        await trio.sleep(told.value.retry_after_s)
+        assert await house.ref("c").ask(Echo(1), deadline_s=5) == 1
+
+
 async def test_a_child_that_dies_too_often_rests_alone_for_growing_times(autojump_clock):
     lives: list[str] = []
     rests = Pauses(first_s=10, growth=3, max_s=100, healthy_s=600)
