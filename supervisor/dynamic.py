@@ -180,10 +180,11 @@ class DynamicSupervisor(Branch, Generic[K]):
             await self._stop_children(drain=self._stop)
 
     def _next_moment(self) -> float:
+        now = trio.current_time()
         if self._children and self._next_sweep == math.inf:
-            crowded = len(self._children) > self.idle_max
-            pause_s = self.idle_s / SWEEPS_PER_IDLE
-            self._next_sweep = trio.current_time() + (min(CROWDED_SWEEP_S, pause_s) if crowded else pause_s)
+            self._next_sweep = now + self.idle_s / SWEEPS_PER_IDLE
+        if len(self._children) > self.idle_max:
+            self._next_sweep = min(self._next_sweep, now + CROWDED_SWEEP_S)
         return min(self._next_sweep, self._timers[0][0] if self._timers else math.inf)
 
     async def _look_at(self, child: _Child[K]) -> None:
