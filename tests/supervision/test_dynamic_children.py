@@ -359,7 +359,12 @@ async def test_a_restart_during_a_pause_makes_one_life_not_two(autojump_clock):
 @pytest.mark.slow
 async def test_ten_thousand_children_touched_once_cost_less_than_a_hundred_megabytes():
     house: DynamicSupervisor[int] = DynamicSupervisor(
-        "tenants", lambda _key: Echoer(), children_max=10_000, letters_max=64, idle_s=3600
+        "tenants",
+        lambda _key: Echoer(),
+        children_max=10_000,
+        letters_max=64,
+        idle_s=3600,
+        idle_max=10_000,
     )
     async with trio.open_nursery() as nursery:
         root = Supervisor("root", [house])

@@ -246,7 +246,7 @@ class Connection(TrioASGIHTTPConnection):
             finally:
                 self.app.door.left(visit, span)
                 # The circle is opened here, or thousands of requests wait for the garbage collector.
-                self.scope.pop(VISIT, None)
+                cast(Any, self.scope).pop(VISIT, None)
                 del self.visit
 
     async def handle_messages(self, nursery: trio.Nursery, request, receive: Receive) -> None:  # type: ignore[no-untyped-def,override]
