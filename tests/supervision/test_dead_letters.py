@@ -164,10 +164,9 @@ class Forwarder:
                     letter.answer(answer)
 
 
-async def test_an_ask_inside_a_letter_ends_with_the_last_deadline_of_the_letters_in_hand(autojump_clock):
+def forwarding(waited: list[float]) -> tuple[Supervisor, Ref]:
     end_box, end = address("end")
     first_box, first = address("first")
-    waited: list[float] = []
     root = Supervisor(
         "house",
         [
@@ -176,6 +175,12 @@ async def test_an_ask_inside_a_letter_ends_with_the_last_deadline_of_the_letters
         ],
         pauses=QUICK,
     )
+    return root, first
+
+
+async def test_an_ask_inside_a_letter_ends_with_the_last_deadline_of_the_letters_in_hand(autojump_clock):
+    waited: list[float] = []
+    root, first = forwarding(waited)
 
     async def ask(deadline_s: float) -> None:
         with pytest.raises(DeadlinePassed):
@@ -193,17 +198,8 @@ async def test_an_ask_inside_a_letter_ends_with_the_last_deadline_of_the_letters
 
 
 async def test_what_was_told_has_no_deadline_to_hand_on(autojump_clock):
-    end_box, end = address("end")
-    first_box, first = address("first")
     waited: list[float] = []
-    root = Supervisor(
-        "house",
-        [
-            ChildSpec(name="end", factory=Echoer, mailbox=end_box),
-            ChildSpec(name="first", factory=lambda: Forwarder(end, waited), mailbox=first_box),
-        ],
-        pauses=QUICK,
-    )
+    root, first = forwarding(waited)
     async with trio.open_nursery() as nursery:
         await nursery.start(root.run)
         first.tell(Echo(1))
