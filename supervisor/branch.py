@@ -179,7 +179,7 @@ class Branch(ABC):
     @abstractmethod
     def held_back(self) -> list[str]:
         """Paths below that an operator drained or suspended (of static children, and of dynamic ones only all
-        together): requests may be waiting for them in vain."""
+        together): this house does not do all of its work."""
 
     @abstractmethod
     def view(self, children_max: int, after: str | None = None) -> ActorView: ...

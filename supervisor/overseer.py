@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
+import structlog
 import trio
 
 from actors.dead_letters import DeadLetter, DeadLetters
@@ -29,6 +30,8 @@ from actors.views import (
 from supervisor.branch import Branch
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.place import Place
+
+log = structlog.get_logger()
 
 _BUSY: dict[Order, Callable[[Place], Any]] = {
     "depth": lambda place: (place.mailbox.depth, place.handled_ever),
@@ -57,6 +60,7 @@ class TreeOverseer:
     async def act(self, action: Action, path: str, reason: str, *, within_s: float) -> Acted:
         branch, name = self._root.locate(path)
         place = branch.place_of(name)
+        log.warning("operator acts", action=action, path=path, reason=reason, state=place.state)
         ended: EndView | None = None
         if action == "suspend" or action == "resume":
             branch.suspend_child(name, action == "suspend")

@@ -345,8 +345,7 @@ class Supervisor(Branch):
     def held_back(self) -> list[str]:
         found = []
         for child in self._children:
-            serves = child.has_address or child.branch is not None
-            if serves and (child.drained or child.suspended):
+            if child.drained or child.suspended:
                 found.append(f"{self.path}/{child.name}")
             elif child.branch is not None:
                 found += child.branch.held_back()

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from actors.audit_spool import AuditSpool, SpoolEmptier
+from actors.audit_spool import AuditSpool
 from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
@@ -170,11 +170,6 @@ def build(
             readiness.wait_for("tree", "an actor does not come up")
         else:
             readiness.done("tree")
-        held_back = root.held_back()
-        if held_back:
-            readiness.wait_for("operator", f"drained or suspended: {', '.join(held_back)}")
-        else:
-            readiness.done("operator")
 
     readiness.wait_for("database", "not asked yet")
     root = Supervisor(
@@ -211,11 +206,15 @@ def build(
                 name="revocations",
                 factory=lambda: RevocationPoller(journal=journal, book=credentials),
             ),
-            ChildSpec(name="pulse", factory=lambda: Pulse(journal=journal, every_s=PULSE_S, tell=tell_pulse)),
-            ChildSpec(name="audit-spool", factory=lambda: SpoolEmptier(audit_spool)),
+            ChildSpec(
+                name="pulse",
+                factory=lambda: Pulse(journal=journal, every_s=PULSE_S, tell=tell_pulse),
+                suspendable=False,  # readiness would go on telling what was true before
+            ),
             ChildSpec(name="watchdog", factory=lambda: ports.watchdog(lag), suspendable=False),
         ],
     )
+    readiness.held_back = root.held_back
     house = House(
         settings=settings,
         journal=journal,

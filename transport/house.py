@@ -23,14 +23,23 @@ from ves.records import Uuid
 class Readiness:
     """Why the node should get no traffic now; empty means ready. SIGTERM sets it first."""
 
-    reasons: dict[str, str] = field(default_factory=dict)
-    """Name of the part -> what it waits for."""
+    parts: dict[str, str] = field(default_factory=dict)
+    held_back: Callable[[], list[str]] = list
+    """Paths in the tree that an operator drained or suspended; asked each time, nobody has to tell."""
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Name of the part -> what it waits for."""
+        held_back = self.held_back()
+        if not held_back:
+            return dict(self.parts)
+        return self.parts | {"operator": f"drained or suspended: {', '.join(held_back)}"}
 
     def wait_for(self, part: str, why: str) -> None:
-        self.reasons[part] = why
+        self.parts[part] = why
 
     def done(self, part: str) -> None:
-        self.reasons.pop(part, None)
+        self.parts.pop(part, None)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """``python -m tests.auditor URL --tenant UUID --store UUID``: check a running sequencer from outside.
 
-Exit 0: nothing found. 1: broken promises, one per line. 2: usage. 3: it could not be read.
+Exit 0: nothing found. 1: broken promises, one per line. 2: usage. 3: it could not be read, or was empty.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ def main() -> int:
             file=sys.stderr,
         )
     print(f"{len(problems)} broken promises", file=sys.stderr)
+    if not problems and not any(stream.events or stream.acknowledged for stream in streams):
+        print("nothing was there to check: is this the right tenant and store?", file=sys.stderr)
+        return 3
     return 1 if problems else 0
 
 

@@ -408,6 +408,43 @@ def test_the_address_of_a_server_on_this_machine_is_found_under_its_data_dir(
     assert sequencer("status").code == 0
 
 
+def test_the_bootstrap_key_goes_to_no_address_that_nobody_named(
+    sequencer: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected: list[object] = []
+    monkeypatch.setattr("trio.open_tcp_stream", lambda *to, **_: connected.append(to))
+    keys = tmp_path / "data" / "keys"
+    keys.mkdir(parents=True)
+    (keys / "bootstrap-admin-api-key").write_text("ss_bootstrap-of-this-machine\n")
+    for command in (["api-key", "list"], ["actors", "tree"]):
+        said = sequencer(*command)
+        assert said.code == 2
+        assert f"no server runs on DATA_DIR {tmp_path / 'data'}" in said.err
+    assert connected == []
+
+
+def test_a_refused_credential_is_told_by_where_it_came_from(
+    play: PlayedSequencer, sequencer: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tenant.key"
+    file.write_text("ss_a-tenants-key")
+    monkeypatch.setenv("SEQUENCER_API_KEY_FILE", str(file))
+    play.script[ADMIN_KEYS].append(Fails(403))
+    said = sequencer("api-key", "list", "--admin-url", play.url)
+    assert said.code == 1
+    assert f"SEQUENCER_API_KEY_FILE={file}" in said.err
+
+
+def test_a_missing_credential_is_noticed_before_anything_is_signed(
+    sequencer: Command, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEQUENCER_API_KEY_FILE", str(desk.key.with_name("not-there.key")))
+    said = post(sequencer, desk)
+    assert said.code == 2
+    assert "not-there.key" in said.err
+    assert not desk.key.with_name("agent.json.outbox").exists()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

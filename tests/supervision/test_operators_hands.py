@@ -16,6 +16,7 @@ from actors.views import Acted, EndView, NoSuchActor, NotPossible
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.overseer import TreeOverseer
 from supervisor.supervisor import ChildSpec, Pool, Supervisor
+from transport.house import Readiness
 
 
 def a_house(
@@ -232,6 +233,24 @@ async def test_a_drained_actor_handles_what_waits_accepts_nothing_new_and_comes_
         root.restart_child_at("house/echo")
         assert await ref.ask(Echo(4), deadline_s=5) == 4
         assert root.held_back() == []
+
+
+async def test_everything_static_that_is_held_back_is_named_also_without_an_address(autojump_clock):
+    class Poller:
+        async def run(self, inbox: Inbox) -> None:
+            while True:
+                await inbox.pause(1)
+
+    root = Supervisor("house", [ChildSpec(name=name, factory=Poller) for name in ("a", "b", "c")])
+    readiness = Readiness(held_back=root.held_back)
+    async with alive(root):
+        assert readiness.reasons == {}
+        root.drain("house/a")
+        root.suspend("house/c")
+        assert readiness.reasons == {"operator": "drained or suspended: house/a, house/c"}
+        root.restart_child_at("house/a")
+        root.resume("house/c")
+        assert readiness.reasons == {}
 
 
 async def test_what_a_drain_could_not_handle_in_time_is_refused(autojump_clock):

@@ -149,14 +149,16 @@ def post(
         agent, outbox = Agent.load(key), Outbox(key)
         if resume and file is not None:
             raise ClientError("--resume sends what was signed earlier; it takes no file of events")
-        if resume:
-            envelopes = outbox.load()
-        else:
-            if store is None:
-                raise ClientError("which stream? give --store or SEQUENCER_STORE")
-            envelopes = sign_drafts(agent, store.bytes, read_file(file))
-            outbox.fill(envelopes)
-        async with server.client() as client:
+        async with (
+            server.client() as client
+        ):  # a credential that is missing is noticed before anything is signed
+            if resume:
+                envelopes = outbox.load()
+            else:
+                if store is None:
+                    raise ClientError("which stream? give --store or SEQUENCER_STORE")
+                envelopes = sign_drafts(agent, store.bytes, read_file(file))
+                outbox.fill(envelopes)
             try:
                 tally = await _post_all(client, envelopes, batch, receipts)
             except ClientError:

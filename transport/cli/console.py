@@ -89,11 +89,17 @@ class Server(Connection):
 @dataclass(frozen=True)
 class AdminListener(Connection):
     admin_url: Annotated[str | None, Parameter(env_var="SEQUENCER_ADMIN_URL")] = None
-    """Address of the admin listener; default: that of DATA_DIR, else http://127.0.0.1:8082."""
+    """Address of the admin listener; default: that of the server running on DATA_DIR."""
 
     def client(self) -> SequencerClient:
-        """With the key of --api-key-file, else this machine's bootstrap key, else SEQUENCER_API_KEY."""
-        url = self.admin_url or announced("admin_url") or "http://127.0.0.1:8082"
+        """With the key of --api-key-file, else this machine's bootstrap key, else SEQUENCER_API_KEY. Never to
+        an address that nobody named: whoever listens there would be given the key."""
+        url = self.admin_url or announced("admin_url")
+        if url is None:
+            raise ClientError(
+                f"no server runs on DATA_DIR {settings().data_dir}: start it, set DATA_DIR to another, "
+                "or name an admin listener with --admin-url"
+            )
         return self.connect(
             url, self.api_key() if self.api_key_file else bootstrap_key() or self.api_key(), None
         )
@@ -198,6 +204,9 @@ def readably(work: Callable[[], int], *, as_json: bool) -> int:
             kind = error.code if isinstance(error, Refused) else type(error).__name__
             show("", {"ok": False, "error": {"code": kind, "message": str(error)}}, as_json=True)
         notice(str(error))
+        given = os.environ.get("SEQUENCER_API_KEY_FILE")
+        if isinstance(error, Refused) and error.status in (401, 403) and given:
+            notice(f"the API key came from SEQUENCER_API_KEY_FILE={given}; unset it to use another one")
         return code
 
 

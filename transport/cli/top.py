@@ -172,6 +172,8 @@ async def _next(picture: Picture, client: SequencerClient, order: Order, interva
     try:
         return picture.with_sample(await take(client, order, max(interval_s, 5.0)))
     except ClientError as error:
+        if isinstance(error, Refused) and error.status in (401, 403):
+            raise  # does not heal by waiting
         return picture._replace(trouble=str(error))
 
 
