@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from actors.audit_spool import AuditSpool
+from actors.audit_spool import AuditSpool, SpoolEmptier
 from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
@@ -211,6 +211,7 @@ def build(
                 factory=lambda: Pulse(journal=journal, every_s=PULSE_S, tell=tell_pulse),
                 suspendable=False,  # readiness would go on telling what was true before
             ),
+            ChildSpec(name="audit-spool", factory=lambda: SpoolEmptier(audit_spool)),
             ChildSpec(name="watchdog", factory=lambda: ports.watchdog(lag), suspendable=False),
         ],
     )

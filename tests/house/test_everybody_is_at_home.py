@@ -1,0 +1,32 @@
+"""The tree that is built is the one that the documents show."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from pathlib import Path
+from typing import Any, cast
+
+import supervisor.tree
+from config.secrets import Secrets
+from config.settings import Settings
+from supervisor.tree import build
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def named_in(text: str) -> list[str]:
+    """The inhabitants of the first tree drawn in it."""
+    drawn = re.search(r"^    house .*\n((?:      \S.*\n)+)", text, re.MULTILINE)
+    assert drawn is not None
+    return re.findall(r"^      (\S+)", drawn[1], re.MULTILINE)
+
+
+async def test_who_is_built_is_who_is_drawn() -> None:
+    secrets = Secrets("ss_" + "x" * 30, bytes(32), uuid.uuid4().bytes, (bytes(32),))
+    settings = Settings(_env_file=None, data_dir=Path("/nonexistent"))
+    built = build(settings, secrets, cast(Any, None), key_version=1)
+    names = [child.name for child in built.root.view().children]
+    assert len(names) == 10
+    assert names == named_in(supervisor.tree.__doc__ or "")
+    assert sorted(names) == sorted(named_in((ROOT / "ARCHITECTURE.md").read_text()))
