@@ -21,6 +21,7 @@ import trio
 
 from actors.errors import Unavailable
 from actors.mailbox import Inbox
+from config.files import sync_folder
 from journal.port import AuditEntry, Journal, JournalAway, JournalError, JournalOutcomeUnknown
 from ves.timestamps import utc_text
 
@@ -114,7 +115,7 @@ class AuditSpool:
             finally:
                 os.close(file)
             if self._size == len(line):
-                _sync_folder(self._path.parent)
+                sync_folder(self._path.parent)
         except OSError as error:
             log.error("the audit spool cannot be written", path=str(self._path), reason=str(error))
             raise Unavailable("the database is away and the audit spool cannot be written") from error
@@ -152,14 +153,6 @@ def _append_durably(file: int, line: bytes, bytes_max: int) -> int:
         os.ftruncate(file, size)
         raise
     return size + len(line)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _with(entry: AuditEntry, **more: str) -> AuditEntry:

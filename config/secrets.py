@@ -24,6 +24,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from config.files import sync_folder
 from config.settings import Settings
 
 BOOTSTRAP_KEY_PREFIX = "ss_"
@@ -243,11 +244,7 @@ def _create(path: Path, text: str, checkpoint: Checkpoint) -> None:
         checkpoint("key_file.named")
     finally:
         aside.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _read(path: Path) -> str:

@@ -28,6 +28,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from config.files import sync_folder
 from journal import embedded_child
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class Cluster:
         self._checkpoint("initdb.made")
         self._making.rename(self.data)
         self._checkpoint("initdb.renamed")
-        _sync_folder(self.root)
+        sync_folder(self.root)
 
     def _check_ours_alone(self, folder: Path) -> None:
         """The temp dir is everybody's: a folder of that name may have been put there for us."""
@@ -337,11 +338,3 @@ def _read_text(path: Path) -> str:
         return path.read_text("utf-8", "replace")
     except OSError:
         return ""
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

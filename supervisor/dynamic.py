@@ -387,17 +387,12 @@ class DynamicSupervisor(Branch, Generic[K]):
             child.alive.stop(drain=True, within_s=self.shutdown_s)
 
     def suspend_child(self, name: str, suspended: bool) -> None:
-        self._suspend(self._child(name), suspended)
+        self._child(name).hold(suspended)
 
     def suspend_all(self, suspended: bool) -> None:
         self._suspended = suspended
         for child in self._children.values():
-            self._suspend(child, suspended)
-
-    def _suspend(self, child: _Child[K], suspended: bool) -> None:
-        child.suspended = suspended
-        if child.alive is not None:
-            child.alive.inbox.suspend() if suspended else child.alive.inbox.resume()
+            child.hold(suspended)
 
     def _child(self, name: str) -> _Child[K]:
         for child in self._children.values():

@@ -78,6 +78,13 @@ class Place:
     def state_between_lives(self) -> State:
         raise NotImplementedError
 
+    def hold(self, suspended: bool) -> None:
+        """Whoever lives here, now or later, takes no letter until this is undone."""
+        self.suspended = suspended
+        life = self.alive
+        if life is not None:
+            life.inbox.suspend() if suspended else life.inbox.resume()
+
     def must_live(self, path: str) -> Incarnation:
         """The present life. Raises NotPossible without one."""
         life = self.alive

@@ -397,11 +397,11 @@ class Supervisor(Branch):
                 self._suspend(child, suspended)
 
     def _suspend(self, child: _Child, suspended: bool) -> None:
-        child.suspended = suspended
-        if child.branch is not None:
+        if child.branch is None:
+            child.hold(suspended)
+        else:
+            child.suspended = suspended
             child.branch.suspend_all(suspended)
-        elif child.alive is not None:
-            child.alive.inbox.suspend() if suspended else child.alive.inbox.resume()
 
     def _child(self, name: str) -> _Child:
         for child in self._children:
