@@ -31,6 +31,7 @@ from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
 from actors.mailbox import Actor, Mailbox, Ref
 from actors.registry import KeyRegistry
+from actors.security_events import SecurityEvents
 from actors.sequencer import GroupLimits, ReceiptIdentity, Sequencer, Tally
 from actors.verifier import Verifier
 from actors.vitals import LoopLag, Pulse
@@ -102,6 +103,7 @@ def build(
     readiness = Readiness()
     lag = LoopLag()
     tally = Tally()
+    security = SecurityEvents()
     credentials = CredentialBook(journal=journal)
     audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
@@ -230,6 +232,7 @@ def build(
         readiness=readiness,
         overseer=TreeOverseer(root),
         audit_spool=audit_spool,
+        security=security,
         lag=lag,
         tally=tally,
         strays=strays,

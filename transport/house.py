@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from actors.audit_spool import AuditSpool
 from actors.credentials import CredentialBook
 from actors.mailbox import Ref
+from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
 from actors.views import Overseer
 from actors.vitals import LoopLag
@@ -60,6 +61,8 @@ class House:
     """The live supervision tree, for operators."""
     audit_spool: AuditSpool
     """For the acts of operators, who must not wait for the database."""
+    security: SecurityEvents
+    """Counts and logs what somebody should look at."""
     lag: LoopLag
     tally: Tally
     """What the sequencers count together."""

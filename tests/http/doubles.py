@@ -21,6 +21,7 @@ import trio
 from actors.audit_spool import AuditSpool
 from actors.credentials import CredentialBook
 from actors.messages import Append, Appended, Commit, Committed, FindKeys, Open, Verify
+from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
 from actors.vitals import LoopLag
 from config.settings import Settings
@@ -381,6 +382,7 @@ class Cardboard:
             readiness=self.readiness,
             overseer=TreeOverseer(self.root),
             audit_spool=AuditSpool(journal=self.journal, path=self.folder / "audit-spool.jsonl"),
+            security=SecurityEvents(),
             lag=LoopLag(),
             tally=Tally(),
             strays=lambda: 0,

@@ -102,6 +102,12 @@ class _Inhabitants:
             "Groups decided anew because another writer was first.",
             self._house.tally.moved,
         )
+        events = CounterMetricFamily(
+            "sequencer_security_events", "What somebody should look at.", labels=["kind"]
+        )
+        for kind, count in self._house.security.counts.items():
+            events.add_metric([kind], count)
+        yield events
         yield _counter("sequencer_dead_letters", "Letters nobody could handle.", seen.dead_letters_total)
         yield _counter(
             "sequencer_driver_strays", "Failures nobody waited for, in the driver.", self._house.strays()

@@ -25,6 +25,14 @@ FLAGS: Final[dict[str, Permissions]] = {
     "admin": frozenset({EVERYTHING}),
 }
 
+ROLES: Final[dict[str, Permissions]] = {
+    "agent": frozenset({"events:write", "events:read"}),
+    "reader": frozenset({"events:read", "commitments:read"}),
+    "admin": frozenset({EVERYTHING}),
+    "anchor": frozenset({"commitments:*", "anchor:*"}),
+}
+"""The security guide's."""
+
 BOOTSTRAP: Final[Permissions] = frozenset({EVERYTHING, OPERATOR})
 
 NEEDED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
@@ -73,5 +81,11 @@ def of_flags(flags: tuple[str, ...]) -> Permissions:
 
 
 def holds(held: Permissions, needed: tuple[str, ...]) -> bool:
-    """Whether one of the alternatives is held."""
-    return any(one in held or (EVERYTHING in held and one != OPERATOR) for one in needed)
+    """Whether one of the alternatives is held, itself or by a wildcard (``commitments:*``, ``*``)."""
+    return any(_has(held, one) for one in needed)
+
+
+def _has(held: Permissions, one: str) -> bool:
+    if one in held:
+        return True
+    return one != OPERATOR and (EVERYTHING in held or f"{one.partition(':')[0]}:*" in held)

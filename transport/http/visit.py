@@ -49,6 +49,7 @@ class Visit:
         "_held_bytes",
         "_path_values",
         "_receive",
+        "address",
         "caller",
         "deadline",
         "door",
@@ -63,6 +64,8 @@ class Visit:
     def __init__(self, door: Door, scope: Any, receive: Receive) -> None:
         self.door = door
         self.method: str = scope["method"]
+        self.address: str = scope["client"][0] if scope.get("client") else "unknown"
+        """The client's IP address: the peer's."""
         self.request_id = _request_id(scope["headers"])
         self.started_at = time.perf_counter()
         self.deadline = trio.current_time() + door.house.settings.request_timeout_secs
