@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 from hashlib import sha256
+from typing import Literal, NamedTuple
 
 import msgspec
 from werkzeug.datastructures import Headers
@@ -20,6 +21,7 @@ from ves.encoding import uuid_text
 from ves.records import Scope, Uuid
 
 KEY_PREFIX = "ss_"
+KEY_PREFIXES = (KEY_PREFIX, "sk_")
 KEY_LENGTHS = range(16, 257)
 
 
@@ -32,6 +34,8 @@ class Caller(msgspec.Struct, frozen=True):
     store_ids: tuple[Uuid, ...] | None
     agent_id: Uuid | None
     permissions: Permissions
+    rate_limit_per_minute: int | None = None
+    """The credential's own limit, in place of the classes'."""
 
     @property
     def is_bootstrap(self) -> bool:
@@ -85,8 +89,16 @@ def denied(text: str) -> ApiError:
     return ApiError(Code.INSUFFICIENT_PERMISSIONS, text)
 
 
-def presented_key(headers: Headers) -> str:
-    """The API key of a request: ``Authorization: ApiKey ss_…``, a raw ``ss_…`` there, or ``x-api-key``.
+class Presented(NamedTuple):
+    """A credential as it stands in the request, not yet believed."""
+
+    kind: Literal["api_key", "token"]
+    text: str
+
+
+def presented(headers: Headers) -> Presented:
+    """The credential of a request: ``Authorization: Bearer …`` (an API key or a token),
+    ``Authorization: ApiKey …``, a raw key there, or ``x-api-key``.
 
     Only one of the headers is used, Authorization first. 401 without one.
     """
@@ -95,18 +107,27 @@ def presented_key(headers: Headers) -> str:
         value = headers.get("x-api-key", "")
     value = value.strip()
     scheme, blank, rest = value.partition(" ")
+    rest = rest.strip()
     if blank and scheme.lower() == "apikey":
-        value = rest.strip()
-        if not value.startswith(KEY_PREFIX):
+        if not rest.startswith(KEY_PREFIXES):
             raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
-    if not value.startswith(KEY_PREFIX):
+        return Presented("api_key", rest)
+    if blank and scheme.lower() == "bearer":
+        return Presented("api_key" if rest.startswith(KEY_PREFIXES) else "token", rest)
+    if not value.startswith(KEY_PREFIXES):
         raise ApiError(Code.AUTH_REQUIRED, "Missing authentication: send Authorization: ApiKey ss_…")
-    return value
+    return Presented("api_key", value)
 
 
 async def authenticate(headers: Headers, book: CredentialBook, bootstrap_key_sha256: bytes) -> Caller:
     """The caller, or 401. Raises what the credential book raises when the database is away."""
-    key = presented_key(headers)
+    kind, key = presented(headers)
+    if kind == "token":
+        raise ApiError(Code.INVALID_TOKEN, "Invalid token: this server accepts none")
+    return await _of_api_key(key, book, bootstrap_key_sha256)
+
+
+async def _of_api_key(key: str, book: CredentialBook, bootstrap_key_sha256: bytes) -> Caller:
     if len(key) not in KEY_LENGTHS or not key.isascii():
         raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
     key_hash = sha256(key.encode()).digest()
