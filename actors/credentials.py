@@ -38,7 +38,11 @@ class Credential(msgspec.Struct, frozen=True):
     agent_id: Uuid | None
     """None: any agent of the tenant."""
     flags: tuple[str, ...]
-    """Subset of read, write, admin."""
+    """Without a role: read, write, admin, or permissions by name."""
+    role: str | None = None
+    expires_at_us: int | None = None
+    """Whether that is past is for those to judge who have a clock: it is remembered like the rest."""
+    rate_limit_per_minute: int | None = None
 
 
 class CredentialBook:
@@ -110,7 +114,16 @@ class CredentialBook:
 
 
 def _credential(record: ApiKey) -> Credential:
-    return Credential(record.id, record.tenant_id, record.store_ids, record.agent_id, record.permissions)
+    return Credential(
+        record.id,
+        record.tenant_id,
+        record.store_ids,
+        record.agent_id,
+        record.permissions,
+        record.role,
+        record.expires_at_us,
+        record.rate_limit_per_minute,
+    )
 
 
 class RevocationPoller:

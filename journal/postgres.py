@@ -252,11 +252,40 @@ class PostgresJournal:
     async def create_api_key(self, key: ApiKey, audit: AuditEntry) -> ApiKey:
         return await self._write("create_api_key", lambda c: credentials.create(c, self._node_id, key, audit))
 
+    async def create_agent_api_key(
+        self, key: ApiKey, audit: AuditEntry, *, in_force_max: int
+    ) -> ApiKey | None:
+        return await self._write(
+            "create_api_key",
+            lambda c: credentials.create_for_agent(c, self._node_id, key, audit, in_force_max),
+        )
+
     async def find_api_key(self, key_hash: bytes) -> ApiKey | None:
         return await self._read(lambda c: credentials.find_by_hash(c, key_hash))
 
-    async def list_api_keys(self, tenant_id: Uuid | None, *, after: Uuid | None, limit: int) -> list[ApiKey]:
-        return await self._read(lambda c: credentials.list_all(c, tenant_id, after, limit))
+    async def list_api_keys(
+        self, tenant_id: Uuid | None, *, after: Uuid | None, limit: int, prefix: str = ""
+    ) -> list[ApiKey]:
+        return await self._read(lambda c: credentials.list_all(c, tenant_id, after, limit, prefix))
+
+    async def list_agent_api_keys(
+        self,
+        tenant_id: Uuid,
+        agent_id: Uuid,
+        *,
+        store_ids: tuple[Uuid, ...] | None,
+        after: Uuid | None,
+        limit: int,
+        hash_prefix: str = "",
+    ) -> list[ApiKey]:
+        return await self._read(
+            lambda c: credentials.list_of_agent(c, tenant_id, agent_id, store_ids, after, limit, hash_prefix)
+        )
+
+    async def newest_agent_api_key(
+        self, tenant_id: Uuid, agent_id: Uuid, *, store_ids: tuple[Uuid, ...] | None
+    ) -> ApiKey | None:
+        return await self._read(lambda c: credentials.newest_of_agent(c, tenant_id, agent_id, store_ids))
 
     async def revoke_api_key(
         self, credential_id: Uuid, *, tenant_id: Uuid | None, audit: AuditEntry

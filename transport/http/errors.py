@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from actors.errors import (
+    CredentialExpired,
     CredentialRevoked,
     DeadlinePassed,
     MailboxFull,
@@ -133,6 +134,7 @@ RESEND = "; send the same request again: it is harmless and tells which"
 _NOT_NOW: list[tuple[type[Exception], Code, str]] = [
     # First match wins: subclasses before their parents. Our own texts, because the exceptions' may name
     # actors, other tenants or the database's address; they are in the log.
+    (CredentialExpired, Code.INVALID_API_KEY, "the API key has expired"),
     (CredentialRevoked, Code.INVALID_API_KEY, "the API key was revoked"),
     (DeadlinePassed, Code.TIMEOUT, "no answer in time; it may or may not have been done" + RESEND),
     (OutcomeUnknown, Code.OUTCOME_UNKNOWN, "it may or may not have been done" + RESEND),
