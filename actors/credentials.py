@@ -8,8 +8,9 @@ Whether a credential may still *append* is none of its business: that is judged 
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 import trio
@@ -48,7 +49,15 @@ class Credential(msgspec.Struct, frozen=True):
 class CredentialBook:
     """Finds credentials by key hash; at most ``entries_max`` are remembered."""
 
-    def __init__(self, *, journal: Journal, entries_max: int = 10_000) -> None:
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        entries_max: int = 10_000,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self.now_us = now_us
+        """The clock by which credentials expire at the door; an append goes by the database's."""
         self._journal = journal
         self._entries_max = entries_max
         self._by_hash: OrderedDict[bytes, Credential] = OrderedDict()

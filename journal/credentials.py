@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from journal.audit import write_audit
 from journal.locks import raise_epoch, tenant_lock
-from journal.port import ApiKey, AuditEntry, Revocations
+from journal.port import ApiKey, AuditEntry, CredentialEnded, Revocations
 from journal.units import Undo
 from ves.records import Uuid
 
@@ -26,13 +26,39 @@ SELECT k.id, k.key_hash, k.prefix, k.tenant_id, k.store_ids, k.agent_id, k.permi
        r.revoked_at, k.role, k.expires_at, k.rate_limit_per_minute
 FROM record.api_keys k LEFT JOIN record.api_key_revocations r ON r.api_key_id = k.id
 """
-_IN_FORCE = "(r.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()))"
+_STILL_IN_FORCE = """
+SELECT NOT EXISTS (
+    SELECT FROM record.api_keys k LEFT JOIN record.api_key_revocations r ON r.api_key_id = k.id
+    WHERE k.id = $1 AND (r.revoked_at IS NOT NULL OR k.expires_at <= clock_timestamp()))
+"""
+"""True also of what is no API key of ours: other credentials are not judged here."""
+_COUNT_IN_FORCE = """
+SELECT count(*) FROM record.api_keys k LEFT JOIN record.api_key_revocations r ON r.api_key_id = k.id
+WHERE k.tenant_id = $1 AND k.agent_id = $2 AND r.revoked_at IS NULL
+  AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())
+"""
 _OF_AGENT = (
     "WHERE k.tenant_id = $1 AND k.agent_id = $2 AND ($3::uuid[] IS NULL OR k.store_ids <@ $3::uuid[]) "
 )
+_PAGE = """
+AND ($4::uuid IS NULL OR (k.created_at, k.id) < (
+    SELECT a.created_at, a.id FROM record.api_keys a
+    WHERE a.id = $4 AND a.tenant_id = $1 AND a.agent_id = $2))
+AND starts_with(encode(k.key_hash, 'hex'), $6)
+ORDER BY k.created_at DESC, k.id DESC LIMIT $5
+"""
+_NEWEST = """
+ORDER BY r.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()) DESC,
+         k.created_at DESC, k.id DESC LIMIT 1
+"""
 
 
-async def create(connection: Connection, node_id: Uuid, key: ApiKey, audit: AuditEntry) -> ApiKey:
+async def create(
+    connection: Connection, node_id: Uuid, key: ApiKey, audit: AuditEntry, by: Uuid | None
+) -> ApiKey:
+    """In a transaction that began sharing the tenant's key lock. Undone when ``by`` is in force no more."""
+    if by is not None and not await connection.fetchval(_STILL_IN_FORCE, by):
+        raise Undo(CredentialEnded("the API key that asked is in force no more"))
     await connection.execute(
         "INSERT INTO record.api_keys (id, tenant_id, agent_id, created_at, key_hash, prefix, store_ids, "
         "permissions, name, role, expires_at, rate_limit_per_minute) "
@@ -56,22 +82,22 @@ async def create(connection: Connection, node_id: Uuid, key: ApiKey, audit: Audi
 
 
 async def create_for_agent(
-    connection: Connection, node_id: Uuid, key: ApiKey, audit: AuditEntry, in_force_max: int
+    connection: Connection,
+    node_id: Uuid,
+    key: ApiKey,
+    audit: AuditEntry,
+    by: Uuid | None,
+    in_force_max: int,
 ) -> ApiKey:
     """Undone when the agent has so many already."""
     assert key.agent_id is not None, "this is for keys of agents"
     # Two at once would each count without the other's. The count is a statement of its own: it sees more
     # than the snapshot that waited for the lock.
     await connection.execute("SELECT pg_advisory_xact_lock($1)", tenant_lock(key.tenant_id + key.agent_id))
-    in_force: int = await connection.fetchval(
-        "SELECT count(*) FROM record.api_keys k LEFT JOIN record.api_key_revocations r "
-        f"ON r.api_key_id = k.id WHERE k.tenant_id = $1 AND k.agent_id = $2 AND {_IN_FORCE}",
-        key.tenant_id,
-        key.agent_id,
-    )
+    in_force: int = await connection.fetchval(_COUNT_IN_FORCE, key.tenant_id, key.agent_id)
     if in_force >= in_force_max:
         raise Undo(None)
-    return await create(connection, node_id, key, audit)
+    return await create(connection, node_id, key, audit, by)
 
 
 async def find_by_hash(connection: Connection, key_hash: bytes) -> ApiKey | None:
@@ -111,10 +137,7 @@ async def list_of_agent(
     hash_prefix: str,
 ) -> list[ApiKey]:
     rows = await connection.fetch(
-        _SELECT + _OF_AGENT + "AND starts_with(encode(k.key_hash, 'hex'), $6) "
-        "AND ($4::uuid IS NULL OR (k.created_at, k.id) < (SELECT a.created_at, a.id FROM record.api_keys a "
-        "WHERE a.id = $4 AND a.tenant_id = $1 AND a.agent_id = $2)) "
-        "ORDER BY k.created_at DESC, k.id DESC LIMIT $5",
+        _SELECT + _OF_AGENT + _PAGE,
         tenant_id,
         agent_id,
         None if store_ids is None else list(store_ids),
@@ -129,7 +152,7 @@ async def newest_of_agent(
     connection: Connection, tenant_id: Uuid, agent_id: Uuid, store_ids: tuple[Uuid, ...] | None
 ) -> ApiKey | None:
     row = await connection.fetchrow(
-        _SELECT + _OF_AGENT + f"ORDER BY {_IN_FORCE} DESC, k.created_at DESC, k.id DESC LIMIT 1",
+        _SELECT + _OF_AGENT + _NEWEST,
         tenant_id,
         agent_id,
         None if store_ids is None else list(store_ids),

@@ -24,6 +24,7 @@ from journal.port import (
     Away,
     CommitmentCounter,
     CommitmentPage,
+    CredentialEnded,
     EntityPage,
     EventPage,
     Group,
@@ -464,8 +465,9 @@ class MemoryJournal:
 
     # Credentials.
 
-    async def create_api_key(self, key: ApiKey, audit: AuditEntry) -> ApiKey:
+    async def create_api_key(self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None = None) -> ApiKey:
         def act(database: MemoryDatabase) -> Change[ApiKey]:
+            _must_be_in_force(database, by)
             created = msgspec.structs.replace(key, created_at_us=database.now_us())
 
             def apply() -> None:
@@ -477,12 +479,13 @@ class MemoryJournal:
         return await self._write("create_api_key", act)
 
     async def create_agent_api_key(
-        self, key: ApiKey, audit: AuditEntry, *, in_force_max: int
+        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
     ) -> ApiKey | None:
         def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
             of_agent = [k for k in database.api_keys.values() if _is_of(k, key.tenant_id, key.agent_id)]
             if sum(_in_force(k, database.now_us()) for k in of_agent) >= in_force_max:
                 return Refused(None)
+            _must_be_in_force(database, by)
             created = msgspec.structs.replace(key, created_at_us=database.now_us())
 
             def apply() -> None:
@@ -637,6 +640,12 @@ def _is_of(key: ApiKey, tenant_id: Uuid, agent_id: Uuid | None) -> bool:
 
 def _in_force(key: ApiKey, now_us: int) -> bool:
     return key.revoked_at_us is None and (key.expires_at_us is None or key.expires_at_us > now_us)
+
+
+def _must_be_in_force(database: MemoryDatabase, by: Uuid | None) -> None:
+    key = None if by is None else database.api_keys.get(by)
+    if key is not None and not _in_force(key, database.now_us()):
+        raise CredentialEnded("the API key that asked is in force no more")
 
 
 def _age(key: ApiKey) -> tuple[int, Uuid]:

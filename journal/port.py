@@ -39,6 +39,10 @@ class JournalOutcomeUnknown(JournalError):
     """COMMIT was sent and no answer came: it is stored or not. Read again before saying anything."""
 
 
+class CredentialEnded(JournalError):
+    """The credential that asked was revoked or has expired meanwhile: nothing was stored, for certain."""
+
+
 class SchemaMismatch(JournalError):
     """The schema is older or newer than this code; the text names the command that helps."""
 
@@ -342,13 +346,16 @@ class Journal(Protocol):
 
     # Credentials. Revoking takes the tenant's exclusive key lock and raises its credential_epoch.
 
-    async def create_api_key(self, key: ApiKey, audit: AuditEntry) -> ApiKey: ...
+    async def create_api_key(self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None = None) -> ApiKey:
+        """Raises CredentialEnded when the API key ``by`` is revoked or has expired by the database's clock: a
+        stolen key leaves no child behind after its revocation, on any node."""
+        ...
 
     async def create_agent_api_key(
-        self, key: ApiKey, audit: AuditEntry, *, in_force_max: int
+        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
     ) -> ApiKey | None:
-        """None, and nothing created, when the key's agent has ``in_force_max`` keys neither revoked nor
-        expired; also when many are created at once."""
+        """The same. None, and nothing created, when the key's agent has ``in_force_max`` keys neither
+        revoked nor expired; also when many are created at once."""
         ...
 
     async def find_api_key(self, key_hash: bytes) -> ApiKey | None: ...

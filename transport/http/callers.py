@@ -8,8 +8,6 @@ exists.
 from __future__ import annotations
 
 import hmac
-import time
-from collections.abc import Callable
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
@@ -81,6 +79,14 @@ class Caller(msgspec.Struct, frozen=True):
         if self.agent_id is not None and agent_id != self.agent_id:
             raise denied("Agent mismatch")
 
+    def must_be_or_administer(self, agent_id: Uuid, needed: tuple[str, ...]) -> None:
+        """403 unless the credential is bound to this agent, or holds what is needed in the whole tenant."""
+        self.must_be(agent_id)
+        if self.agent_id is None:
+            self.must_hold(tuple(one for one in needed if one != SELF))
+            if self.store_ids is not None:
+                raise denied("Store access denied: an agent belongs to the whole tenant")
+
     def tenant_named(self, named: Uuid | None) -> Uuid:
         """The tenant a request is about. 403 when it is not the caller's, 400 when nobody names one."""
         if named is None:
@@ -131,17 +137,13 @@ async def authenticate(
     bootstrap_key_sha256: bytes,
     *,
     key_kind: key_format.Kind,
-    now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
 ) -> Caller:
     """The caller, or 401. Raises what the credential book raises when the database is away."""
     kind, key = presented(headers)
     if kind == "token":
         raise ApiError(Code.INVALID_TOKEN, "Invalid token: this server accepts none")
     _refuse_no_key(key, key_kind)
-    credential = await _of_api_key(key, book, bootstrap_key_sha256)
-    if isinstance(credential, Caller):
-        return credential
-    return _caller(credential, now_us())
+    return await _of_api_key(key, book, bootstrap_key_sha256)
 
 
 def _refuse_no_key(key: str, kind: key_format.Kind) -> None:
@@ -152,14 +154,14 @@ def _refuse_no_key(key: str, kind: key_format.Kind) -> None:
         raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
 
 
-async def _of_api_key(key: str, book: CredentialBook, bootstrap_key_sha256: bytes) -> Caller | Credential:
+async def _of_api_key(key: str, book: CredentialBook, bootstrap_key_sha256: bytes) -> Caller:
     key_hash = sha256(key.encode()).digest()
     if hmac.compare_digest(key_hash, bootstrap_key_sha256):
         return Caller(None, None, None, None, BOOTSTRAP)
     credential = await book.find(key_hash)
     if credential is None:
         raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
-    return credential
+    return _caller(credential, book.now_us())
 
 
 def _caller(credential: Credential, now_us: int) -> Caller:

@@ -85,9 +85,7 @@ NEEDED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
 
 def of_flags(flags: tuple[str, ...]) -> Permissions:
     """What an API key with these flags may do; unknown flags give nothing, a permission gives itself."""
-    return frozenset().union(
-        *(FLAGS.get(flag, frozenset({flag} if ":" in flag else ())) for flag in flags)
-    )
+    return frozenset().union(*(FLAGS.get(flag, frozenset({flag} if ":" in flag else ())) for flag in flags))
 
 
 def of_key(role: str | None, flags: tuple[str, ...]) -> Permissions:
