@@ -27,6 +27,7 @@ from tests.http.doubles import (
     stored,
     verified,
 )
+from transport.http.key_format import SCANNER
 from ves.merkle import directions
 from ves.proofs import path_leads_to_root
 from ves.records import BodyRefused, Refusal, Scope
