@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,10 @@ def test_a_scanner_finds_a_key_in_any_text_and_nothing_else() -> None:
     key = new_key("live")
     assert re.findall(SCANNER, f'curl -H "Authorization: Bearer {key}" # {key}.') == [key, key]
     assert not re.search(SCANNER, f"x{key} sk_live_short {key}0 {shown(key)}")
+
+
+def test_the_pattern_and_the_example_in_the_document_are_the_programs() -> None:
+    page = (Path(__file__).parents[2] / "SECURITY.md").read_text()
+    assert f"`{SCANNER}`" in page
+    (example,) = re.findall(SCANNER, page)
+    assert trouble(example, "live") is None

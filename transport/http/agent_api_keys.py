@@ -1,7 +1,7 @@
 """An agent and its API keys, on the public listener: for the agent itself and its tenant's administrators.
 
 A key made here is bound to its agent and gives no more than the credential that makes it. A store-bound
-agent sees the keys within its stores only. A key may revoke itself, and what it could have made.
+agent sees the keys within its stores only. A key may revoke what it could have made, so itself too.
 """
 
 from __future__ import annotations
@@ -103,8 +103,7 @@ async def revoke_agent_api_key(visit: Visit) -> AgentApiKeyRevokedReply:
     tenant_id, agent_id = _agent(visit, visit.query(AgentQuery))
     key_prefix = visit.path(AgentApiKeyPath).key_prefix.lower()
     key = await _the_one(visit, tenant_id, agent_id, key_prefix)
-    itself = key.id == visit.who.credential_id
-    if not itself and not minting.may_end(visit.who, _permissions(key), key.store_ids):
+    if not minting.may_end(visit.who, _permissions(key), key.store_ids):
         raise denied("Cannot revoke a key with broader permissions than the authenticating key")
     await revoke(visit, key.id, tenant_id)
     return AgentApiKeyRevokedReply(True, "API key revoked successfully")
