@@ -28,6 +28,8 @@ from ves.timestamps import parse_rfc3339, utc_text
 
 TENANT_RATE_LIMIT_MAX = 6_000
 """Requests per minute: as much as the ingest class gives. More is for the operator to give."""
+AGENT_RATE_LIMIT_MAX = 600
+"""As much as the narrowest class gives: a limit of its own must not be a way round it."""
 WRITE = "events:write"
 
 
@@ -145,15 +147,23 @@ def _end(caller: Caller, wanted: str | None, now_us: int) -> int | None:
 def _rate_limit(caller: Caller, wanted: int | None) -> int | None:
     if holds(caller.permissions, (OPERATOR,)):
         return wanted
-    own = caller.rate_limit_per_minute
-    most = TENANT_RATE_LIMIT_MAX if own is None else min(own, TENANT_RATE_LIMIT_MAX)
+    own, most = caller.rate_limit_per_minute, _rate_limit_max(caller)
     if wanted is None:
         return None if own is None else most
     if own is not None and wanted > own:
         raise denied("Cannot mint a key with a higher rate limit than the authenticating key")
     if wanted > most:
-        raise denied(f"rateLimit: more than {most} a minute is for the operator's credential to give")
+        raise denied(
+            f"rateLimit: at most {most} a minute with this credential; more is for the operator to give"
+        )
     return wanted
+
+
+def _rate_limit_max(caller: Caller) -> int:
+    if caller.rate_limit_per_minute is not None:
+        return min(caller.rate_limit_per_minute, TENANT_RATE_LIMIT_MAX)
+    administers = holds(caller.permissions, ("api_keys:write",))
+    return TENANT_RATE_LIMIT_MAX if administers else AGENT_RATE_LIMIT_MAX
 
 
 def in_a_word(permissions: Permissions) -> str:
