@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from journal.audit import write_audit
 from journal.locks import raise_epoch
-from journal.port import ApiKey, AuditEntry, Revocations
+from journal.port import ApiKey, AuditEntry, Revocations, TokenRevocation
 from journal.units import Undo
 from ves.records import Uuid
 
@@ -25,6 +25,17 @@ _SELECT = """
 SELECT k.id, k.key_hash, k.prefix, k.tenant_id, k.store_ids, k.agent_id, k.permissions, k.name, k.created_at,
        r.revoked_at
 FROM record.api_keys k LEFT JOIN record.api_key_revocations r ON r.api_key_id = k.id
+"""
+
+# One snapshot: a number is seen together with all smaller ones, of whichever table.
+_SINCE = """
+SELECT revocation_number, api_key_id, NULL::uuid AS tenant_id, NULL::uuid AS subject,
+       NULL::bigint AS revoked_until_s, revoked_at, NULL AS reason
+FROM record.api_key_revocations WHERE revocation_number > $1
+UNION ALL
+SELECT revocation_number, NULL, tenant_id, subject, revoked_until_s, revoked_at, reason
+FROM record.token_revocations WHERE revocation_number > $1
+ORDER BY revocation_number LIMIT $2
 """
 
 
@@ -98,13 +109,12 @@ async def revocations_since(connection: Connection, cursor: int | None) -> Revoc
     if cursor is None:
         last = await connection.fetchval("SELECT last_number FROM record.api_key_revocation_counters")
         return Revocations([], last)
-    rows = await connection.fetch(
-        "SELECT api_key_id, revocation_number FROM record.api_key_revocations "
-        "WHERE revocation_number > $1 ORDER BY revocation_number LIMIT $2",
-        cursor,
-        _REVOCATIONS_MAX,
+    rows = await connection.fetch(_SINCE, cursor, _REVOCATIONS_MAX)
+    return Revocations(
+        [row[1] for row in rows if row[1] is not None],
+        rows[-1][0] if rows else cursor,
+        [TokenRevocation(row[0], *row[2:]) for row in rows if row[1] is None],
     )
-    return Revocations([row[0] for row in rows], rows[-1][1] if rows else cursor)
 
 
 async def _find(connection: Connection, credential_id: Uuid) -> ApiKey | None:

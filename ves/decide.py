@@ -19,6 +19,7 @@ import msgspec
 from ves.encoding import uuid_text
 from ves.records import (
     CommandName,
+    CredentialId,
     EntityName,
     Facts,
     Head,
@@ -36,10 +37,10 @@ from ves.records import (
 
 
 class Request(NamedTuple):
-    """One caller's verified batch and the API key it came with (None: the bootstrap credential)."""
+    """One caller's verified batch and the credential it came with (None: the bootstrap credential)."""
 
     batch: VerifiedBatch
-    credential_id: Uuid | None
+    credential_id: CredentialId | None
 
 
 class Planned(NamedTuple):
@@ -84,7 +85,7 @@ def ask(tenant_id: Uuid, requests: Sequence[Request]) -> Question:
     commands: set[CommandName] = set()
     entities: set[EntityName] = set()
     keys: set[KeyName] = set()
-    credentials: set[Uuid] = set()
+    credentials: set[CredentialId] = set()
     for batch, credential_id in requests:
         store_id = batch.store_id
         stores.add(store_id)

@@ -469,7 +469,9 @@ class _ApiKey(httpx.Auth):
 
     def auth_flow(self, request: httpx.Request) -> Any:
         if self._api_key:
-            request.headers["authorization"] = f"ApiKey {self._api_key}"
+            # A signed token is three parts with dots between; no API key has a dot.
+            scheme = "Bearer" if self._api_key.count(".") == 2 else "ApiKey"
+            request.headers["authorization"] = f"{scheme} {self._api_key}"
         yield request
 
 

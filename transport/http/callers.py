@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import hmac
 from hashlib import sha256
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 from werkzeug.datastructures import Headers
 
-from actors.credentials import CredentialBook
 from transport.http.errors import ApiError, Code
 from transport.http.permissions import BOOTSTRAP, Permissions, holds, of_flags
+from transport.http.tokens import believed, permissions_of
 from ves.encoding import uuid_text
-from ves.records import Scope, Uuid
+from ves.records import CredentialId, IssuedToken, Scope, Uuid
+
+if TYPE_CHECKING:
+    from actors.failed_attempts import FailedAttempts
+    from actors.token_rules import Token
+    from transport.house import House
 
 KEY_PREFIX = "ss_"
 KEY_PREFIXES = (KEY_PREFIX, "sk_")
@@ -28,7 +33,7 @@ KEY_LENGTHS = range(16, 257)
 class Caller(msgspec.Struct, frozen=True):
     """An authenticated caller. ``credential_id`` None means the bootstrap key."""
 
-    credential_id: Uuid | None
+    credential_id: CredentialId | None
     tenant_id: Uuid | None
     """None: whatever tenant the request names."""
     store_ids: tuple[Uuid, ...] | None
@@ -44,7 +49,11 @@ class Caller(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """As in audit entries and logs."""
-        return "bootstrap" if self.credential_id is None else f"api_key:{uuid_text(self.credential_id)}"
+        if self.credential_id is None:
+            return "bootstrap"
+        if isinstance(self.credential_id, IssuedToken):
+            return f"token:{uuid_text(self.credential_id.subject)}"
+        return f"api_key:{uuid_text(self.credential_id)}"
 
     @property
     def scope(self) -> Scope:
@@ -119,21 +128,60 @@ def presented(headers: Headers) -> Presented:
     return Presented("api_key", value)
 
 
-async def authenticate(headers: Headers, book: CredentialBook, bootstrap_key_sha256: bytes) -> Caller:
-    """The caller, or 401. Raises what the credential book raises when the database is away."""
-    kind, key = presented(headers)
+async def authenticate(headers: Headers, house: House, address: str) -> Caller:
+    """The caller, or 401; 429 for an address whose attempts failed too often. Raises what the books raise
+    when the database is away.
+
+    An address has to wait only with what is not known here: behind it may be many, and one of them must not
+    lock the others out. A bootstrap key, a key that was found before and a token that verifies pass as ever.
+    """
+    try:
+        return await _believed(headers, house, address)
+    except ApiError as refusal:
+        if refusal.status != 401 or refusal.code is Code.AUTH_REQUIRED:  # nothing was tried
+            raise
+        guess = refusal.code is not Code.TOKEN_EXPIRED
+        if guess:
+            _must_not_wait(house.failed_attempts, address)
+        house.failed_attempts.failed(address, guess=guess)
+        raise
+
+
+async def _believed(headers: Headers, house: House, address: str) -> Caller:
+    kind, text = presented(headers)
     if kind == "token":
-        raise ApiError(Code.INVALID_TOKEN, "Invalid token: this server accepts none")
-    return await _of_api_key(key, book, bootstrap_key_sha256)
+        return _of_token(await believed(text, house.tokens))
+    return await _of_api_key(text, house, address)
 
 
-async def _of_api_key(key: str, book: CredentialBook, bootstrap_key_sha256: bytes) -> Caller:
+def _of_token(token: Token) -> Caller:
+    return Caller(
+        IssuedToken(token.subject, token.issued_at_s),
+        token.tenant_id,
+        token.store_ids,
+        token.agent_id,
+        permissions_of(token),
+    )
+
+
+def _must_not_wait(attempts: FailedAttempts, address: str) -> None:
+    """429 before anything is looked up."""
+    wait_s = attempts.wait_s(address)
+    if wait_s is not None:
+        attempts.throttled(address)
+        text = "too many failed attempts from your address; nothing was looked at"
+        raise ApiError(Code.RATE_LIMIT_EXCEEDED, text, retry_after_s=wait_s)
+
+
+async def _of_api_key(key: str, house: House, address: str) -> Caller:
     if len(key) not in KEY_LENGTHS or not key.isascii():
         raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
     key_hash = sha256(key.encode()).digest()
-    if hmac.compare_digest(key_hash, bootstrap_key_sha256):
+    if hmac.compare_digest(key_hash, house.bootstrap_key_sha256):
         return Caller(None, None, None, None, BOOTSTRAP)
-    credential = await book.find(key_hash)
+    if not house.credentials.knows(key_hash):
+        _must_not_wait(house.failed_attempts, address)
+    credential = await house.credentials.find(key_hash)
     if credential is None:
         raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
     return Caller(
