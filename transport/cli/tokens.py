@@ -1,8 +1,8 @@
 """``sequencer token``: make signing keys, issue, look into and revoke signed tokens (JWT).
 
 ``new-key``, ``issue`` and ``inspect`` work offline; the server learns of a key by the key set file that it
-reads (JWT_JWKS_FILE). ``revoke`` and ``revocations`` speak to the admin listener. Keys and tokens are read from
-files only, never from the command line.
+reads (JWT_JWKS_FILE). ``revoke`` and ``revocations`` speak to the admin listener. Keys and tokens are read
+from files only, never from the command line.
 """
 
 from __future__ import annotations
@@ -122,8 +122,9 @@ def issue(
             "exp": now_s + _seconds(ttl),
             "scope": scope,
         }
-        more = {"stores": store and [str(one) for one in store], "aud": audience, "iss": issuer}
-        claims |= {name: value for name, value in more.items() if value is not None}
+        if store:
+            claims["stores"] = [str(one) for one in store]
+        claims |= {name: value for name, value in (("aud", audience), ("iss", issuer)) if value is not None}
         text = jwt.encode(claims, key.private, algorithm="EdDSA", headers={"kid": key.kid})
         if len(text) > TOKEN_BYTES_MAX:
             raise ClientError(f"the token would be longer than {TOKEN_BYTES_MAX} bytes: name fewer stores")
