@@ -215,6 +215,12 @@ async def test_the_credential_is_sent_as_an_api_key_and_netrc_is_not_consulted(
     assert play.authorizations[-1] is None
 
 
+async def test_a_signed_token_is_sent_as_bearer_wherever_an_api_key_is_given(play: PlayedSequencer) -> None:
+    async with SequencerClient(play.url, api_key="eyJhbGci.eyJzdWIi.c2ln", retry=QUICK) as client:
+        await client.receipt_keys()
+    assert set(play.authorizations) == {"Bearer eyJhbGci.eyJzdWIi.c2ln"}
+
+
 @pytest.mark.parametrize(
     "url", ["http://sequencer.example", "http://10.0.0.7:8080", "http://127.0.0.1.example"]
 )

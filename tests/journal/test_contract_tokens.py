@@ -8,7 +8,8 @@ from journal_builders import AUDIT, an_api_key, an_event, decided, question, uui
 from journal_worlds import World
 
 from journal.port import JournalAway, JournalOutcomeUnknown, Moved, Stored, TokenRevocation
-from ves.records import IssuedToken, Uuid
+from ves.decide import Request, ask, decide
+from ves.records import IssuedToken, Uuid, VerifiedBatch
 
 
 async def revoke(world: World, tenant: Uuid, subject: Uuid, *, ahead_s: int = 0) -> TokenRevocation:
@@ -74,6 +75,20 @@ async def test_a_token_revoked_between_reading_and_appending_moves_the_group(wor
 
     assert isinstance(await world.journal.append(group), Moved)
     assert await event_ids(world, tenant, store) == []
+
+
+async def test_what_the_door_let_in_before_the_revocation_is_refused_when_it_is_decided_again(
+    world: World,
+) -> None:
+    tenant, store, agent = uuid(), uuid(), uuid()
+    batch = VerifiedBatch(tenant, store, agent, [an_event(agent=agent)])
+    requests = [Request(batch, IssuedToken(agent, 1_700_000_000))]
+    before = await world.journal.read_facts(ask(tenant, requests))
+    assert not decide(requests, before).requests[0].credential_revoked
+    await revoke(world, tenant, agent)
+    plan = decide(requests, await world.journal.read_facts(ask(tenant, requests)))
+    assert (plan.requests[0].credential_revoked, plan.numbered) == (True, [])
+    assert plan.depends_on_state, "it is told only after the fence was seen unchanged"
 
 
 @pytest.mark.parametrize("committed", [True, False])
