@@ -2,8 +2,8 @@
 
 ``FailedAttempts`` alone holds the counts and the buckets, all bounded. It knows addresses, never credentials.
 ``FailureReporter`` is the actor that writes one audit entry per address and minute once the minute is over;
-while the database is away the entries wait, and when too many wait the oldest go, counted. A crash loses the
-counts of the minute under way, nothing else: nobody is let in by it.
+while the database is away the entries wait, and when too many wait the oldest go, counted. The end
+of the process loses the counts of the minute under way, nothing else: nobody is let in by it.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ class KeySetWatcher:
     async def _look(self, file: KeyFile, seen: object) -> object:
         """What was seen: bytes, or the trouble's text. The same sight is not judged twice."""
         try:
-            sight: object = await trio.to_thread.run_sync(file.read, file.path)
+            sight: object = await trio.to_thread.run_sync(file.read, file.path, abandon_on_cancel=True)
         except (OSError, BadKeySet) as error:
             sight = (error.strerror or "unreadable") if isinstance(error, OSError) else str(error)
         if sight != seen:
