@@ -30,10 +30,11 @@ TENANTS_MAX = 1000
 _DEPTH_MAX = 8
 
 SECRET_BYTES_MIN = 32
-_DISTINCT_MIN = 10
-"""Different characters, and different steps from one to the next: 32 random hex digits have fewer only once
-in thousands; words written again and again, and rows of the alphabet, have fewer."""
+_DISTINCT_MIN = 8
+"""Different characters, and different steps from one to the next. Rows of the alphabet have fewer …"""
 _DISTINCT_PAIRS_MIN = 20
+"""… and words written again and again have fewer different pairs; 32 random hex digits have more of either,
+but for once in ten million."""
 
 
 class BadKeySet(ValueError):
