@@ -15,6 +15,7 @@ from transport.cli.actors import app as actors
 from transport.cli.agent import app as agent
 from transport.cli.api_keys import app as api_key
 from transport.cli.status import status
+from transport.cli.tokens import app as token
 from transport.cli.verify import app as verify
 
 HELP = """Verifiable event sequencer: signed events in, durable receipts and verifiable proofs out.
@@ -32,5 +33,6 @@ def build_app(serve: Callable[..., int], migrate: Callable[..., int]) -> App:
     app.command(agent)
     app.command(verify)
     app.command(api_key)
+    app.command(token)
     app.command(actors)
     return app

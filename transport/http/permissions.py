@@ -67,6 +67,8 @@ NEEDED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("POST", "/api/v1/admin/api-keys"): ("api_keys:write",),
     ("GET", "/api/v1/admin/api-keys"): ("api_keys:read",),
     ("DELETE", "/api/v1/admin/api-keys/{id}"): ("api_keys:write",),
+    ("POST", "/api/v1/admin/tokens/revoke"): ("tokens:write",),
+    ("GET", "/api/v1/admin/tokens/revocations"): ("tokens:read",),
     ("GET", "/api/v1/admin/actors"): (OPERATOR,),
     ("GET", "/api/v1/admin/actors/tenants"): (OPERATOR,),
     ("POST", "/api/v1/admin/actors/kill"): (OPERATOR,),
