@@ -42,6 +42,7 @@ from journal.port import (
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.overseer import TreeOverseer
 from supervisor.supervisor import Supervisor
+from supervisor.tree import rate_limits_of
 from transport.house import House, Readiness
 from transport.http.app import create_apps
 from transport.http.serve import serve
@@ -368,8 +369,9 @@ class Cardboard:
         self.credentials = CredentialBook(journal=self.journal)
         self.readiness = Readiness()
         self.shutdown = trio.Event()
+        settings = Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings})
         self.house = House(
-            settings=Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings}),
+            settings=settings,
             journal=self.journal,
             credentials=self.credentials,
             verifiers=self.verifiers,
@@ -383,6 +385,7 @@ class Cardboard:
             overseer=TreeOverseer(self.root),
             audit_spool=AuditSpool(journal=self.journal, path=self.folder / "audit-spool.jsonl"),
             security=SecurityEvents(),
+            rate_limits=rate_limits_of(settings),
             lag=LoopLag(),
             tally=Tally(),
             strays=lambda: 0,
