@@ -55,10 +55,6 @@ class Bucket:
         self._units = units - TOKEN
         return True
 
-    def put_back(self) -> None:
-        """What was taken and is not wanted after all."""
-        self._units = min(self._full, self._units + TOKEN)
-
     def correct(self, units: int, now_ns: int) -> None:
         """Somebody who knows better says what is in it; less than nothing is a debt."""
         self._refilled(now_ns)
