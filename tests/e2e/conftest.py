@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.world import OPENED, Server, Tenant
+from tests.e2e.world import OPENED, ROOMY, Server, Tenant
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("e2e") / "data", COMMITMENT_INTERVAL_SECS="3600").start()
+    data = tmp_path_factory.mktemp("e2e") / "data"
+    running = Server(data, COMMITMENT_INTERVAL_SECS="3600", **ROOMY).start()
     running.wait_ready()
     yield running
     code = running.terminate()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors import rate_sharing
 from actors.buckets import Limit
 from actors.mailbox import Inbox, Mailbox
 from actors.rate_limits import CLASSES, RateLimits
 from actors.rate_sharing import PATIENCE_NS, RateKeeper, Sharing, now_ns, portion
 from journal.memory import MemoryDatabase, MemoryJournal
-from journal.port import RATE_TOKEN, RateSpending
+from journal.port import RATE_REFILL_S_MAX, RATE_TOKEN, RateSpending
 
 KEY = b"k" * 16
 MS = 1_000_000
@@ -208,7 +210,10 @@ async def test_a_database_that_is_away_leaves_each_node_its_own_limit_and_is_ask
         nursery.cancel_scope.cancel()
 
 
-async def test_a_keeper_lets_full_buckets_and_idle_rows_go(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_keeper_lets_full_buckets_and_idle_rows_go(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_sharing, "FORGET_IDLE_EVERY_S", 5.0)
     database = MemoryDatabase(now_us=lambda: int(trio.current_time() * 1_000_000))
     life = Beats(database, Limit(60, 10))
     async with trio.open_nursery() as nursery:
@@ -219,6 +224,8 @@ async def test_a_keeper_lets_full_buckets_and_idle_rows_go(autojump_clock: trio.
         assert (life.node.buckets, len(database.rates)) == (1, 1)
         await trio.sleep(2)
         assert life.node.buckets == 0
-        await trio.sleep(3600 + 600)
+        [(name, (units, at_us))] = database.rates.items()
+        database.rates[name] = (units, at_us - RATE_REFILL_S_MAX * 1_000_000)
+        await trio.sleep(6)
         assert len(database.rates) == 0
         nursery.cancel_scope.cancel()
