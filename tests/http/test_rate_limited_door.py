@@ -265,8 +265,8 @@ async def test_every_refusal_is_counted_and_each_offender_named_once_a_minute(
     events = [line for line in lines if line["event"] == "security_event"]
     assert len(events) == 6, "two offenders, three minutes"
     assert {(e["kind"], e["caller"], e["rate_class"], e["limit"]) for e in events} == {
-        ("rate_limited", a_caller().name, "commitments", "1 requests a minute, 1 at once"),
-        ("rate_limited", "address:2001:db8::/64", "failed", "1 requests a minute, 1 at once"),
+        ("rate_limited", a_caller().name, "commitments", "1 request a minute, 1 at once"),
+        ("rate_limited", "address:2001:db8::/64", "failed", "1 request a minute, 1 at once"),
     }
     assert security.counts["rate_limited"] == 3 * 21 * 3 - 2 * 3, "all but the one a minute that passed"
 

@@ -115,8 +115,8 @@ def refusal(verdict: Verdict) -> ApiError:
 
 def describe(limit: Limit) -> str:
     per_second, rest = divmod(limit.per_minute, 60)
-    rate = f"{limit.per_minute} requests a minute" if rest else f"{per_second} requests a second"
-    return f"{rate}, {limit.burst} at once"
+    count, time = (limit.per_minute, "minute") if rest else (per_second, "second")
+    return f"{count} request{'' if count == 1 else 's'} a {time}, {limit.burst} at once"
 
 
 def headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
