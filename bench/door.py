@@ -175,8 +175,10 @@ def main() -> int:
         print(
             f"\na request for a head, whole server, {chosen.rounds} turns of {chosen.seconds:g} s each\n{title}"
         )
-        for mode, measured in pairs(chosen.rounds, chosen.seconds).items():
+        turns = pairs(chosen.rounds, chosen.seconds)
+        for mode, measured in turns.items():
             show(mode, measured)
+        show("enforce - off", [(a - c, b - d) for (a, b), (c, d) in zip(*turns.values(), strict=True)])
     cost = statistics.median(busy for _, busy in inside["together"])
     print(
         f"\nauthentication, permission and rate limit together: {cost:.1f} us, required are {REQUIRED_US:.0f}"
