@@ -26,7 +26,9 @@ BUCKETS_MAX = 50_000
 """Of each of the two tables, some 15 MB: more credentials or addresses than a node can serve while a bucket
 of the usual limits fills up."""
 LOOKED_AT = 1_000
-"""Buckets that one beat looks at, a millisecond's work."""
+"""Buckets that one beat looks at, a millisecond's work …"""
+LOOKED_AT_FOR_ROOM = 10
+"""… and a newcomer when there is no room: a flood of newcomers must stay cheap."""
 
 Key = tuple[bytes | str, str]
 """Whose, and of which class."""
@@ -118,7 +120,7 @@ class Table:
 
     def make(self, key: Key, limit: Limit, now_ns: int) -> Bucket:
         if len(self._buckets) >= self._buckets_max:
-            self.forget_full(now_ns, LOOKED_AT)
+            self.forget_full(now_ns, LOOKED_AT_FOR_ROOM)
             if len(self._buckets) >= self._buckets_max:
                 return self._crowds.setdefault(key[1], Bucket(limit, now_ns))
         made = self._buckets[key] = Bucket(limit, now_ns)

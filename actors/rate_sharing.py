@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
@@ -70,7 +71,9 @@ class Sharing:
     def take(self, key: bytes, bucket: Bucket, now_ns: int) -> int:
         """0: taken. Else so many seconds to wait."""
         since_ns = self._waiting_since_ns
-        if self.alone or (since_ns is not None and now_ns - since_ns > PATIENCE_NS):
+        if since_ns is not None and now_ns - since_ns > PATIENCE_NS:
+            self.alone = True
+        if self.alone:
             return 0 if bucket.take(now_ns) else bucket.wait_s
         untold = self._untold.get(key)
         if untold is not None and untold.tokens >= portion(bucket.limit):
@@ -86,22 +89,22 @@ class Sharing:
         return 0
 
     def to_tell(self) -> list[RateSpending]:
-        waiting = list(self._untold.items())[:TOLD_AT_ONCE]
+        """Those that wait longest."""
         return [
             RateSpending(key, one.bucket.limit.per_minute, one.bucket.limit.burst, one.tokens)
-            for key, one in waiting
+            for key, one in islice(self._untold.items(), TOLD_AT_ONCE)
         ]
 
     def told(self, spendings: list[RateSpending], levels: dict[bytes, int], now_ns: int) -> None:
         """``levels``: what the shared buckets hold after these spendings, in the journal's units."""
         self.alone = False
         for spending in spendings:
-            untold = self._untold[spending.bucket]
+            untold = self._untold.pop(spending.bucket)
             untold.tokens -= spending.tokens
             newer = untold.tokens * TOKEN
             untold.bucket.correct(levels[spending.bucket] * _UNITS - newer, now_ns)
-            if not untold.tokens:
-                del self._untold[spending.bucket]
+            if untold.tokens:
+                self._untold[spending.bucket] = untold  # behind those that nobody told yet
         self._waiting_since_ns = now_ns if self._untold else None
 
     def unheard(self) -> None:

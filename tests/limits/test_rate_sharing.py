@@ -13,7 +13,7 @@ from actors import rate_sharing
 from actors.buckets import Limit
 from actors.mailbox import Inbox, Mailbox
 from actors.rate_limits import CLASSES, RateLimits
-from actors.rate_sharing import PATIENCE_NS, RateKeeper, Sharing, now_ns, portion
+from actors.rate_sharing import PATIENCE_NS, TOLD_AT_ONCE, RateKeeper, Sharing, now_ns, portion
 from journal.memory import MemoryDatabase, MemoryJournal
 from journal.port import RATE_REFILL_S_MAX, RATE_TOKEN, RateSpending
 
@@ -132,7 +132,9 @@ def test_nobody_heard_us_so_the_limit_is_our_own_and_never_none() -> None:
     assert sharing is not None
     assert sum(passes(node, 0) for _ in range(100)) == 2
     assert sum(passes(node, PATIENCE_NS) for _ in range(100)) == 0, "not yet"
+    assert not sharing.alone
     assert sum(passes(node, PATIENCE_NS + 1) for _ in range(100)) == 19
+    assert sharing.alone
     spendings = sharing.to_tell()
     assert spendings[0].tokens == 2, "what is decided alone is nobody else's business"
     sharing.unheard()
@@ -156,6 +158,24 @@ def test_a_bucket_made_anew_before_the_answer_is_corrected_too() -> None:
     spendings = sharing.to_tell()
     sharing.told(spendings, {spendings[0].bucket: -RATE_TOKEN}, 100 * MS)
     assert not passes(node, 100 * MS)
+
+
+def test_of_very_many_buckets_those_that_wait_longest_are_told_first() -> None:
+    node = a_node(Limit(6000, 500))
+    sharing = node.sharing
+    assert sharing is not None
+    keys = [number.to_bytes(16, "big") for number in range(TOLD_AT_ONCE + 5)]
+    for key in keys:
+        assert passes(node, 0, key)
+    first = sharing.to_tell()
+    assert len(first) == TOLD_AT_ONCE
+    assert all(passes(node, 0, key) for key in keys)
+    sharing.told(first, {one.bucket: 400 * RATE_TOKEN for one in first}, 0)
+    second = sharing.to_tell()
+    assert [(one.bucket[:16], one.tokens) for one in second[:6]] == [
+        *((key, 2) for key in keys[-5:]),
+        (keys[0], 1),
+    ]
 
 
 class Beats:
