@@ -145,19 +145,30 @@ def test_nobody_heard_us_so_the_limit_is_our_own_and_never_none() -> None:
     assert sum(passes(node, PATIENCE_NS + 1) for _ in range(100)) == 2
 
 
-def test_a_bucket_made_anew_before_the_answer_is_corrected_too() -> None:
-    node = a_node(Limit(60_000, 10))
+def test_a_bucket_made_anew_before_the_answer_is_the_one_that_is_corrected() -> None:
+    node = a_node(Limit(60_000, 30))
     sharing = node.sharing
     assert sharing is not None
     assert passes(node, 0)
     node.forget_full(100 * MS)
     assert node.buckets == 0
-    spendings = sharing.to_tell()
-    sharing.told(spendings, {spendings[0].bucket: 0}, 100 * MS)
     assert passes(node, 100 * MS)
     spendings = sharing.to_tell()
-    sharing.told(spendings, {spendings[0].bucket: -RATE_TOKEN}, 100 * MS)
+    assert [one.tokens for one in spendings] == [2]
+    sharing.told(spendings, {spendings[0].bucket: 0}, 100 * MS)
     assert not passes(node, 100 * MS)
+
+
+def test_what_passed_while_the_answer_was_on_its_way_is_not_forgotten() -> None:
+    node = a_node(Limit(60, 50))
+    sharing = node.sharing
+    assert sharing is not None
+    assert passes(node, 0)
+    spendings = sharing.to_tell()
+    assert passes(node, 0)
+    sharing.told(spendings, {spendings[0].bucket: 2 * RATE_TOKEN}, 0)
+    assert [passes(node, 0) for _ in range(2)] == [True, False]
+    assert [one.tokens for one in sharing.to_tell()] == [2]
 
 
 def test_of_very_many_buckets_those_that_wait_longest_are_told_first() -> None:
