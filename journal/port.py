@@ -230,6 +230,18 @@ class ReceiptKey(msgspec.Struct, frozen=True):
     active: bool
 
 
+class AuditEntry(msgspec.Struct, frozen=True):
+    """Who did what to what. Written in the transaction of the act itself, chained per node by hash."""
+
+    actor: str
+    """``bootstrap``, ``api_key:<id>``, ``cli``, ``system``."""
+    action: str
+    """``agent_key.register``, ``api_key.revoke`` …"""
+    subject: str
+    tenant_id: Uuid | None
+    details: dict[str, str | int | None] = {}
+
+
 # Rate limits that nodes share.
 
 RATE_TOKEN = 60_000_000
@@ -245,18 +257,6 @@ class RateSpending(msgspec.Struct, frozen=True):
     per_minute: int
     burst: int
     tokens: int
-
-
-class AuditEntry(msgspec.Struct, frozen=True):
-    """Who did what to what. Written in the transaction of the act itself, chained per node by hash."""
-
-    actor: str
-    """``bootstrap``, ``api_key:<id>``, ``cli``, ``system``."""
-    action: str
-    """``agent_key.register``, ``api_key.revoke`` …"""
-    subject: str
-    tenant_id: Uuid | None
-    details: dict[str, str | int | None] = {}
 
 
 class Journal(Protocol):

@@ -75,7 +75,7 @@ def test_two_nodes_let_pass_what_one_would_and_three_portions(through_both: list
     print(f"{statuses} in {seconds:.1f} s")
     assert set(statuses) == {200, 429}
     allowed = BURST + PER_SECOND * seconds
-    assert 0.8 * allowed <= statuses[200] <= allowed + 3 * PORTION
+    assert BURST <= statuses[200] <= allowed + 3 * PORTION
 
 
 @contextmanager
@@ -109,7 +109,9 @@ def test_out_of_reach_of_the_shared_limit_each_node_keeps_its_own_and_goes_on(
         print(f"{statuses} in {seconds:.1f} s")
         one = BURST + PER_SECOND * seconds
         assert set(statuses) == {200, 429}
-        assert one + 3 * PORTION < statuses[200] <= 2 * one
+        assert BURST < statuses[200] <= 2 * one
+        if statuses.total() > 2 * one:  # the machine had time to ask for more than both let pass
+            assert statuses[200] > one + 3 * PORTION
         eventually(lambda: all(seen(tenant, "alone") == 1 for tenant in through_both))
         assert all(seen(tenant, "sharing_failures_total") > 0 for tenant in through_both)
     eventually(lambda: all(seen(tenant, "alone") == 0 for tenant in through_both))
