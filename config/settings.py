@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+PerSecond = Annotated[float, Field(ge=0.02, le=1_000_000)]
+Burst = Annotated[int, Field(ge=1, le=1_000_000)]
+RATE_CLASSES = ("events_ingest", "events_read", "commitments", "agent_keys", "admin", "public", "failed")
+RATE_REFILL_S_MAX = 3600
 
 
 class Settings(BaseSettings):
@@ -86,6 +90,28 @@ class Settings(BaseSettings):
     graceful_timeout_secs: Seconds = 20.0
     shutdown_pause_secs: Annotated[float, Field(ge=0)] = 0.0
     """Between /ready going false and the listener closing, for a load balancer to notice."""
+
+    # Rate limits: requests a second, and how many at once. By credential; the last two by address.
+    rate_limit_mode: Literal["enforce", "off"] = "enforce"
+    rate_limit_shared: bool = False
+    """All nodes of a database keep one limit together, through the database."""
+    rate_limit_events_ingest_per_second: PerSecond = 100
+    rate_limit_events_ingest_burst: Burst = 500
+    rate_limit_events_read_per_second: PerSecond = 1000
+    rate_limit_events_read_burst: Burst = 2000
+    rate_limit_commitments_per_second: PerSecond = 10
+    rate_limit_commitments_burst: Burst = 50
+    rate_limit_agent_keys_per_second: PerSecond = 20
+    rate_limit_agent_keys_burst: Burst = 100
+    rate_limit_admin_per_second: PerSecond = 50
+    rate_limit_admin_burst: Burst = 200
+    rate_limit_public_per_second: PerSecond = 100
+    """Routes that need no credential: health probes, the receipt keys."""
+    rate_limit_public_burst: Burst = 500
+    rate_limit_failed_per_second: PerSecond = 50
+    """Requests refused for want of a credential, a permission or a route."""
+    rate_limit_failed_burst: Burst = 200
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
@@ -139,6 +165,19 @@ class Settings(BaseSettings):
                 "is no address of PostgreSQL; write postgresql://user:password@host:5432/database"
             )
         return value
+
+    @field_validator(*(f"rate_limit_{name}_burst" for name in RATE_CLASSES))
+    @classmethod
+    def _fills_up_within_an_hour(cls, burst: int, given: ValidationInfo) -> int:
+        per_second = given.data.get(str(given.field_name).replace("_burst", "_per_second"))
+        if per_second is not None and burst > per_second * RATE_REFILL_S_MAX:
+            raise ValueError("is more than its …_PER_SECOND brings in an hour; lower it, or raise that")
+        return burst
+
+    def rate_limit_of(self, rate_class: str) -> tuple[float, int]:
+        """Requests a second, and at once."""
+        prefix = f"rate_limit_{rate_class}"
+        return getattr(self, f"{prefix}_per_second"), getattr(self, f"{prefix}_burst")
 
     @property
     def verifier_count(self) -> int:

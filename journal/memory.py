@@ -17,6 +17,8 @@ import trio
 
 from journal.audit import entry_hash, entry_text
 from journal.port import (
+    RATE_REFILL_S_MAX,
+    RATE_TOKEN,
     AgentKey,
     ApiKey,
     AtRestKeyMissing,
@@ -35,6 +37,7 @@ from journal.port import (
     KeyRevoked,
     LeafSource,
     Moved,
+    RateSpending,
     ReceiptKey,
     ReceiptKeyDiffers,
     Revocations,
@@ -124,6 +127,8 @@ class MemoryDatabase:
     at_rest_keys: list[bytes] = field(default_factory=list)
     audit_log: defaultdict[Uuid, list[tuple[str, bytes]]] = field(default_factory=lambda: defaultdict(list))
     """Per node: entry text and entry hash."""
+    rates: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    """Units, and when that was true."""
     held: list[_Held] = field(default_factory=list)
 
     def release(self, *, commit: bool) -> None:
@@ -651,6 +656,27 @@ class MemoryJournal:
             return Change(None, lambda: database.at_rest_keys.extend(new))
 
         await self._write("claim_at_rest_keys", act)
+
+    # Rate limits.
+
+    async def spend_rates(self, spendings: list[RateSpending]) -> dict[bytes, int]:
+        def spend(database: MemoryDatabase) -> dict[bytes, int]:
+            now_us = database.now_us()
+            for one in spendings:
+                units, at_us = database.rates.get(one.bucket, (one.burst * RATE_TOKEN, now_us))
+                refilled = units + one.per_minute * max(0, now_us - at_us)
+                left = min(one.burst * RATE_TOKEN, refilled) - one.tokens * RATE_TOKEN
+                database.rates[one.bucket] = (left, max(at_us, now_us))
+            return {one.bucket: database.rates[one.bucket][0] for one in spendings}
+
+        return await self._read("spend_rates", spend)
+
+    async def forget_idle_rates(self) -> None:
+        def forget(database: MemoryDatabase) -> None:
+            since_us = database.now_us() - RATE_REFILL_S_MAX * 1_000_000
+            database.rates = {name: one for name, one in database.rates.items() if one[1] >= since_us}
+
+        await self._read("forget_idle_rates", forget)
 
     # Parts of transactions.
 

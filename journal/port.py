@@ -266,6 +266,23 @@ class AuditEntry(msgspec.Struct, frozen=True):
     details: dict[str, str | int | None] = {}
 
 
+# Rate limits that nodes share.
+
+RATE_TOKEN = 60_000_000
+"""Units of one token: a bucket gains ``per_minute`` units each microsecond."""
+RATE_REFILL_S_MAX = 3600
+"""No bucket takes longer to fill up, so one that nobody touched for so long is full and may be forgotten."""
+
+
+class RateSpending(msgspec.Struct, frozen=True):
+    """``tokens`` that a node took from its idea of the shared ``bucket``, which holds at most ``burst``."""
+
+    bucket: bytes
+    per_minute: int
+    burst: int
+    tokens: int
+
+
 class Journal(Protocol):
     """Raises JournalAway where nothing happened, JournalOutcomeUnknown where that cannot be told."""
 
@@ -448,4 +465,16 @@ class Journal(Protocol):
     async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
         """Records the ring's key ids (current first). Raises AtRestKeyMissing when a recorded one is not
         in the ring."""
+        ...
+
+    # Rate limits. What is kept of them may be lost at any time: a bucket nobody knows is full.
+
+    async def spend_rates(self, spendings: list[RateSpending]) -> dict[bytes, int]:
+        """What each bucket, refilled to this moment, holds after its spending, in units of RATE_TOKEN; less
+        than nothing is a debt. Each bucket at most once. After JournalAway it may have been counted all the
+        same. Waits a second at most."""
+        ...
+
+    async def forget_idle_rates(self) -> None:
+        """Buckets that nobody touched for RATE_REFILL_S_MAX are gone."""
         ...

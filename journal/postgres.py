@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import asyncpg
 import trio
 
-from journal import append, commitments, credentials, keys, own_keys, reads, tokens
+from journal import append, commitments, credentials, keys, own_keys, rates, reads, tokens
 from journal.aio import cross
 from journal.audit import write_audit
 from journal.connections import SERVER_VERSION_MIN, Limits, make_pool
@@ -38,6 +38,7 @@ from journal.port import (
     KeyRevoked,
     LeafSource,
     Moved,
+    RateSpending,
     ReceiptKey,
     Revocations,
     SchemaMismatch,
@@ -352,6 +353,15 @@ class PostgresJournal:
         # One node at a time: two that start for the first time at once must not both record a ring.
         act: Callable[[Connection], Awaitable[None]] = lambda c: own_keys.claim_at_rest_keys(c, key_ids)  # noqa: E731
         await cross(lambda: self._units.write(act, begin=begin_alone(_EVERYBODY), named="claim_at_rest_keys"))
+
+    # Rate limits: single statements, like reading, since nothing depends on whether they were heard.
+
+    async def spend_rates(self, spendings: list[RateSpending]) -> dict[bytes, int]:
+        act: Callable[[Connection], Awaitable[dict[bytes, int]]] = lambda c: rates.spend(c, spendings)  # noqa: E731
+        return await cross(lambda: self._units.read(act, deadline_s=rates.DEADLINE_S))
+
+    async def forget_idle_rates(self) -> None:
+        await self._read(rates.forget_idle)
 
 
 async def _require_primary(connection: Connection) -> None:

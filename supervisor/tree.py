@@ -15,6 +15,7 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       failed-attempts       writes failed authentications into the audit chain, summed up
       pulse                 tells readiness whether the database answers
       audit-spool           carries audit entries that could not wait for the database into the chain
+      rates                 forgets full rate buckets; tells spent ones to the other nodes, if they are shared
       watchdog              event-loop lag
 """
 
@@ -27,12 +28,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+import structlog
+
 from actors.audit_spool import AuditSpool, SpoolEmptier
+from actors.buckets import of_seconds
 from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
 from actors.failed_attempts import FailedAttempts, FailureReporter, Patience
 from actors.mailbox import Actor, Mailbox, Ref
+from actors.rate_limits import CLASSES, RateLimits
+from actors.rate_sharing import RateKeeper, Sharing
 from actors.registry import KeyRegistry
 from actors.security_events import SecurityEvents
 from actors.sequencer import GroupLimits, ReceiptIdentity, Sequencer, Tally
@@ -53,6 +59,8 @@ from supervisor.watchdog import Watchdog
 from transport.house import House, Readiness
 from ves.encoding import uuid_text
 from ves.records import Uuid
+
+log = structlog.get_logger("house")
 
 PULSE_S = 1.0
 AUDIT_SPOOL = "audit-spool.jsonl"
@@ -111,6 +119,7 @@ def build(
     lag = LoopLag()
     tally = Tally()
     security = SecurityEvents()
+    rate_limits = rate_limits_of(settings)
     credentials = CredentialBook(journal=journal, now_us=ports.now_us)
     tokens = TokenBook(
         journal=journal,
@@ -242,6 +251,7 @@ def build(
                 suspendable=False,  # readiness would go on telling what was true before
             ),
             ChildSpec(name="audit-spool", factory=lambda: SpoolEmptier(audit_spool)),
+            ChildSpec(name="rates", factory=lambda: RateKeeper(rate_limits, journal=journal)),
             ChildSpec(name="watchdog", factory=lambda: ports.watchdog(lag), suspendable=False),
         ],
     )
@@ -263,8 +273,19 @@ def build(
         overseer=TreeOverseer(root),
         audit_spool=audit_spool,
         security=security,
+        rate_limits=rate_limits,
         lag=lag,
         tally=tally,
         strays=strays,
     )
     return Built(root, house)
+
+
+def rate_limits_of(settings: Settings) -> RateLimits:
+    enforced = settings.rate_limit_mode == "enforce"
+    if not enforced:
+        log.warning("rate limits are off: RATE_LIMIT_MODE")
+    return RateLimits(
+        {name: of_seconds(*settings.rate_limit_of(name)) for name in CLASSES if enforced},
+        sharing=Sharing() if enforced and settings.rate_limit_shared else None,
+    )

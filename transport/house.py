@@ -12,6 +12,7 @@ from actors.audit_spool import AuditSpool
 from actors.credentials import CredentialBook
 from actors.failed_attempts import FailedAttempts
 from actors.mailbox import Ref
+from actors.rate_limits import RateLimits
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
 from actors.tokens import TokenBook
@@ -67,6 +68,7 @@ class House:
     """For the acts of operators, who must not wait for the database."""
     security: SecurityEvents
     """Counts and logs what somebody should look at."""
+    rate_limits: RateLimits
     lag: LoopLag
     tally: Tally
     """What the sequencers count together."""

@@ -7,6 +7,7 @@ an ``Unreadable``, never a hang.
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,6 +20,8 @@ from tests.auditor.audit import AgentKey, Evidence, Json, ReceiptKeys
 
 TIMEOUT_S = 60.0
 PAGE = 1000
+TOO_MANY_MAX = 20
+"""So often in a row one request is asked again after the pause that a 429 asks for."""
 
 Get = Callable[[str, dict[str, Any]], Any]
 """(path, query) -> parsed JSON. Tests give their own."""
@@ -28,12 +31,28 @@ class Unreadable(Exception):
     """The server did not show what the auditor needs; the text says what and why."""
 
 
+class TooMany(Unreadable):
+    """We ask faster than we may."""
+
+    def __init__(self, path: str, retry_after_s: float) -> None:
+        super().__init__(f"{path}: 429, again and again")
+        self.retry_after_s = retry_after_s
+
+
 def over_http(url: str, api_key: str | None) -> Get:
     base = url.rstrip("/")
     if urllib.parse.urlsplit(base).scheme not in ("http", "https"):
         raise Unreadable(f"{url} is no http or https address")
 
     def get(path: str, query: dict[str, Any]) -> Any:
+        for _ in range(TOO_MANY_MAX):
+            try:
+                return once(path, query)
+            except TooMany as told:
+                time.sleep(told.retry_after_s)
+        return once(path, query)
+
+    def once(path: str, query: dict[str, Any]) -> Any:
         request = urllib.request.Request(f"{base}{path}?{urllib.parse.urlencode(query)}")
         if api_key:
             request.add_header("Authorization", f"ApiKey {api_key}")
@@ -42,6 +61,8 @@ def over_http(url: str, api_key: str | None) -> Get:
                 return rules.parse(response.read())
         except urllib.error.HTTPError as error:
             with error:
+                if error.code == 429 and error.headers.get("Retry-After", "").isdecimal():
+                    raise TooMany(path, min(int(error.headers["Retry-After"]), TIMEOUT_S)) from None
                 raise Unreadable(f"{path}: {error.code} {error.read(500)!r}") from None
         except (OSError, ValueError) as error:
             raise Unreadable(f"{path}: {error}") from error

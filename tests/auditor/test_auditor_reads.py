@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.auditor import reading
 from tests.auditor.__main__ import main
 from tests.auditor.audit import Evidence, audit
 from tests.auditor.reading import Unreadable, over_http, read_stream
@@ -48,6 +49,17 @@ async def test_everything_is_read_page_by_page(play: PlayedSequencer) -> None:
 async def test_a_page_that_makes_no_progress_is_unreadable_and_no_endless_loop(play: PlayedSequencer) -> None:
     play.spoil["/api/v1/ves/events"] = lambda page: page | {"has_more": True, "next_from": 1}
     with pytest.raises(Unreadable, match="says more follows"):
+        await read(play)
+
+
+async def test_an_auditor_that_asks_too_fast_waits_as_it_is_told_but_not_for_ever(
+    play: PlayedSequencer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play.script["/api/v1/ves/head"].extend([Fails(429, retry_after="0")] * 3)
+    assert audit(await read(play)) == []
+    monkeypatch.setattr(reading, "TOO_MANY_MAX", 2)
+    play.script["/api/v1/ves/head"].extend([Fails(429, retry_after="0")] * 3)
+    with pytest.raises(Unreadable, match="429"):
         await read(play)
 
 

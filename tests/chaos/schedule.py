@@ -41,6 +41,7 @@ ACTORS = (
     "revocations",
     "pulse",
     "audit-spool",
+    "rates",
     "watchdog",
 )
 

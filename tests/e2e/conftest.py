@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.world import OPENED, Server, Tenant
+from tests.e2e.world import OPENED, ROOMY, Server, Tenant
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     # All tests fail from one address: none may make another wait.
-    patient = {"COMMITMENT_INTERVAL_SECS": "3600", "AUTH_FAILURES_BURST": "1000000"}
+    patient = {"COMMITMENT_INTERVAL_SECS": "3600", "AUTH_FAILURES_BURST": "1000000", **ROOMY}
     running = Server(tmp_path_factory.mktemp("e2e") / "data", **patient).start()
     running.wait_ready()
     yield running

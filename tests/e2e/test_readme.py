@@ -6,12 +6,15 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.e2e.world import ROOT, Server
 
 
-def test_the_walkthrough_of_the_readme_works(server: Server, tmp_path: Path) -> None:
+def test_the_walkthrough_of_the_readme_works(own_server: Callable[..., Server], tmp_path: Path) -> None:
+    server = own_server(RATE_LIMIT_MODE="enforce").start()
+    server.wait_ready()
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 1
     script = blocks[0].replace('export PATH="$PWD/.venv/bin:$PATH"', "set -eu -o pipefail")

@@ -49,6 +49,7 @@ from journal.port import (
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.overseer import TreeOverseer
 from supervisor.supervisor import Supervisor
+from supervisor.tree import rate_limits_of
 from transport.house import House, Readiness
 from transport.http.app import create_apps
 from transport.http.key_format import new_key
@@ -450,8 +451,9 @@ class Cardboard:
         self.failed_attempts = FailedAttempts(patience=self.patience, security=self.security)
         self.readiness = Readiness()
         self.shutdown = trio.Event()
+        settings = Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings})
         self.house = House(
-            settings=Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings}),
+            settings=settings,
             journal=self.journal,
             credentials=self.credentials,
             tokens=self.tokens,
@@ -467,6 +469,7 @@ class Cardboard:
             overseer=TreeOverseer(self.root),
             audit_spool=AuditSpool(journal=self.journal, path=self.folder / "audit-spool.jsonl"),
             security=self.security,
+            rate_limits=rate_limits_of(settings),
             lag=LoopLag(),
             tally=Tally(),
             strays=lambda: 0,

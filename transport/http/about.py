@@ -8,8 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 import trio
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from actors.rate_limits import RateLimits
 from journal.port import Journal, JournalError
 from transport.http.errors import ApiError, Code
+from transport.http.rate_shapes import RateLimitsReply
 from transport.http.routing import Reply, Route
 from transport.http.shapes import (
     DatabaseReply,
@@ -114,7 +116,18 @@ async def detailed_health(visit: Visit) -> DetailedHealthReply:
         _now(),
         reasons,
         visit.door.in_flight.total,
+        _rate_limits(visit.house.rate_limits),
         visit.house.overseer.look(children_max=0),
+    )
+
+
+def _rate_limits(limits: RateLimits) -> RateLimitsReply:
+    sharing = limits.sharing
+    return RateLimitsReply(
+        "enforce" if limits.enforced else "off",
+        "off" if sharing is None else "alone" if sharing.alone else "shared",
+        limits.buckets,
+        dict(limits.refused),
     )
 
 

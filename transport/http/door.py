@@ -1,4 +1,4 @@
-"""The door: takes each request through authentication, permission, limits and work, in this order.
+"""The door: takes each request through authentication, permission, rate limit and work, in this order.
 
 Every answer leaves through here, every error in the one shape, every request with one line in the log and
 one count in the metrics. Nothing is decided here that a route could decide, and no actor or journal is asked
@@ -22,8 +22,9 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter
 
 from transport.house import House
+from transport.http import rates
 from transport.http.about import DatabasePulse
-from transport.http.callers import authenticate
+from transport.http.callers import Caller, authenticate
 from transport.http.errors import EXPECTED, ApiError, Code, answer_to, internal_error
 from transport.http.limits import BytesInFlight, LargeBodies, Pace
 from transport.http.longpoll import Heads
@@ -66,6 +67,7 @@ class Door:
         self.room_at_sequencers = Pace(per_s=LOOKS_FOR_ROOM_PER_S)
         self.pages = trio.Semaphore(PAGES_MAX)
         self.pulse = DatabasePulse(house.journal)
+        self.rates = rates.RateCheck(house.rate_limits, house.security)
 
     async def answer(self, visit: Visit) -> Reply:
         """The reply of a route that was found."""
@@ -84,6 +86,8 @@ class Door:
         assert route is not None
         if route.needed:
             await self._admit(visit, route)
+        else:
+            self.rates.unknown(visit, route.rate_class)
         if route.body_shape is None:
             visit.let_body_go()
         answer = await route.handle(visit)
@@ -95,9 +99,18 @@ class Door:
         return Reply(body, route.status)
 
     async def _admit(self, visit: Visit, route: Route) -> None:
+        try:
+            caller = await self._permitted(visit, route)
+        except ApiError:
+            self.rates.unknown(visit)  # its address has so many failures
+            raise
+        self.rates.known(visit, caller, route.rate_class)
+        await self._audit_bootstrap(visit, route)
+
+    async def _permitted(self, visit: Visit, route: Route) -> Caller:
         visit.caller = await authenticate(visit.request.headers, self.house, visit.address)
         visit.caller.must_hold(route.needed)
-        await self._audit_bootstrap(visit, route)
+        return visit.caller
 
     async def _audit_bootstrap(self, visit: Visit, route: Route) -> None:
         """Every use of the bootstrap key leaves a trace, before anything is done with it."""
@@ -179,8 +192,13 @@ class FrontDoor(QuartTrio):
         )
 
     async def _on_http_exception(self, error: HTTPException) -> Response:
-        allowed = self._own_paths.get(request.path)
-        return _response(error_reply(_as_api_error(error, allowed), _visit().request_id))
+        visit = _visit()
+        refusal = _as_api_error(error, self._own_paths.get(request.path))
+        try:
+            self.door.rates.unknown(visit)
+        except ApiError as too_many:
+            refusal = too_many
+        return _response(error_reply(refusal, visit.request_id))
 
     async def _on_surprise(self, error: Exception) -> Response:
         """Whatever nobody expected: in the log once, with the request id; outside no word of it."""
@@ -257,6 +275,8 @@ class Connection(TrioASGIHTTPConnection):
         body = await response.get_data(as_text=False)
         headers = [(name.lower().encode(), value.encode()) for name, value in response.headers.items()]
         headers += SECURITY_HEADERS
+        if visit.rate_verdict is not None:
+            headers += rates.headers(visit.rate_verdict)
         headers.append((b"x-request-id", visit.request_id.encode()))
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from actors.rate_limits import RateLimits
 from actors.views import ActorView
 from transport.house import House
 from transport.http.limits import BytesInFlight
@@ -118,10 +119,33 @@ class _Inhabitants:
             "Failed attempts whose audit entries had to go because too many waited.",
             self._house.failed_attempts.dropped,
         )
+        yield from _rate_limits(self._house.rate_limits)
         yield _counter("sequencer_dead_letters", "Letters nobody could handle.", seen.dead_letters_total)
         yield _counter(
             "sequencer_driver_strays", "Failures nobody waited for, in the driver.", self._house.strays()
         )
+
+
+def _rate_limits(limits: RateLimits) -> Iterator[Metric]:
+    refused = CounterMetricFamily(
+        "sequencer_rate_limited", "Requests over their limit.", labels=["rate_class"]
+    )
+    for rate_class, count in limits.refused.items():
+        refused.add_metric([rate_class], count)
+    yield refused
+    yield _one_gauge("sequencer_rate_limit_enforced", "0: RATE_LIMIT_MODE is off.", limits.enforced)
+    yield _one_gauge("sequencer_rate_limit_buckets", "In memory; full ones are forgotten.", limits.buckets)
+    sharing = limits.sharing
+    yield _one_gauge(
+        "sequencer_rate_limit_alone",
+        "1: limits should be shared between nodes, and the database does not answer.",
+        sharing is not None and sharing.alone,
+    )
+    yield _counter(
+        "sequencer_rate_limit_sharing_failures",
+        "Times the database did not hear what was spent of shared limits.",
+        0 if sharing is None else sharing.failures,
+    )
 
 
 def _gauge(name: str, text: str) -> GaugeMetricFamily:

@@ -24,12 +24,12 @@ _EVERY = (
     Code.SERVICE_UNAVAILABLE,
     Code.OUTCOME_UNKNOWN,
     Code.TIMEOUT,
+    Code.RATE_LIMIT_EXCEEDED,
 )
 _WITH_CREDENTIAL = (
     Code.AUTH_REQUIRED,
     Code.INVALID_API_KEY,
     Code.INSUFFICIENT_PERMISSIONS,
-    Code.RATE_LIMIT_EXCEEDED,
 )
 _WITH_PARAMETERS = (Code.INVALID_FIELD_VALUE, Code.MISSING_REQUIRED_FIELD)
 _WITH_BODY = (
@@ -147,12 +147,12 @@ def _responses(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {
         str(route.status): {
             "description": route.summary,
-            "headers": _refs("x-request-id"),
+            "headers": _refs("x-request-id", *_RATE),
             "content": {route.content_type: {"schema": schema_of[route.answers]}},
         }
     }
     for status, codes in sorted(_refusals(route).items()):
-        headers = ["x-request-id", "x-error-code"]
+        headers = ["x-request-id", "x-error-code", *_RATE]
         if status in (429, 503, 504):
             headers.append("retry-after")
         responses[str(status)] = {
@@ -182,6 +182,7 @@ def _refs(*names: str) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
+_RATE = ("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset")
 _HEADERS = {
     "x-request-id": {
         "description": "The caller's own, if it was 1 to 128 of [A-Za-z0-9._-], else a fresh one.",
@@ -189,4 +190,16 @@ _HEADERS = {
     },
     "x-error-code": {"description": "As error.code.", "schema": {"type": "string"}},
     "retry-after": {"description": "Whole seconds.", "schema": {"type": "integer", "minimum": 1}},
+    "ratelimit-limit": {
+        "description": "Requests that may be made at once after a pause; absent when limits are off.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "ratelimit-remaining": {
+        "description": "Of these, how many are left.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "ratelimit-reset": {
+        "description": "Seconds until all are there again; with 429, until one is.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
 }

@@ -1,6 +1,7 @@
 """What a route is: how it is reached, what it takes and answers, and who handles it.
 
-The table of routes is the one source for dispatching, for the permission check and for the OpenAPI document.
+The table of routes is the one source for dispatching, for permissions and rate limits, and for the OpenAPI
+document.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import Any
 
 import msgspec
 
+from actors.rate_limits import RateClass
 from transport.http.errors import Code
 from transport.http.permissions import NEEDED
+from transport.http.rate_classes import CLASS_OF
 from transport.http.shapes import NoParameters
 from transport.http.visit import Visit
 
@@ -53,6 +56,7 @@ class Route:
     """Audit entries of its visits may wait in the spool."""
     needed: tuple[str, ...] = field(init=False)
     """Permissions, any of them; empty for public routes."""
+    rate_class: RateClass = field(init=False)
 
     def __post_init__(self) -> None:
         try:
@@ -60,3 +64,10 @@ class Route:
         except KeyError:
             raise LookupError(f"{self.method} {self.path} has no row in the permission table") from None
         object.__setattr__(self, "needed", needed)
+        try:
+            rate_class = CLASS_OF[self.method, self.path]
+        except KeyError:
+            raise LookupError(f"{self.method} {self.path} has no row in the table of rate classes") from None
+        if (rate_class == "public") is not (needed == ()):
+            raise LookupError(f"{self.method} {self.path}: public routes, and only they, are of class public")
+        object.__setattr__(self, "rate_class", rate_class)

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from actors.dead_letters import DeadLetter
 from actors.views import CHILDREN_MAX, ActorView, Order, TreeView
+from transport.http.rate_shapes import RateLimitsReply
 from ves.constants import (
     ENTITY_ID_BYTES_MAX,
     ENTITY_TYPE_BYTES_MAX,
@@ -579,4 +580,5 @@ class DetailedHealthReply(msgspec.Struct):
     timestamp: Time
     waiting_for: dict[str, str]
     bytes_in_flight: Count
+    rate_limits: RateLimitsReply
     tree: TreeView

@@ -19,6 +19,7 @@ from quart.wrappers import Request
 from actors.errors import MailboxFull
 from actors.mailbox import Ref
 from actors.messages import Message
+from actors.rate_limits import Verdict
 from journal.port import AuditEntry
 from transport.http.bodies import BODY_BYTES_MAX, read_json, read_path, read_query, require_json
 from transport.http.callers import Caller
@@ -54,6 +55,7 @@ class Visit:
         "deadline",
         "door",
         "method",
+        "rate_verdict",
         "request",
         "request_id",
         "route",
@@ -71,6 +73,8 @@ class Visit:
         self.deadline = trio.current_time() + door.house.settings.request_timeout_secs
         self.route: Route | None = None
         self.caller: Caller | None = None
+        self.rate_verdict: Verdict | None = None
+        """None until a rate limit was asked, and when there is none."""
         self.status = 0
         """0 until the reply's status is decided."""
         self.request: Request
