@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     payload_encryption_keys: SecretStr | None = None
     payload_encryption_key: SecretStr | None = None
 
+    api_key_mode: Literal["live", "test"] = "live"
+    """The kind of API keys this node issues; those of the other kind are refused."""
+
     # Signed tokens (JWT).
     jwt_jwks_file: Path | None = None
     """JSON Web Key Set with the public Ed25519 keys that sign agents' tokens; read again when it changes."""

@@ -111,7 +111,7 @@ def build(
     lag = LoopLag()
     tally = Tally()
     security = SecurityEvents()
-    credentials = CredentialBook(journal=journal)
+    credentials = CredentialBook(journal=journal, now_us=ports.now_us)
     tokens = TokenBook(
         journal=journal,
         keys=token_keys,

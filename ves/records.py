@@ -211,7 +211,7 @@ class Question(msgspec.Struct, frozen=True):
     entities: frozenset[EntityName]
     keys: frozenset[KeyName]
     credential_ids: frozenset[CredentialId]
-    """What the group's requests came with: revoked ones are refused at sequencing."""
+    """What the group's requests came with: revoked and expired ones are refused at sequencing."""
 
 
 class Fence(msgspec.Struct, frozen=True):
@@ -236,6 +236,8 @@ class Facts(msgspec.Struct, frozen=True):
     """Absent means 0."""
     keys: dict[KeyName, KeyStatus]
     revoked_credentials: frozenset[CredentialId]
+    credential_ends_us: dict[CredentialId, int] = {}
+    """When those API keys that expire do."""
 
 
 class Commitment(msgspec.Struct, frozen=True):

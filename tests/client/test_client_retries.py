@@ -221,6 +221,13 @@ async def test_a_signed_token_is_sent_as_bearer_wherever_an_api_key_is_given(pla
     assert set(play.authorizations) == {"Bearer eyJhbGci.eyJzdWIi.c2ln"}
 
 
+@pytest.mark.parametrize("key", ["Bearer sk_live_new", "ApiKey ss_old"])
+async def test_each_kind_of_key_goes_out_under_its_own_scheme(play: PlayedSequencer, key: str) -> None:
+    async with SequencerClient(play.url, api_key=key.split()[1], retry=QUICK) as client:
+        await client.receipt_keys()
+    assert set(play.authorizations) == {key}
+
+
 @pytest.mark.parametrize(
     "url", ["http://sequencer.example", "http://10.0.0.7:8080", "http://127.0.0.1.example"]
 )

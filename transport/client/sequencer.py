@@ -469,8 +469,10 @@ class _ApiKey(httpx.Auth):
 
     def auth_flow(self, request: httpx.Request) -> Any:
         if self._api_key:
-            # A signed token is three parts with dots between; no API key has a dot.
-            scheme = "Bearer" if self._api_key.count(".") == 2 else "ApiKey"
+            # Older keys, those that begin with ss_, are not understood as Bearer by everybody. A signed token
+            # is three parts with dots between; no API key has a dot.
+            bearer = self._api_key.startswith("sk_") or self._api_key.count(".") == 2
+            scheme = "Bearer" if bearer else "ApiKey"
             request.headers["authorization"] = f"{scheme} {self._api_key}"
         yield request
 

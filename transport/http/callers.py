@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 from werkzeug.datastructures import Headers
 
+from transport.http import key_format
 from transport.http.errors import ApiError, Code
-from transport.http.permissions import BOOTSTRAP, Permissions, holds, of_flags
+from transport.http.permissions import BOOTSTRAP, SELF, Permissions, holds, of_key
 from transport.http.tokens import believed, permissions_of
 from ves.encoding import uuid_text
 from ves.records import CredentialId, IssuedToken, Scope, Uuid
+from ves.timestamps import utc_text
 
 if TYPE_CHECKING:
+    from actors.credentials import Credential
     from actors.failed_attempts import FailedAttempts
     from actors.token_rules import Token
     from transport.house import House
 
-KEY_PREFIX = "ss_"
-KEY_PREFIXES = (KEY_PREFIX, "sk_")
+KEY_PREFIXES = ("ss_", key_format.PREFIX)
 KEY_LENGTHS = range(16, 257)
 
 
@@ -41,6 +43,8 @@ class Caller(msgspec.Struct, frozen=True):
     permissions: Permissions
     rate_limit_per_minute: int | None = None
     """The credential's own limit, in place of the classes'."""
+    expires_at_us: int | None = None
+    """What it makes ends no later."""
 
     @property
     def is_bootstrap(self) -> bool:
@@ -56,11 +60,19 @@ class Caller(msgspec.Struct, frozen=True):
         return f"api_key:{uuid_text(self.credential_id)}"
 
     @property
+    def api_key_id(self) -> Uuid | None:
+        """Which API key asks; None for the bootstrap key. 403 for a token: what it would make outlives it."""
+        if isinstance(self.credential_id, IssuedToken):
+            raise denied("Tokens do not make API keys")
+        return self.credential_id
+
+    @property
     def scope(self) -> Scope:
         return Scope(self.tenant_id, self.store_ids, self.agent_id)
 
     def must_hold(self, needed: tuple[str, ...]) -> None:
-        if not holds(self.permissions, needed):
+        held = self.permissions if self.agent_id is None else self.permissions | {SELF}
+        if not holds(held, needed):
             raise denied(f"{' or '.join(needed)} permission required")
 
     def must_reach(self, tenant_id: Uuid, store_id: Uuid) -> None:
@@ -83,6 +95,14 @@ class Caller(msgspec.Struct, frozen=True):
         """403 for a credential bound to another agent."""
         if self.agent_id is not None and agent_id != self.agent_id:
             raise denied("Agent mismatch")
+
+    def must_be_or_administer(self, agent_id: Uuid, needed: tuple[str, ...]) -> None:
+        """403 unless the credential is bound to this agent, or holds what is needed in the whole tenant."""
+        self.must_be(agent_id)
+        if self.agent_id is None:
+            self.must_hold(tuple(one for one in needed if one != SELF))
+            if self.store_ids is not None:
+                raise denied("Store access denied: an agent belongs to the whole tenant")
 
     def tenant_named(self, named: Uuid | None) -> Uuid:
         """The tenant a request is about. 403 when it is not the caller's, 400 when nobody names one."""
@@ -124,7 +144,7 @@ def presented(headers: Headers) -> Presented:
     if blank and scheme.lower() == "bearer":
         return Presented("api_key" if rest.startswith(KEY_PREFIXES) else "token", rest)
     if not value.startswith(KEY_PREFIXES):
-        raise ApiError(Code.AUTH_REQUIRED, "Missing authentication: send Authorization: ApiKey ss_…")
+        raise ApiError(Code.AUTH_REQUIRED, "Missing authentication: send Authorization: Bearer sk_…")
     return Presented("api_key", value)
 
 
@@ -151,6 +171,7 @@ async def _believed(headers: Headers, house: House, address: str) -> Caller:
     kind, text = presented(headers)
     if kind == "token":
         return _of_token(await believed(text, house.tokens))
+    _refuse_no_key(text, house.settings.api_key_mode)
     return await _of_api_key(text, house, address)
 
 
@@ -173,9 +194,15 @@ def _must_not_wait(attempts: FailedAttempts, address: str) -> None:
         raise ApiError(Code.RATE_LIMIT_EXCEEDED, text, retry_after_s=wait_s)
 
 
-async def _of_api_key(key: str, house: House, address: str) -> Caller:
+def _refuse_no_key(key: str, kind: key_format.Kind) -> None:
+    """401 for what cannot be a key of this node, whoever asks: nothing is looked up."""
+    if key.startswith(key_format.PREFIX) and (trouble := key_format.trouble(key, kind)) is not None:
+        raise ApiError(Code.INVALID_API_KEY, f"Invalid API key: {trouble}")
     if len(key) not in KEY_LENGTHS or not key.isascii():
         raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
+
+
+async def _of_api_key(key: str, house: House, address: str) -> Caller:
     key_hash = sha256(key.encode()).digest()
     if hmac.compare_digest(key_hash, house.bootstrap_key_sha256):
         return Caller(None, None, None, None, BOOTSTRAP)
@@ -184,10 +211,20 @@ async def _of_api_key(key: str, house: House, address: str) -> Caller:
     credential = await house.credentials.find(key_hash)
     if credential is None:
         raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
+    return _caller(credential, house.credentials.now_us())
+
+
+def _caller(credential: Credential, now_us: int) -> Caller:
+    """401 for a key that has expired by this node's clock; an append asks the database's too."""
+    end_us = credential.expires_at_us
+    if end_us is not None and now_us >= end_us:
+        raise ApiError(Code.INVALID_API_KEY, f"the API key has expired at {utc_text(end_us)}; get a new one")
     return Caller(
         credential.id,
         credential.tenant_id,
         credential.store_ids,
         credential.agent_id,
-        of_flags(credential.flags),
+        of_key(credential.role, credential.flags),
+        credential.rate_limit_per_minute,
+        end_us,
     )
