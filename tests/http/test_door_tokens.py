@@ -321,3 +321,11 @@ async def test_a_token_makes_no_api_key_that_would_outlive_it() -> None:
         answer = await admin.post("/api/v1/admin/api-keys", json=body, headers=bearer(macced(said)))
         check_shape(answer, 403, "INSUFFICIENT_PERMISSIONS")
         assert not cardboard.journal.api_keys
+
+
+async def test_a_token_sees_and_ends_its_agents_keys_only_when_its_scope_says_so() -> None:
+    async with serving(house=house()) as cardboard, cardboard.client() as client:
+        path = f"/api/v1/agents/{AGENT}/api-keys"
+        for scope, status in ((["events:read"], 403), (["self"], 200), (["*"], 200)):
+            answer = await client.get(path, headers=bearer(signed(claims(scope=scope))))
+            assert answer.status_code == status, scope

@@ -71,7 +71,9 @@ class Caller(msgspec.Struct, frozen=True):
         return Scope(self.tenant_id, self.store_ids, self.agent_id)
 
     def must_hold(self, needed: tuple[str, ...]) -> None:
-        held = self.permissions if self.agent_id is None else self.permissions | {SELF}
+        # What a token may do is in its scope, nothing beside it.
+        itself = self.agent_id is not None and not isinstance(self.credential_id, IssuedToken)
+        held = self.permissions | {SELF} if itself else self.permissions
         if not holds(held, needed):
             raise denied(f"{' or '.join(needed)} permission required")
 
@@ -182,6 +184,7 @@ def _of_token(token: Token) -> Caller:
         token.store_ids,
         token.agent_id,
         permissions_of(token),
+        expires_at_us=token.expires_at_s * 1_000_000,
     )
 
 
