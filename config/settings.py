@@ -53,7 +53,6 @@ class Settings(BaseSettings):
 
     api_key_mode: Literal["live", "test"] = "live"
     """The kind of API keys this node issues; those of the other kind are refused."""
-
     # Signed tokens (JWT).
     jwt_jwks_file: Path | None = None
     """JSON Web Key Set with the public Ed25519 keys that sign agents' tokens; read again when it changes."""

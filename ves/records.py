@@ -237,7 +237,7 @@ class Facts(msgspec.Struct, frozen=True):
     keys: dict[KeyName, KeyStatus]
     revoked_credentials: frozenset[CredentialId]
     credential_ends_us: dict[CredentialId, int] = {}
-    """When those API keys that expire do."""
+    """When those that expire do."""
 
 
 class Commitment(msgspec.Struct, frozen=True):

@@ -469,10 +469,8 @@ class _ApiKey(httpx.Auth):
 
     def auth_flow(self, request: httpx.Request) -> Any:
         if self._api_key:
-            # Older keys, those that begin with ss_, are not understood as Bearer by everybody. A signed token
-            # is three parts with dots between; no API key has a dot.
-            bearer = self._api_key.startswith("sk_") or self._api_key.count(".") == 2
-            scheme = "Bearer" if bearer else "ApiKey"
+            # Older keys, those that begin with ss_, are not understood as Bearer by everybody.
+            scheme = "ApiKey" if self._api_key.startswith("ss_") else "Bearer"
             request.headers["authorization"] = f"{scheme} {self._api_key}"
         yield request
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 from werkzeug.datastructures import Headers
 
+from actors.credentials import Credential
 from transport.http import key_format
 from transport.http.errors import ApiError, Code
 from transport.http.permissions import BOOTSTRAP, SELF, Permissions, holds, of_key
@@ -23,7 +24,6 @@ from ves.records import CredentialId, IssuedToken, Scope, Uuid
 from ves.timestamps import utc_text
 
 if TYPE_CHECKING:
-    from actors.credentials import Credential
     from actors.failed_attempts import FailedAttempts
     from actors.token_rules import Token
     from transport.house import House
@@ -177,6 +177,12 @@ async def _believed(headers: Headers, house: House, address: str) -> Caller:
     return await _of_api_key(text, house, address)
 
 
+def _refuse_no_key(key: str, kind: key_format.Kind) -> None:
+    """401 for what cannot be a key of this node, whoever asks: nothing is looked up."""
+    if key.startswith(key_format.PREFIX) and (trouble := key_format.trouble(key, kind)) is not None:
+        raise ApiError(Code.INVALID_API_KEY, f"Invalid API key: {trouble}")
+
+
 def _of_token(token: Token) -> Caller:
     return Caller(
         IssuedToken(token.subject, token.issued_at_s),
@@ -197,15 +203,9 @@ def _must_not_wait(attempts: FailedAttempts, address: str) -> None:
         raise ApiError(Code.RATE_LIMIT_EXCEEDED, text, retry_after_s=wait_s)
 
 
-def _refuse_no_key(key: str, kind: key_format.Kind) -> None:
-    """401 for what cannot be a key of this node, whoever asks: nothing is looked up."""
-    if key.startswith(key_format.PREFIX) and (trouble := key_format.trouble(key, kind)) is not None:
-        raise ApiError(Code.INVALID_API_KEY, f"Invalid API key: {trouble}")
+async def _of_api_key(key: str, house: House, address: str) -> Caller:
     if len(key) not in KEY_LENGTHS or not key.isascii():
         raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
-
-
-async def _of_api_key(key: str, house: House, address: str) -> Caller:
     key_hash = sha256(key.encode()).digest()
     if hmac.compare_digest(key_hash, house.bootstrap_key_sha256):
         return Caller(None, None, None, None, BOOTSTRAP)
