@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from journal.audit import write_audit
 from journal.locks import raise_epoch, tenant_lock
 from journal.port import ApiKey, AuditEntry, CredentialEnded, Revocations, TokenRevocation
-from journal.tokens import revoked_until
 from journal.units import Undo
-from ves.records import CredentialId, IssuedToken, Uuid
+from ves.records import Uuid
 
 if TYPE_CHECKING:
     from journal.connections import Connection
@@ -65,11 +64,11 @@ ORDER BY revocation_number LIMIT $2
 
 
 async def create(
-    connection: Connection, node_id: Uuid, key: ApiKey, audit: AuditEntry, by: CredentialId | None
+    connection: Connection, node_id: Uuid, key: ApiKey, audit: AuditEntry, by: Uuid | None
 ) -> ApiKey:
     """In a transaction that began sharing the tenant's key lock. Undone when ``by`` is in force no more."""
-    if by is not None and not await _in_force(connection, key.tenant_id, by):
-        raise Undo(CredentialEnded("the credential that asked is in force no more"))
+    if by is not None and not await connection.fetchval(_STILL_IN_FORCE, by):
+        raise Undo(CredentialEnded("the API key that asked is in force no more"))
     await connection.execute(
         "INSERT INTO record.api_keys (id, tenant_id, agent_id, created_at, key_hash, prefix, store_ids, "
         "permissions, name, role, expires_at, rate_limit_per_minute) "
@@ -92,20 +91,12 @@ async def create(
     return created
 
 
-async def _in_force(connection: Connection, tenant_id: Uuid, by: CredentialId) -> bool:
-    if isinstance(by, IssuedToken):
-        until_s = await revoked_until(connection, tenant_id, by.subject)
-        return by.issued_at_s > until_s
-    in_force: bool = await connection.fetchval(_STILL_IN_FORCE, by)
-    return in_force
-
-
 async def create_for_agent(
     connection: Connection,
     node_id: Uuid,
     key: ApiKey,
     audit: AuditEntry,
-    by: CredentialId | None,
+    by: Uuid | None,
     in_force_max: int,
 ) -> ApiKey:
     """Undone when the agent has so many already."""

@@ -474,11 +474,9 @@ class MemoryJournal:
 
     # Credentials.
 
-    async def create_api_key(
-        self, key: ApiKey, audit: AuditEntry, *, by: CredentialId | None = None
-    ) -> ApiKey:
+    async def create_api_key(self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None = None) -> ApiKey:
         def act(database: MemoryDatabase) -> Change[ApiKey]:
-            _must_be_in_force(database, key.tenant_id, by)
+            _must_be_in_force(database, by)
             created = msgspec.structs.replace(key, created_at_us=database.now_us())
 
             def apply() -> None:
@@ -490,13 +488,13 @@ class MemoryJournal:
         return await self._write("create_api_key", act)
 
     async def create_agent_api_key(
-        self, key: ApiKey, audit: AuditEntry, *, by: CredentialId | None, in_force_max: int
+        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
     ) -> ApiKey | None:
         def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
             of_agent = [k for k in database.api_keys.values() if _is_of(k, key.tenant_id, key.agent_id)]
             if sum(_in_force(k, database.now_us()) for k in of_agent) >= in_force_max:
                 return Refused(None)
-            _must_be_in_force(database, key.tenant_id, by)
+            _must_be_in_force(database, by)
             created = msgspec.structs.replace(key, created_at_us=database.now_us())
 
             def apply() -> None:
@@ -708,14 +706,10 @@ def _in_force(key: ApiKey, now_us: int) -> bool:
     return key.revoked_at_us is None and (key.expires_at_us is None or key.expires_at_us > now_us)
 
 
-def _must_be_in_force(database: MemoryDatabase, tenant_id: Uuid, by: CredentialId | None) -> None:
-    if isinstance(by, IssuedToken):
-        ended = _is_revoked(database, tenant_id, by)
-    else:
-        key = None if by is None else database.api_keys.get(by)
-        ended = key is not None and not _in_force(key, database.now_us())
-    if ended:
-        raise CredentialEnded("the credential that asked is in force no more")
+def _must_be_in_force(database: MemoryDatabase, by: Uuid | None) -> None:
+    key = None if by is None else database.api_keys.get(by)
+    if key is not None and not _in_force(key, database.now_us()):
+        raise CredentialEnded("the API key that asked is in force no more")
 
 
 def _age(key: ApiKey) -> tuple[int, Uuid]:

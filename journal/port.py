@@ -15,7 +15,6 @@ import msgspec
 from ves.records import (
     CommandName,
     Commitment,
-    CredentialId,
     EntityName,
     Facts,
     Fence,
@@ -379,15 +378,13 @@ class Journal(Protocol):
 
     # Credentials. Revoking takes the tenant's exclusive key lock and raises its credential_epoch.
 
-    async def create_api_key(
-        self, key: ApiKey, audit: AuditEntry, *, by: CredentialId | None = None
-    ) -> ApiKey:
-        """Raises CredentialEnded when the credential ``by`` is revoked or has expired by the database's
+    async def create_api_key(self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None = None) -> ApiKey:
+        """Raises CredentialEnded when the API key ``by`` is revoked or has expired by the database's
         clock: a stolen one leaves no child behind after its revocation, on any node."""
         ...
 
     async def create_agent_api_key(
-        self, key: ApiKey, audit: AuditEntry, *, by: CredentialId | None, in_force_max: int
+        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
     ) -> ApiKey | None:
         """The same. None, and nothing created, when the key's agent has ``in_force_max`` keys neither
         revoked nor expired; also when many are created at once."""

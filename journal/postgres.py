@@ -48,7 +48,7 @@ from journal.port import (
 )
 from journal.stalled import StalledCopies
 from journal.units import Checkpoint, Undo, Units
-from ves.records import Commitment, CredentialId, EntityName, Facts, KeyName, Question, StoredEvent, Uuid
+from ves.records import Commitment, EntityName, Facts, KeyName, Question, StoredEvent, Uuid
 
 if TYPE_CHECKING:
     from journal.connections import Connection, Pool
@@ -252,9 +252,7 @@ class PostgresJournal:
 
     # Credentials.
 
-    async def create_api_key(
-        self, key: ApiKey, audit: AuditEntry, *, by: CredentialId | None = None
-    ) -> ApiKey:
+    async def create_api_key(self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None = None) -> ApiKey:
         created = await self._create_api_key(
             key.tenant_id, lambda c: credentials.create(c, self._node_id, key, audit, by)
         )
@@ -262,7 +260,7 @@ class PostgresJournal:
         return created
 
     async def create_agent_api_key(
-        self, key: ApiKey, audit: AuditEntry, *, by: CredentialId | None, in_force_max: int
+        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
     ) -> ApiKey | None:
         return await self._create_api_key(
             key.tenant_id,

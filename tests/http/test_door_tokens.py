@@ -305,3 +305,27 @@ async def test_the_metrics_show_a_broken_key_file_and_lost_entries() -> None:
         assert "sequencer_failed_attempts_not_audited_total 0.0" in text
         cardboard.tokens.key_file_broken = True
         assert "sequencer_token_keys_broken 1.0" in (await admin.get("/metrics")).text
+
+
+async def test_a_token_makes_no_api_key_that_would_outlive_it() -> None:
+    async with (
+        serving(house=house()) as cardboard,
+        cardboard.client() as client,
+        cardboard.client(admin=True) as admin,
+    ):
+        agents = bearer(signed(claims(scope=["*"])))
+        answer = await client.post(f"/api/v1/agents/{AGENT}/api-keys", json={}, headers=agents)
+        check_shape(answer, 403, "INSUFFICIENT_PERMISSIONS")
+        said = legacy_claims(iat=now(), nbf=now(), exp=now() + 60, perms="read,write,admin")
+        body = {"tenantId": str(TENANT), "role": "agent"}
+        answer = await admin.post("/api/v1/admin/api-keys", json=body, headers=bearer(macced(said)))
+        check_shape(answer, 403, "INSUFFICIENT_PERMISSIONS")
+        assert not cardboard.journal.api_keys
+
+
+async def test_a_token_sees_and_ends_its_agents_keys_only_when_its_scope_says_so() -> None:
+    async with serving(house=house()) as cardboard, cardboard.client() as client:
+        path = f"/api/v1/agents/{AGENT}/api-keys"
+        for scope, status in ((["events:read"], 403), (["self"], 200), (["*"], 200)):
+            answer = await client.get(path, headers=bearer(signed(claims(scope=scope))))
+            assert answer.status_code == status, scope

@@ -65,7 +65,7 @@ async def create_agent_api_key(visit: Visit) -> AgentApiKeyCreatedReply:
         await _newest(visit, tenant_id, agent_id)
     key, text = new_api_key(visit, tenant_id, agent_id, granted, name=body.name)
     created = await visit.house.journal.create_agent_api_key(
-        key, creation_entry(visit, key), by=visit.who.credential_id, in_force_max=IN_FORCE_MAX
+        key, creation_entry(visit, key), by=visit.who.api_key_id, in_force_max=IN_FORCE_MAX
     )
     if created is None:
         raise ApiError(Code.CONFLICT, f"this agent has {IN_FORCE_MAX} API keys in force: revoke one first")

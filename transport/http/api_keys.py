@@ -40,7 +40,7 @@ async def create_api_key(visit: Visit) -> ApiKeyCreatedReply:
     flags = None if body.permissions is None else tuple(dict.fromkeys(body.permissions))
     key, text = new_api_key(visit, tenant_id, agent_id, granted, flags=flags, name=body.name)
     created = await visit.house.journal.create_api_key(
-        key, creation_entry(visit, key), by=visit.who.credential_id
+        key, creation_entry(visit, key), by=visit.who.api_key_id
     )
     announce_creation(visit, created)
     return ApiKeyCreatedReply(**_members(visit, created), api_key=text)

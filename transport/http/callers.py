@@ -60,11 +60,20 @@ class Caller(msgspec.Struct, frozen=True):
         return f"api_key:{uuid_text(self.credential_id)}"
 
     @property
+    def api_key_id(self) -> Uuid | None:
+        """Which API key asks; None for the bootstrap key. 403 for a token: what it would make outlives it."""
+        if isinstance(self.credential_id, IssuedToken):
+            raise denied("Tokens do not make API keys")
+        return self.credential_id
+
+    @property
     def scope(self) -> Scope:
         return Scope(self.tenant_id, self.store_ids, self.agent_id)
 
     def must_hold(self, needed: tuple[str, ...]) -> None:
-        held = self.permissions if self.agent_id is None else self.permissions | {SELF}
+        # What a token may do is in its scope, nothing beside it.
+        itself = self.agent_id is not None and not isinstance(self.credential_id, IssuedToken)
+        held = self.permissions | {SELF} if itself else self.permissions
         if not holds(held, needed):
             raise denied(f"{' or '.join(needed)} permission required")
 
