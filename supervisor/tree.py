@@ -13,6 +13,7 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       revocations           polls revoked credentials
       pulse                 tells readiness whether the database answers
       audit-spool           carries audit entries that could not wait for the database into the chain
+      certificates          notices new certificates for the listeners
       watchdog              event-loop lag
 """
 
@@ -26,6 +27,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from actors.audit_spool import AuditSpool, SpoolEmptier
+from actors.certificates import Certificates, CertificateWatcher
 from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
@@ -36,6 +38,7 @@ from actors.sequencer import GroupLimits, ReceiptIdentity, Sequencer, Tally
 from actors.verifier import Verifier
 from actors.vitals import LoopLag, Pulse
 from actors.worker_spawn import OwnProcess, Spawn
+from config.exposure import files_of_listeners
 from config.secrets import Secrets
 from config.settings import Settings
 from journal.port import Journal
@@ -104,6 +107,9 @@ def build(
     lag = LoopLag()
     tally = Tally()
     security = SecurityEvents()
+    certificates = Certificates(
+        files_of_listeners(settings), security=security, now_s=lambda: ports.now_us() / 1_000_000
+    )
     credentials = CredentialBook(journal=journal)
     audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
@@ -214,6 +220,7 @@ def build(
                 suspendable=False,  # readiness would go on telling what was true before
             ),
             ChildSpec(name="audit-spool", factory=lambda: SpoolEmptier(audit_spool)),
+            ChildSpec(name="certificates", factory=lambda: CertificateWatcher(certificates)),
             ChildSpec(name="watchdog", factory=lambda: ports.watchdog(lag), suspendable=False),
         ],
     )
@@ -233,6 +240,7 @@ def build(
         overseer=TreeOverseer(root),
         audit_spool=audit_spool,
         security=security,
+        certificates=certificates,
         lag=lag,
         tally=tally,
         strays=strays,

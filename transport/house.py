@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.audit_spool import AuditSpool
+from actors.certificates import Certificates
 from actors.credentials import CredentialBook
 from actors.mailbox import Ref
 from actors.security_events import SecurityEvents
@@ -63,6 +64,8 @@ class House:
     """For the acts of operators, who must not wait for the database."""
     security: SecurityEvents
     """Counts and logs what somebody should look at."""
+    certificates: Certificates
+    """What the listeners show; a change of files is noticed."""
     lag: LoopLag
     tally: Tally
     """What the sequencers count together."""

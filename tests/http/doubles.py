@@ -5,6 +5,7 @@ Real are the applications, the serving loop, the sockets and the client.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,11 +20,13 @@ import msgspec
 import trio
 
 from actors.audit_spool import AuditSpool
+from actors.certificates import Certificates
 from actors.credentials import CredentialBook
 from actors.messages import Append, Appended, Commit, Committed, FindKeys, Open, Verify
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
 from actors.vitals import LoopLag
+from config.certificates import CertificateFiles, Listener
 from config.settings import Settings
 from journal.port import (
     AgentKey,
@@ -357,6 +360,8 @@ class Cardboard:
 
     settings: dict[str, Any] = field(default_factory=dict)
     folder: Path = Path("nowhere")
+    tls: dict[Listener, CertificateFiles] = field(default_factory=dict)
+    """Which listeners speak TLS, and with what."""
     root: Supervisor = field(default_factory=lambda: _tree())
 
     def __post_init__(self) -> None:
@@ -367,6 +372,8 @@ class Cardboard:
         self.committer = CardboardRef("committer", self._commit)
         self.credentials = CredentialBook(journal=self.journal)
         self.readiness = Readiness()
+        self.security = SecurityEvents()
+        self.certificates = Certificates(self.tls, security=self.security, now_s=time.time)
         self.shutdown = trio.Event()
         self.house = House(
             settings=Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings}),
@@ -382,7 +389,8 @@ class Cardboard:
             readiness=self.readiness,
             overseer=TreeOverseer(self.root),
             audit_spool=AuditSpool(journal=self.journal, path=self.folder / "audit-spool.jsonl"),
-            security=SecurityEvents(),
+            security=self.security,
+            certificates=self.certificates,
             lag=LoopLag(),
             tally=Tally(),
             strays=lambda: 0,
@@ -444,26 +452,39 @@ def _nobody(_: object) -> Any:
 
 @asynccontextmanager
 async def serving(
-    *, patience_s: float = 25, root: Supervisor | None = None, **settings: Any
+    *,
+    patience_s: float = 25,
+    root: Supervisor | None = None,
+    tls: dict[Listener, CertificateFiles] | None = None,
+    host: str = "127.0.0.1",
+    **settings: Any,
 ) -> AsyncIterator[Cardboard]:
     """The house served on two sockets of its own, stopped and checked to be empty afterwards."""
     with TemporaryDirectory() as folder, trio.fail_after(patience_s):
-        house = Cardboard(settings, Path(folder), root or _tree())
+        house = Cardboard(settings, Path(folder), tls or {}, root or _tree())
         async with trio.open_nursery() as nursery:
-            for app, where in ((house.public, "url"), (house.admin, "admin_url")):
-                listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            doors: tuple[tuple[Any, str, Listener], ...] = (
+                (house.public, "url", "public"),
+                (house.admin, "admin_url", "admin"),
+            )
+            for app, where, name in doors:
+                listeners = await trio.open_tcp_listeners(0, host=host)
                 port = listeners[0].socket.getsockname()[1]
-                setattr(house, where, f"http://127.0.0.1:{port}")
-                await nursery.start(serve_app, app, listeners, house)
+                context = house.certificates.context_of(name)
+                # The name is the one on the tests' certificates.
+                url = f"http://127.0.0.1:{port}" if context is None else f"https://localhost:{port}"
+                setattr(house, where, url)
+                await nursery.start(serve_app, app, listeners, house, context)
             yield house
             house.shutdown.set()
     assert house.public.door.in_flight.total == 0, "bytes in flight were not given back"
 
 
 async def serve_app(
-    app: Any, listeners: Any, house: Cardboard, task_status: Any = trio.TASK_STATUS_IGNORED
+    app: Any, listeners: Any, house: Cardboard, tls: Any, task_status: Any = trio.TASK_STATUS_IGNORED
 ) -> None:
-    await serve(app, listeners, house.house.settings, shutdown=house.shutdown, task_status=task_status)
+    settings = house.house.settings
+    await serve(app, listeners, settings, shutdown=house.shutdown, tls=tls, task_status=task_status)
 
 
 def parts(raw: bytes) -> tuple[int, dict[str, str], bytes]:
