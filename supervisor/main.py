@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from actors.certificates import Certificates
 from actors.faults import arm_from_environment, checkpoint
-from config.certificates import CertificateError, CertificateFiles
+from config.certificates import CertificateError
 from config.certificates import load as load_certificate
 from config.exposure import Exposed, admin_address, files_of_listeners, refuse_clear_text
 from config.logs import configure_logs

@@ -490,7 +490,7 @@ async def tls_url(play: PlayedSequencer, tmp_path: Path) -> AsyncIterator[tuple[
 async def test_a_certificate_nobody_vouches_for_is_refused_at_once(tls_url: tuple[str, Path]) -> None:
     url, ca_file = tls_url
     async with SequencerClient(url, api_key="ss_secret", retry=QUICK) as client:
-        with pytest.raises(InsecureUrl, match="self-signed.* --ca-file"):
+        with pytest.raises(InsecureUrl, match=r"self-signed.* --ca-file"):
             await client.receipt_keys()
     async with SequencerClient(url, api_key="ss_secret", tls=TlsFiles(ca_file), retry=QUICK) as client:
         assert await client.receipt_keys()

@@ -456,7 +456,6 @@ async def serving(
     patience_s: float = 25,
     root: Supervisor | None = None,
     tls: dict[Listener, CertificateFiles] | None = None,
-    host: str = "127.0.0.1",
     **settings: Any,
 ) -> AsyncIterator[Cardboard]:
     """The house served on two sockets of its own, stopped and checked to be empty afterwards."""
@@ -468,7 +467,7 @@ async def serving(
                 (house.admin, "admin_url", "admin"),
             )
             for app, where, name in doors:
-                listeners = await trio.open_tcp_listeners(0, host=host)
+                listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
                 port = listeners[0].socket.getsockname()[1]
                 context = house.certificates.context_of(name)
                 # The name is the one on the tests' certificates.

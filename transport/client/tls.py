@@ -15,7 +15,7 @@ from transport.client.errors import ClientError
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """PEM files, all optional. The system's authorities are believed when neither of the first two is given."""
+    """PEM files, all optional. Without the first two the system's authorities are believed."""
 
     ca: Path | None = None
     """The only authorities to believe."""
@@ -60,7 +60,7 @@ def _show(context: ssl.SSLContext, cert: Path | None, key: Path | None) -> None:
 
 
 def why_refused(error: BaseException, origin: str) -> str | None:
-    """What a person needs to know when TLS failed for good; None when it did not, or trying again may help."""
+    """What a person needs to know when TLS failed for good; None when it did not or trying again may help."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -85,7 +85,7 @@ def _remedy(error: ssl.SSLCertVerificationError) -> str:
 _WRONG_NAME = frozenset({62, 64})
 """X509_V_ERR_HOSTNAME_MISMATCH, …_IP_ADDRESS_MISMATCH."""
 _NOBODY_VOUCHES = frozenset({2, 18, 19, 20, 21})
-"""X509_V_ERR_…: no issuer certificate, self-signed, self-signed in the chain, no local issuer, no leaf signature."""
+"""X509_V_ERR_…: self-signed, or its issuer is not among those we believe."""
 _OURS_IS_REFUSED = "the server does not accept our client certificate; another one: --client-cert-file"
 _ALERTS = {
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": (

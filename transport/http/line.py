@@ -21,7 +21,7 @@ class Line:
         self.is_tls = context is not None
         self._raw = stream
         self._tls = (
-            None if context is None else trio.SSLStream(_HalfClosing(stream), context, server_side=True)
+            None if context is None else trio.SSLStream(_NotClosing(stream), context, server_side=True)
         )
         self._stream: trio.abc.Stream = self._tls or stream
         self._open = self._tls is None
@@ -33,17 +33,16 @@ class Line:
         try:
             await self._tls.do_handshake()
         except GONE as error:
-            await self._send_alert(self._tls)
+            await self._send_what_lies_there(self._tls)
             return _reason(error)
         self._open = True
         return None
 
-    async def _send_alert(self, tls: trio.SSLStream[_HalfClosing]) -> None:
-        """OpenSSL has written why it refuses; Trio leaves it lying. ``test_tls_1_2_is_refused_with_a_word``
-        sees when Trio changes."""
-        alert = tls._outgoing.read()
+    async def _send_what_lies_there(self, tls: trio.SSLStream[_NotClosing]) -> None:
+        """OpenSSL wrote an alert or a close_notify and then failed: Trio leaves it unsent.
+        ``test_tls_1_2_is_refused_with_a_word`` sees when Trio's insides change."""
         with suppress(*GONE):
-            await self._raw.send_all(alert)
+            await self._raw.send_all(tls._outgoing.read())
 
     async def send_in_clear(self, data: bytes) -> None:
         """For a peer that spoke plain HTTP where TLS is spoken. Raises what a stream raises."""
@@ -61,11 +60,12 @@ class Line:
             return b""
 
     async def end_sending(self) -> None:
-        """The peer knows that it has everything: close_notify under TLS, and no more bytes either way."""
+        """The peer knows that it has everything: close_notify under TLS, and no more bytes of ours."""
         if self._tls is not None and self._open:
             await self._tls.aclose()
-        else:
-            await _HalfClosing(self._raw).aclose()
+            await self._send_what_lies_there(self._tls)  # when data came that nobody read
+        with suppress(OSError):  # the peer is gone, or we are
+            self.socket.shutdown(trio.socket.SHUT_WR)
 
     async def discard(self) -> None:
         """Throw away what still comes, without decrypting it, until the peer has closed. Closing a socket
@@ -78,8 +78,8 @@ class Line:
         self.socket.close()
 
 
-class _HalfClosing(trio.abc.Stream):
-    """Under TLS: closing it shuts only our direction, so that the last answer can be read in peace."""
+class _NotClosing(trio.abc.Stream):
+    """Under TLS: its end is not the end of the socket, so that the last answer can be read in peace."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
@@ -94,8 +94,6 @@ class _HalfClosing(trio.abc.Stream):
         return await self._stream.receive_some(max_bytes)
 
     async def aclose(self) -> None:
-        with suppress(OSError):  # the peer is gone, or we are
-            self._stream.socket.shutdown(trio.socket.SHUT_WR)
         await trio.lowlevel.checkpoint()
 
 
