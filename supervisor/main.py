@@ -65,6 +65,8 @@ COLLECT_AFTER = (10_000, 20, 20)
 JOURNAL_PATIENCE_S = 60.0
 """How long a start waits for a database that does not answer yet."""
 
+STDOUT, STDERR = 1, 2
+
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
@@ -316,14 +318,23 @@ def introduce(settings: Settings, secrets: Secrets, public: Door, admin: Door) -
 async def asked_to_stop(certificates: Certificates) -> None:
     """Returns at SIGTERM or SIGINT. SIGHUP reads the certificates anew, unless it says that our terminal was
     closed: then nobody is left to stop us."""
-    on_terminal = os.isatty(sys.stdout.fileno())
+    on_terminal = os.isatty(STDOUT)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for received in signals:
-            if received == signal.SIGHUP and not (on_terminal and not os.isatty(sys.stdout.fileno())):
+            if on_terminal and not os.isatty(STDOUT):
+                speak_to_nobody()
+            elif received == signal.SIGHUP:
                 certificates.reload()
                 continue
             log.info("stopping", signal=signal.Signals(received).name)
             return
+
+
+def speak_to_nobody() -> None:
+    """Writing to a terminal that is gone is an error, and would turn an orderly stop into a crash."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (STDOUT, STDERR):
+        os.dup2(nowhere, descriptor)
 
 
 if __name__ == "__main__":
