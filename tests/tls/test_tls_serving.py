@@ -208,7 +208,8 @@ async def test_our_client_says_what_is_missing_and_does_not_try_again(
     (tmp_path / "other").mkdir()
     stranger = Authority(tmp_path / "other").write_pair("stranger")
     friend = authority.write_pair("operator", names=("operator.example",))
-    ca, pinned = authority.file, tmp_path / "server.pem"
+    ca, pinned, chain = authority.file, tmp_path / "server.pem", tmp_path / "chain.pem"
+    chain.write_bytes(friend[0].read_bytes() + ca.read_bytes())
     files_of = partial(authority.files, names=("localhost",))
     async with serving(tls={"public": files_of(), "admin": files_of(client_ca=authority.file)}) as house:
         numeric = house.admin_url.replace("localhost", "127.0.0.1")
@@ -218,6 +219,7 @@ async def test_our_client_says_what_is_missing_and_does_not_try_again(
             (house.admin_url, TlsFiles(ca, None, *stranger), "does not accept our client certificate"),
             (numeric, TlsFiles(ca, None, *friend), "use a name that the certificate was made for"),
             (house.url, TlsFiles(pinned=friend[0]), "--ca-file"),
+            (house.url, TlsFiles(pinned=chain), "--ca-file"),  # another's, of the same authority
         ):
             async with SequencerClient(url, tls=files) as ours:
                 with pytest.raises(InsecureUrl, match=told), trio.fail_after(5):

@@ -37,13 +37,23 @@ def context_of(files: TlsFiles) -> ssl.SSLContext:
 def _believing(files: TlsFiles) -> ssl.SSLContext:
     believed = files.ca or files.pinned
     try:
-        context = ssl.create_default_context(cafile=believed)
+        if files.ca is None and files.pinned is not None:
+            return _believing_only(files.pinned)
+        return ssl.create_default_context(cafile=files.ca)
     except OSError as error:
-        reason = error.strerror or "it holds no certificate in PEM form"
-        raise ClientError(f"the CA file {believed} cannot be read: {reason}") from error
-    if files.ca is None and files.pinned is not None:
-        context.check_hostname = False
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate itself is the anchor
+        reason = (
+            error.strerror if not isinstance(error, ssl.SSLError) else "it holds no certificate in PEM form"
+        )
+        raise ClientError(f"the certificate file {believed} cannot be read: {reason}") from error
+
+
+def _believing_only(pinned: Path) -> ssl.SSLContext:
+    """The first certificate of the file, itself: not whoever else its authorities vouch for."""
+    first, end, _ = pinned.read_text("ascii", "replace").partition("-----END CERTIFICATE-----")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=first + end)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate is its own anchor
     return context
 
 

@@ -30,7 +30,7 @@ from hypercorn.utils import parse_socket_addr
 
 from transport.http.errors import ApiError, Code
 from transport.http.headers import ALWAYS, Headers
-from transport.http.line import GONE, Line
+from transport.http.line import GONE, PEER_WENT_AWAY, Line
 
 HANDSHAKE_S = 10.0
 """From connecting to the end of the TLS handshake."""
@@ -150,7 +150,8 @@ class TcpConnection(TCPServer):
         reason = await self._line.shake_hands()
         if reason is None:
             return True
-        log.info("handshake failed", address=self.http.client and self.http.client[0], reason=reason)
+        if reason != PEER_WENT_AWAY:
+            log.info("handshake failed", address=self.http.client and self.http.client[0], reason=reason)
         if reason == "HTTP_REQUEST":
             error = ApiError(Code.MALFORMED_REQUEST, "this port speaks TLS only: use https://")
             await self._line.send_in_clear(raw_answer(error, self.config, ALWAYS))

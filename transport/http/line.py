@@ -45,8 +45,9 @@ class Line:
             await self._raw.send_all(tls._outgoing.read())
 
     async def send_in_clear(self, data: bytes) -> None:
-        """For a peer that spoke plain HTTP where TLS is spoken. Raises what a stream raises."""
-        await self._raw.send_all(data)
+        """For a peer that spoke plain HTTP where TLS is spoken."""
+        with suppress(*GONE):
+            await self._raw.send_all(data)
 
     async def send_all(self, data: bytes) -> None:
         """Raises what a stream raises; cancelled, the line is good for nothing more."""
@@ -62,7 +63,8 @@ class Line:
     async def end_sending(self) -> None:
         """The peer knows that it has everything: close_notify under TLS, and no more bytes of ours."""
         if self._tls is not None and self._open:
-            await self._tls.aclose()
+            with suppress(*GONE):
+                await self._tls.aclose()
             await self._send_what_lies_there(self._tls)  # when data came that nobody read
         with suppress(OSError):  # the peer is gone, or we are
             self.socket.shutdown(trio.socket.SHUT_WR)
@@ -97,9 +99,12 @@ class _NotClosing(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
 
+PEER_WENT_AWAY = "the peer went away"
+
+
 def _reason(error: BaseException) -> str:
-    """OpenSSL's word for it, else that the peer went away."""
+    """OpenSSL's word for it, unless the peer just left, as health checks do."""
     cause = error.__cause__
-    if isinstance(cause, ssl.SSLError) and cause.reason:
-        return cause.reason
-    return "the peer went away"
+    if isinstance(cause, ssl.SSLEOFError) or not isinstance(cause, ssl.SSLError):
+        return PEER_WENT_AWAY
+    return cause.reason or PEER_WENT_AWAY
