@@ -114,9 +114,8 @@ class SequencerClient:
         self._http = httpx.AsyncClient(
             base_url=base,
             auth=_ApiKey(api_key),
-            verify=context_of(tls or TlsFiles())
-            if base.scheme == "https"
-            else False,  # unused over plain http
+            # Over plain http there is nobody to verify.
+            verify=context_of(tls or TlsFiles()) if base.scheme == "https" else False,
             timeout=None,  # noqa: S113 - every attempt has a trio deadline instead
             follow_redirects=False,
             trust_env=not local,  # a proxy has no business between two ends of one machine

@@ -45,7 +45,6 @@ destroy the answer."""
 SEND_CHUNK_BYTES = 64 * 1024
 """Each chunk may take the whole stall limit: slow readers are served, standing ones are not."""
 
-
 log = structlog.get_logger("http")
 
 
@@ -141,7 +140,7 @@ class TcpConnection(TCPServer):
         with self._reading:
             if await self._shook_hands():
                 await self._read_requests()
-        if self._reading.cancelled_caught or self._lingers:
+        if self._reading.cancel_called or self._lingers:
             await self._take_leave()
         self._over = True
         await self.http.handle(Closed())
