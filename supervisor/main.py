@@ -324,6 +324,7 @@ async def asked_to_stop(certificates: Certificates) -> None:
             if on_terminal and not os.isatty(STDOUT):
                 speak_to_nobody()
             elif received == signal.SIGHUP:
+                log.info("reading the certificates anew")
                 certificates.reload()
                 continue
             log.info("stopping", signal=signal.Signals(received).name)
