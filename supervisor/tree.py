@@ -110,7 +110,7 @@ def build(
     certificates = Certificates(
         files_of_listeners(settings), security=security, now_s=lambda: ports.now_us() / 1_000_000
     )
-    credentials = CredentialBook(journal=journal)
+    credentials = CredentialBook(journal=journal, now_us=ports.now_us)
     audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
     registry = Mailbox("registry", letters_max=settings.mailbox_letters_max)
