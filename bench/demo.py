@@ -33,7 +33,7 @@ from rich.table import Table
 from bench.cdnow import DataUnavailable, Order, orders
 from tests.auditor.audit import Evidence, audit_tenant
 from tests.auditor.reading import Unreadable, over_http, read_stream
-from transport.cli.console import AdminListener, announced
+from transport.cli.console import AdminListener, announcement
 from transport.client.agent import Agent
 from transport.client.checks import StreamReport
 from transport.client.errors import ClientError
@@ -106,7 +106,8 @@ def main() -> int:
 
 
 async def demo() -> int:
-    url = os.environ.get("SEQUENCER_URL") or announced("url") or "http://127.0.0.1:8080"
+    here = announcement()
+    url = os.environ.get("SEQUENCER_URL") or (here.url if here else "http://127.0.0.1:8080")
     await _ready(url)
     all_orders = orders(CACHE)
     with console.status(f"signing {len(all_orders)} orders"):

@@ -7,15 +7,24 @@ Alone owns the names and defaults of the environment variables. Never reads a se
 from __future__ import annotations
 
 import os
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from config.networks import parse_networks
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+NetworkList = Annotated[
+    tuple[IPv4Network | IPv6Network, ...],
+    NoDecode,
+    BeforeValidator(lambda value: parse_networks(value) if isinstance(value, str) else value),
+]
+"""Addresses and networks, comma-separated."""
 PerSecond = Annotated[float, Field(ge=0.02, le=1_000_000)]
 Burst = Annotated[int, Field(ge=1, le=1_000_000)]
 RATE_CLASSES = ("events_ingest", "events_read", "commitments", "agent_keys", "admin", "public", "failed")
@@ -34,6 +43,22 @@ class Settings(BaseSettings):
     admin_bind: str | None = None
     """``host:port`` of the admin listener; default 127.0.0.1 and PORT+2."""
     data_dir: Path = Path(".sequencer")
+
+    # How we are reached: config.exposure says what is safe.
+    tls_cert_file: Path | None = None
+    """PEM chain of the public listener, its own certificate first; with it only TLS 1.3 is spoken."""
+    tls_key_file: Path | None = None
+    admin_tls_cert_file: Path | None = None
+    """None: the public listener's pair."""
+    admin_tls_key_file: Path | None = None
+    admin_tls_client_ca_file: Path | None = None
+    """Only clients with a certificate of these authorities reach the admin listener."""
+    tls_terminated_by_proxy: bool = False
+    """A proxy before us speaks TLS: plain HTTP beyond loopback is allowed, and HSTS is sent."""
+    trusted_proxies: NetworkList = ()
+    """Whose X-Forwarded-For is believed."""
+    admin_ip_allowlist: NetworkList = ()
+    """Who may speak to the admin listener at all; empty: whoever reaches it."""
 
     # The journal.
     database_url: SecretStr | None = None

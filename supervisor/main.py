@@ -8,7 +8,6 @@ gave up ends with code 1 and its last error, once.
 from __future__ import annotations
 
 import gc
-import json
 import os
 import signal
 import sys
@@ -24,8 +23,12 @@ import structlog
 import trio
 from pydantic import ValidationError
 
+from actors.certificates import Certificates
 from actors.faults import arm_from_environment, checkpoint
 from actors.token_keys import KeySet, read_token_keys
+from config.certificates import CertificateError
+from config.certificates import load as load_certificate
+from config.exposure import Exposed, admin_address, files_of_listeners, refuse_clear_text
 from config.logs import configure_logs
 from config.secrets import Secrets, SecretsError, load_secrets, prepare_data_dir
 from config.settings import Settings
@@ -43,6 +46,7 @@ from journal.port import (
     ReceiptKeyDiffers,
 )
 from journal.postgres import open_journal
+from supervisor.announcement import Door, announced, door_of
 from supervisor.branch import GaveUp
 from supervisor.telemetry import TelemetryMissing, exporting
 from supervisor.tree import Built, build
@@ -61,6 +65,8 @@ COLLECT_AFTER = (10_000, 20, 20)
 """Objects more than before, and younger collections, between two collections of each generation."""
 JOURNAL_PATIENCE_S = 60.0
 """How long a start waits for a database that does not answer yet."""
+
+STDOUT, STDERR = 1, 2
 
 T = TypeVar("T")
 
@@ -86,7 +92,7 @@ def main() -> None:
 
 
 def serve() -> int:
-    """Serve until SIGTERM or SIGINT. Answers the exit code."""
+    """Serve until SIGTERM or SIGINT; SIGHUP reads the certificates anew. Answers the exit code."""
     return readably(_serve)
 
 
@@ -97,6 +103,10 @@ def migrate_command() -> int:
 
 def _serve() -> None:
     settings = read_settings()
+    refuse_clear_text(settings)
+    for files in files_of_listeners(settings).values():
+        load_certificate(files)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # means reload, and nothing can be reloaded yet
     arm_from_environment(os.environ)
     prepare_data_dir(settings.data_dir)
     token_keys = read_token_keys(settings)
@@ -121,6 +131,8 @@ def _migrate() -> None:
 EXPECTED = (
     StartRefused,
     SecretsError,
+    Exposed,
+    CertificateError,
     EmbeddedPostgresError,
     JournalError,
     ValidationError,
@@ -265,14 +277,20 @@ async def live(settings: Settings, secrets: Secrets, built: Built) -> None:
         if patience.cancelled_caught:
             raise StartRefused(f"not everybody started within {START_PATIENCE_S:.0f} s; the log says why")
         public_listeners = await listen(settings.host, settings.port, "HOST and PORT")
-        admin_host, admin_port = admin_address(settings)
-        admin_listeners = await listen(admin_host, admin_port, "ADMIN_BIND")
+        admin_listeners = await listen(*admin_address(settings), "ADMIN_BIND")
+        certificates = built.house.certificates
         async with trio.open_nursery() as doors:
-            for app, listeners in ((public, public_listeners), (admin, admin_listeners)):
-                await doors.start(partial(serve_http, app, listeners, settings, shutdown=closing))
+            for app, listeners, tls in (
+                (public, public_listeners, certificates.context_of("public")),
+                (admin, admin_listeners, certificates.context_of("admin")),
+            ):
+                await doors.start(partial(serve_http, app, listeners, settings, shutdown=closing, tls=tls))
             spare_the_collector()
-            with announced(settings, secrets, url_of(public_listeners), url_of(admin_listeners)):
-                await asked_to_stop()
+            public_door = door_of(public_listeners, certificates.files_of("public"))
+            admin_door = door_of(admin_listeners, certificates.files_of("admin"))
+            with announced(settings.data_dir, public_door, admin_door):
+                introduce(settings, secrets, public_door, admin_door)
+                await asked_to_stop(certificates)
                 built.house.readiness.wait_for("shutdown", "the server is shutting down")
                 await trio.sleep(settings.shutdown_pause_secs)
             closing.set()
@@ -296,44 +314,37 @@ async def listen(host: str, port: int, variable: str) -> list[trio.SocketListene
         ) from None
 
 
-def admin_address(settings: Settings) -> tuple[str, int]:
-    if settings.admin_bind is None:
-        return "127.0.0.1", settings.port + 2 if settings.port else 0
-    host, colon, port = settings.admin_bind.rpartition(":")
-    if not colon or not port.isdigit():
-        raise StartRefused("ADMIN_BIND: give host:port, for example 127.0.0.1:8082")
-    return host.strip("[]"), int(port)
-
-
-def url_of(listeners: list[trio.SocketListener]) -> str:
-    host, port = listeners[0].socket.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-@contextmanager
-def announced(settings: Settings, secrets: Secrets, url: str, admin_url: str) -> Iterator[None]:
-    """``DATA_DIR/server.json`` tells tools on this machine where we are, while we are."""
-    path = settings.data_dir / "server.json"
-    told = {"url": url, "admin_url": admin_url, "pid": os.getpid(), "version": version("ves-sequencer")}
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(told))
-    draft.replace(path)
+def introduce(settings: Settings, secrets: Secrets, public: Door, admin: Door) -> None:
     for created in secrets.created:
         print(f"created {created} (keep a copy in a safe place)", flush=True)
     print(
-        f"sequencer {told['version']} serves {url}, admin {admin_url}, data {settings.data_dir}", flush=True
+        f"sequencer {version('ves-sequencer')} serves {public.bound}, admin {admin.bound},"
+        f" data {settings.data_dir}",
+        flush=True,
     )
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
 
 
-async def asked_to_stop() -> None:
+async def asked_to_stop(certificates: Certificates) -> None:
+    """Returns at SIGTERM or SIGINT. SIGHUP reads the certificates anew, unless it says that our terminal was
+    closed: then nobody is left to stop us."""
+    on_terminal = os.isatty(STDOUT)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for received in signals:
+            if on_terminal and not os.isatty(STDOUT):
+                speak_to_nobody()
+            elif received == signal.SIGHUP:
+                log.info("reading the certificates anew")
+                certificates.reload()
+                continue
             log.info("stopping", signal=signal.Signals(received).name)
             return
+
+
+def speak_to_nobody() -> None:
+    """Writing to a terminal that is gone is an error, and would turn an orderly stop into a crash."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (STDOUT, STDERR):
+        os.dup2(nowhere, descriptor)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       pulse                 tells readiness whether the database answers
       audit-spool           carries audit entries that could not wait for the database into the chain
       rates                 forgets full rate buckets; tells spent ones to the other nodes, if they are shared
+      certificates          notices new certificates for the listeners
       watchdog              event-loop lag
 """
 
@@ -32,6 +33,7 @@ import structlog
 
 from actors.audit_spool import AuditSpool, SpoolEmptier
 from actors.buckets import of_seconds
+from actors.certificates import Certificates, CertificateWatcher
 from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
@@ -48,6 +50,7 @@ from actors.tokens import KeyFile, KeySetWatcher, TokenBook
 from actors.verifier import Verifier
 from actors.vitals import LoopLag, Pulse
 from actors.worker_spawn import OwnProcess, Spawn
+from config.exposure import files_of_listeners
 from config.secrets import Secrets
 from config.settings import Settings
 from journal.port import Journal
@@ -120,6 +123,9 @@ def build(
     tally = Tally()
     security = SecurityEvents()
     rate_limits = rate_limits_of(settings)
+    certificates = Certificates(
+        files_of_listeners(settings), security=security, now_s=lambda: ports.now_us() / 1_000_000
+    )
     credentials = CredentialBook(journal=journal, now_us=ports.now_us)
     tokens = TokenBook(
         journal=journal,
@@ -252,6 +258,7 @@ def build(
             ),
             ChildSpec(name="audit-spool", factory=lambda: SpoolEmptier(audit_spool)),
             ChildSpec(name="rates", factory=lambda: RateKeeper(rate_limits, journal=journal)),
+            ChildSpec(name="certificates", factory=lambda: CertificateWatcher(certificates)),
             ChildSpec(name="watchdog", factory=lambda: ports.watchdog(lag), suspendable=False),
         ],
     )
@@ -274,6 +281,7 @@ def build(
         audit_spool=audit_spool,
         security=security,
         rate_limits=rate_limits,
+        certificates=certificates,
         lag=lag,
         tally=tally,
         strays=strays,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.audit_spool import AuditSpool
+from actors.certificates import Certificates
 from actors.credentials import CredentialBook
 from actors.failed_attempts import FailedAttempts
 from actors.mailbox import Ref
@@ -69,6 +70,8 @@ class House:
     security: SecurityEvents
     """Counts and logs what somebody should look at."""
     rate_limits: RateLimits
+    certificates: Certificates
+    """What the listeners show; a change of files is noticed."""
     lag: LoopLag
     tally: Tally
     """What the sequencers count together."""

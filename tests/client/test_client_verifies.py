@@ -24,6 +24,7 @@ from transport.client.agent import Agent
 from transport.client.errors import BadAnswer, InsecureUrl, KeyFileError, NotVerified, PinMismatch, Refused
 from transport.client.retry import RetryPolicy
 from transport.client.sequencer import SequencerClient
+from transport.client.tls import TlsFiles
 from transport.client.trust import Pins
 from transport.client.wire import Acknowledgement, Stream
 from ves.encoding import uuid_bytes
@@ -445,7 +446,7 @@ def test_a_key_file_with_another_keys_public_half_is_refused(tmp_path: Path) -> 
 
 
 @pytest.fixture
-async def tls_url(play: PlayedSequencer, tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
+async def tls_url(play: PlayedSequencer, tmp_path: Path) -> AsyncIterator[tuple[str, Path]]:
     """The play behind TLS with a certificate of its own; (address, CA file)."""
     key = generate_private_key(SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
@@ -482,14 +483,14 @@ async def tls_url(play: PlayedSequencer, tmp_path: Path) -> AsyncIterator[tuple[
         serve = partial(trio.serve_ssl_over_tcp, handle, 0, context, host="127.0.0.1")
         listeners = await nursery.start(serve)
         port = listeners[0].transport_listener.socket.getsockname()[1]
-        yield f"https://localhost:{port}", str(ca_file)
+        yield f"https://localhost:{port}", ca_file
         nursery.cancel_scope.cancel()
 
 
-async def test_a_certificate_nobody_vouches_for_is_refused_at_once(tls_url: tuple[str, str]) -> None:
+async def test_a_certificate_nobody_vouches_for_is_refused_at_once(tls_url: tuple[str, Path]) -> None:
     url, ca_file = tls_url
     async with SequencerClient(url, api_key="ss_secret", retry=QUICK) as client:
-        with pytest.raises(InsecureUrl, match="self-signed"):
+        with pytest.raises(InsecureUrl, match=r"self-signed.* --ca-file"):
             await client.receipt_keys()
-    async with SequencerClient(url, api_key="ss_secret", ca_file=ca_file, retry=QUICK) as client:
+    async with SequencerClient(url, api_key="ss_secret", tls=TlsFiles(ca_file), retry=QUICK) as client:
         assert await client.receipt_keys()

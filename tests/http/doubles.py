@@ -20,6 +20,7 @@ import msgspec
 import trio
 
 from actors.audit_spool import AuditSpool
+from actors.certificates import Certificates
 from actors.credentials import CredentialBook
 from actors.failed_attempts import FailedAttempts, Patience
 from actors.messages import Append, Appended, Commit, Committed, FindKeys, Open, Verify
@@ -29,6 +30,7 @@ from actors.token_keys import KeySet
 from actors.token_rules import Rules
 from actors.tokens import TokenBook
 from actors.vitals import LoopLag
+from config.certificates import CertificateFiles, Listener
 from config.settings import Settings
 from journal.port import (
     AgentKey,
@@ -434,6 +436,8 @@ class Cardboard:
 
     settings: dict[str, Any] = field(default_factory=dict)
     folder: Path = Path("nowhere")
+    tls: dict[Listener, CertificateFiles] = field(default_factory=dict)
+    """Which listeners speak TLS, and with what."""
     root: Supervisor = field(default_factory=lambda: _tree())
     token_keys: KeySet = field(default_factory=KeySet)
     token_rules: Rules = field(default_factory=Rules)
@@ -450,6 +454,7 @@ class Cardboard:
         self.tokens = TokenBook(journal=self.journal, keys=self.token_keys, rules=self.token_rules)
         self.failed_attempts = FailedAttempts(patience=self.patience, security=self.security)
         self.readiness = Readiness()
+        self.certificates = Certificates(self.tls, security=self.security, now_s=time.time)
         self.shutdown = trio.Event()
         settings = Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings})
         self.house = House(
@@ -470,6 +475,7 @@ class Cardboard:
             audit_spool=AuditSpool(journal=self.journal, path=self.folder / "audit-spool.jsonl"),
             security=self.security,
             rate_limits=rate_limits_of(settings),
+            certificates=self.certificates,
             lag=LoopLag(),
             tally=Tally(),
             strays=lambda: 0,
@@ -538,26 +544,39 @@ def _nobody(_: object) -> Any:
 
 @asynccontextmanager
 async def serving(
-    *, patience_s: float = 25, root: Supervisor | None = None, house: Cardboard | None = None, **settings: Any
+    *,
+    patience_s: float = 25,
+    root: Supervisor | None = None,
+    house: Cardboard | None = None,
+    tls: dict[Listener, CertificateFiles] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Cardboard]:
     """The house served on two sockets of its own, stopped and checked to be empty afterwards."""
     with TemporaryDirectory() as folder, trio.fail_after(patience_s):
-        house = house or Cardboard(settings, Path(folder), root or _tree())
+        house = house or Cardboard(settings, Path(folder), tls or {}, root or _tree())
         async with trio.open_nursery() as nursery:
-            for app, where in ((house.public, "url"), (house.admin, "admin_url")):
+            doors: tuple[tuple[Any, str, Listener], ...] = (
+                (house.public, "url", "public"),
+                (house.admin, "admin_url", "admin"),
+            )
+            for app, where, name in doors:
                 listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
                 port = listeners[0].socket.getsockname()[1]
-                setattr(house, where, f"http://127.0.0.1:{port}")
-                await nursery.start(serve_app, app, listeners, house)
+                context = house.certificates.context_of(name)
+                # The name is the one on the tests' certificates.
+                url = f"http://127.0.0.1:{port}" if context is None else f"https://localhost:{port}"
+                setattr(house, where, url)
+                await nursery.start(serve_app, app, listeners, house, context)
             yield house
             house.shutdown.set()
     assert house.public.door.in_flight.total == 0, "bytes in flight were not given back"
 
 
 async def serve_app(
-    app: Any, listeners: Any, house: Cardboard, task_status: Any = trio.TASK_STATUS_IGNORED
+    app: Any, listeners: Any, house: Cardboard, tls: Any, task_status: Any = trio.TASK_STATUS_IGNORED
 ) -> None:
-    await serve(app, listeners, house.house.settings, shutdown=house.shutdown, task_status=task_status)
+    settings = house.house.settings
+    await serve(app, listeners, settings, shutdown=house.shutdown, tls=tls, task_status=task_status)
 
 
 def parts(raw: bytes) -> tuple[int, dict[str, str], bytes]:

@@ -26,6 +26,7 @@ from config.settings import Settings
 from transport.client.errors import BadAnswer, ClientError, NotVerified, PinMismatch, Refused, Unanswered
 from transport.client.retry import RetryPolicy
 from transport.client.sequencer import SequencerClient
+from transport.client.tls import TlsFiles
 from transport.client.trust import Pins, default_path
 from transport.client.wire import ReceiptKeys, TrustFile, decode
 
@@ -49,6 +50,10 @@ class Connection:
     """File that holds the API key; wins over SEQUENCER_API_KEY."""
     ca_file: Annotated[Path | None, Parameter(env_var="SEQUENCER_CA_FILE")] = None
     """PEM file of the only authorities to believe for https; default: the system's."""
+    client_cert_file: Annotated[Path | None, Parameter(env_var="SEQUENCER_CLIENT_CERT_FILE")] = None
+    """PEM file of our own certificate, for a server that asks for one."""
+    client_key_file: Annotated[Path | None, Parameter(env_var="SEQUENCER_CLIENT_KEY_FILE")] = None
+    """PEM file of its key."""
     allow_plain_http: Annotated[bool, Parameter(negative=())] = False
     """Send the API key over plain http to another machine."""
     pins: Annotated[Path | None, Parameter(env_var="SEQUENCER_PINS")] = None
@@ -56,7 +61,15 @@ class Connection:
     patience: float = 120.0
     """Seconds to keep trying while there is no final answer."""
 
-    def connect(self, url: str, api_key: str | None, receipt_keys: ReceiptKeys | None) -> SequencerClient:
+    def connect(
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        receipt_keys: ReceiptKeys | None = None,
+        shown: str | None = None,
+    ) -> SequencerClient:
+        """``shown``: the certificate file of a server on this machine, as its announcement names it."""
         return SequencerClient(
             url,
             api_key=api_key,
@@ -64,7 +77,9 @@ class Connection:
             receipt_keys=receipt_keys,
             retry=RetryPolicy(deadline_s=self.patience),
             allow_plain_http=self.allow_plain_http,
-            ca_file=str(self.ca_file) if self.ca_file else None,
+            tls=TlsFiles(
+                self.ca_file, Path(shown) if shown else None, self.client_cert_file, self.client_key_file
+            ),
             notice=notice,
         )
 
@@ -81,8 +96,12 @@ class Server(Connection):
     """Address of the server; default: the one running on DATA_DIR, else http://127.0.0.1:8080."""
 
     def client(self, *, receipt_keys: ReceiptKeys | None = None) -> SequencerClient:
-        url = self.url or announced("url") or "http://127.0.0.1:8080"
-        return self.connect(url, self.api_key(), receipt_keys)
+        if self.url is not None:
+            return self.connect(self.url, self.api_key(), receipt_keys=receipt_keys)
+        here = announcement()
+        url = here.url if here else "http://127.0.0.1:8080"
+        shown = here.certificate_file if here else None
+        return self.connect(url, self.api_key(), receipt_keys=receipt_keys, shown=shown)
 
 
 @Parameter(name="*")
@@ -94,15 +113,16 @@ class AdminListener(Connection):
     def client(self) -> SequencerClient:
         """With the key of --api-key-file, else this machine's bootstrap key, else SEQUENCER_API_KEY. Never to
         an address that nobody named: whoever listens there would be given the key."""
-        url = self.admin_url or announced("admin_url")
-        if url is None:
+        api_key = self.api_key() if self.api_key_file else bootstrap_key() or self.api_key()
+        if self.admin_url is not None:
+            return self.connect(self.admin_url, api_key)
+        here = announcement()
+        if here is None:
             raise ClientError(
                 f"no server runs on DATA_DIR {settings().data_dir}: start it, set DATA_DIR to another, "
                 "or name an admin listener with --admin-url"
             )
-        return self.connect(
-            url, self.api_key() if self.api_key_file else bootstrap_key() or self.api_key(), None
-        )
+        return self.connect(here.admin_url, api_key, shown=here.admin_certificate_file)
 
 
 @Parameter(name="*")
@@ -131,16 +151,20 @@ def bootstrap_key() -> str | None:
     return read_secret(path) if path.exists() else None
 
 
-class _Announcement(msgspec.Struct):
+class Announcement(msgspec.Struct):
+    """What a running server left in DATA_DIR/server.json."""
+
     url: str
     admin_url: str
+    certificate_file: str | None = None
+    """Under https: what it shows. The folder is closed to others, so this tells us whom to believe."""
+    admin_certificate_file: str | None = None
 
 
-def announced(which: str) -> str | None:
-    """The address a running server left in DATA_DIR/server.json."""
+def announcement() -> Announcement | None:
     try:
         raw = (settings().data_dir / "server.json").read_bytes()
-        return str(getattr(msgspec.json.decode(raw, type=_Announcement), which))
+        return msgspec.json.decode(raw, type=Announcement)
     except (OSError, msgspec.DecodeError):
         return None
 

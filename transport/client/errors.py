@@ -61,7 +61,8 @@ class PinMismatch(ClientError):
 
 
 class InsecureUrl(ClientError):
-    """A credential would have crossed the network in clear text. Nothing was sent."""
+    """A credential would have crossed the network in clear text, or one side could not verify the other.
+    Nothing was done."""
 
 
 class KeyFileError(ClientError):

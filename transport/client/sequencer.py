@@ -12,7 +12,6 @@ HTTP to another machine unless that was allowed. Several tasks may share one cli
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -34,6 +33,7 @@ from transport.client.checks import (
 )
 from transport.client.errors import BadAnswer, ClientError, InsecureUrl, NotVerified, Refused, Unanswered
 from transport.client.retry import LOST, RetryPolicy, retry_after_s
+from transport.client.tls import TlsFiles, context_of, why_refused
 from transport.client.trust import Pins
 from transport.client.wire import (
     Acknowledgement,
@@ -90,7 +90,7 @@ class SequencerClient:
         receipt_keys: ReceiptKeys | None = None,
         retry: RetryPolicy | None = None,
         allow_plain_http: bool = False,
-        ca_file: str | None = None,
+        tls: TlsFiles | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         notice: Callable[[str], None] = lambda text: None,
         chance: Callable[[], float] = _CHANCE,
@@ -114,7 +114,8 @@ class SequencerClient:
         self._http = httpx.AsyncClient(
             base_url=base,
             auth=_ApiKey(api_key),
-            verify=_tls(ca_file) if base.scheme == "https" else False,  # unused over plain http
+            # Over plain http there is nobody to verify.
+            verify=context_of(tls or TlsFiles()) if base.scheme == "https" else False,
             timeout=None,  # noqa: S113 - every attempt has a trio deadline instead
             follow_redirects=False,
             trust_env=not local,  # a proxy has no business between two ends of one machine
@@ -442,11 +443,9 @@ class SequencerClient:
             finally:
                 await response.aclose()
         except httpx.TransportError as error:
-            cause: BaseException | None = error
-            while cause is not None:
-                if isinstance(cause, ssl.SSLCertVerificationError):
-                    raise InsecureUrl(f"{self.origin}: {cause.verify_message}") from error
-                cause = cause.__cause__ or cause.__context__
+            why = why_refused(error, self.origin)
+            if why is not None:
+                raise InsecureUrl(why) from error
             raise _Lost(f"{type(error).__name__}: {error}".rstrip(": ")) from error
         except httpx.HTTPError as error:
             raise BadAnswer(f"the answer cannot be read: {error}") from error
@@ -546,11 +545,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _tls(ca_file: str | None) -> ssl.SSLContext:
-    """The system's authorities, or only those of ``ca_file``; certificates and host names are checked."""
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        raise ClientError(f"the CA file {ca_file} cannot be read: {error.strerror}") from error

@@ -45,7 +45,8 @@ ADMIN: list[Route] = [
 def create_apps(house: House) -> tuple[FrontDoor, FrontDoor]:
     """The public and the admin application, both QuartTrio; they share limits and metrics."""
     door = Door(house)
+    allowed = house.settings.admin_ip_allowlist
     return (
         FrontDoor(door, [*PUBLIC, document_route(PUBLIC, "VES sequencer")]),
-        FrontDoor(door, [*ADMIN, document_route(ADMIN, "VES sequencer: admin listener")]),
+        FrontDoor(door, [*ADMIN, document_route(ADMIN, "VES sequencer: admin listener")], allowed=allowed),
     )

@@ -2,17 +2,19 @@
 
 It alone touches Hypercorn's insides, which ``tests/http/test_hypercorn_canary.py`` guards. What it changes:
 no HTTP/2 and no WebSocket upgrades; sending has a deadline, so that a client who does not read cannot hold
-us; idle connections and slow request heads end; a connection with an unread body is closed gently, so that
-the answer arrives; malformed requests get our JSON error too.
+us; handshakes, idle connections and slow request heads end; a connection with an unread body is closed
+gently, so that the answer arrives; malformed requests get our JSON error too. Whether there is TLS below is
+the line's business.
 """
 
 from __future__ import annotations
 
 import secrets
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import h11
+import structlog
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
@@ -27,15 +29,23 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from transport.http.errors import ApiError, Code
+from transport.http.headers import ALWAYS, Headers
+from transport.http.line import GONE, PEER_WENT_AWAY, Line
 
+HANDSHAKE_S = 10.0
+"""From connecting to the end of the TLS handshake."""
 KEEP_ALIVE_S = 60.0
 """Between requests, until the first byte of the next one."""
 HEAD_S = 10.0
-"""From the first byte of a request's head to its end, and from connecting to the first head."""
+"""From the first byte of a request's head to its end, and from connecting (under TLS: from the handshake) to
+the first head."""
 LINGER_S = 2.0
-"""After an answer to a request whose body we did not want, so that closing does not destroy the answer."""
+"""For taking leave, and after an answer to a request whose body we did not want, so that closing does not
+destroy the answer."""
 SEND_CHUNK_BYTES = 64 * 1024
 """Each chunk may take the whole stall limit: slow readers are served, standing ones are not."""
+
+log = structlog.get_logger("http")
 
 
 class TcpConnection(TCPServer):
@@ -46,19 +56,24 @@ class TcpConnection(TCPServer):
         app: Any,
         config: Config,
         context: WorkerContext,
-        stream: Any,
+        line: Line,
         *,
         write_stall_s: float,
+        headers: Headers,
     ) -> None:
-        super().__init__(app, config, context, {}, stream)
+        """``headers``: of answers that are not the application's."""
+        super().__init__(app, config, context, {}, cast(Any, line))
+        self._line = line
         self._write_stall_s = write_stall_s
+        self._headers = headers
         self._reading = trio.CancelScope()
         self._idle = True
         self._over = False
         """Nothing more is sent or handled; what still arrives is thrown away."""
+        self._lingers = False
 
     async def run(self) -> None:
-        socket = self.stream.socket
+        socket = self._line.socket
         try:
             client = parse_socket_addr(socket.family, socket.getpeername())
             server = parse_socket_addr(socket.family, socket.getsockname())
@@ -69,11 +84,12 @@ class TcpConnection(TCPServer):
                     self.context,
                     task_group,
                     ConnectionState({}),
-                    False,
+                    self._line.is_tls,
                     client,
                     server,
                     self.protocol_send,
                 )
+                self.http.security_headers = self._headers
                 await self._read()
         except OSError:
             pass  # the peer was gone before we asked who it is
@@ -88,7 +104,7 @@ class TcpConnection(TCPServer):
     def close_now(self) -> None:
         """The socket is closed, whoever is reading from or sending to it."""
         self._over = True
-        self.stream.socket.close()
+        self._line.close()
 
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, RawData):
@@ -109,33 +125,51 @@ class TcpConnection(TCPServer):
                     deadline = trio.current_time() + self._write_stall_s
                     # Shielded, because half an answer must not be followed by another one; but not for ever.
                     with trio.CancelScope(deadline=deadline, shield=True) as sending:
-                        await self.stream.send_all(data[start : start + SEND_CHUNK_BYTES])
+                        await self._line.send_all(data[start : start + SEND_CHUNK_BYTES])
                     if sending.cancelled_caught:
                         break
                 else:
                     return
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except GONE:
                 pass
             self.close_now()
         await self.http.handle(Closed())
 
     async def _read(self) -> None:
-        self._reading.deadline = trio.current_time() + HEAD_S
+        self._reading.deadline = trio.current_time() + HANDSHAKE_S
         with self._reading:
-            while (data := await self._receive()) and not self._over:
-                if self._idle and not self.http.head_begun:
-                    self._reading.deadline = trio.current_time() + HEAD_S
-                await self.http.handle(RawData(data))
-            while data and self._over:
-                data = await self._receive()
+            if await self._shook_hands():
+                await self._read_requests()
+        if self._reading.cancel_called or self._lingers:
+            await self._take_leave()
         self._over = True
         await self.http.handle(Closed())
 
-    async def _receive(self) -> bytes:
-        try:
-            return bytes(await self.stream.receive_some(MAX_RECV))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return b""
+    async def _shook_hands(self) -> bool:
+        reason = await self._line.shake_hands()
+        if reason is None:
+            return True
+        if reason != PEER_WENT_AWAY:
+            log.info("handshake failed", address=self.http.client and self.http.client[0], reason=reason)
+        if reason == "HTTP_REQUEST":
+            error = ApiError(Code.MALFORMED_REQUEST, "this port speaks TLS only: use https://")
+            await self._line.send_in_clear(raw_answer(error, self.config, ALWAYS))
+        self._lingers = True
+        return False
+
+    async def _read_requests(self) -> None:
+        self._reading.deadline = trio.current_time() + HEAD_S
+        while (data := await self._line.receive_some(MAX_RECV)) and not self._over:
+            if self._idle and not self.http.head_begun:
+                self._reading.deadline = trio.current_time() + HEAD_S
+            await self.http.handle(RawData(data))
+
+    async def _take_leave(self) -> None:
+        """Shielded but not for long: also a house that stops wants its last answers to arrive whole."""
+        with trio.CancelScope(deadline=trio.current_time() + LINGER_S, shield=True):
+            await self._line.end_sending()
+            if self._lingers:
+                await self._line.discard()
 
     def _set_idle(self, idle: bool) -> None:
         self._idle = idle
@@ -147,21 +181,13 @@ class TcpConnection(TCPServer):
             self._reading.deadline = trio.current_time() + KEEP_ALIVE_S
 
     def _end(self) -> None:
-        """No more requests here; the reader drops what comes until the peer has closed, or for a while.
+        """No more requests here. The reader takes leave, and drops what comes of a body nobody wanted.
 
         Not async: by now the request's task may be cancelled, and its connection must end all the same.
         """
-        if self._over:
-            return
-        self._over = True
-        try:
-            self.stream.socket.shutdown(trio.socket.SHUT_WR)
-        except OSError:
-            self._reading.cancel("the peer is gone")
-            return
-        if self.http.body_unread:
-            self._reading.deadline = trio.current_time() + LINGER_S
-        else:
+        if not self._over:
+            self._over = True
+            self._lingers = self.http.body_unread
             self._reading.cancel("the last answer is sent")
 
 
@@ -174,6 +200,7 @@ class Http11(H11Protocol):
     """HTTP/1.1 and nothing else."""
 
     connection: h11.Connection
+    security_headers: Headers = ALWAYS
     _head: bytes | None = None
     """The head of the answer, held back to leave together with its body."""
 
@@ -266,7 +293,7 @@ class Http11(H11Protocol):
         error = ApiError(
             Code.MALFORMED_REQUEST, _MALFORMED.get(status_code, "not HTTP/1.1"), status=status_code
         )
-        await self.send(RawData(raw_answer(error, self.config, self.connection)))
+        await self.send(RawData(raw_answer(error, self.config, self.security_headers, self.connection)))
 
 
 _MALFORMED = {
@@ -275,7 +302,9 @@ _MALFORMED = {
 }
 
 
-def raw_answer(error: ApiError, config: Config, connection: h11.Connection | None = None) -> bytes:
+def raw_answer(
+    error: ApiError, config: Config, security_headers: Headers, connection: h11.Connection | None = None
+) -> bytes:
     """A whole closing HTTP answer, for where there is no request to route."""
     request_id = secrets.token_hex(16)
     body = error.body(request_id)
@@ -284,12 +313,10 @@ def raw_answer(error: ApiError, config: Config, connection: h11.Connection | Non
         ("content-length", str(len(body))),
         ("connection", "close"),
         ("x-request-id", request_id),
-        ("x-content-type-options", "nosniff"),
-        ("x-frame-options", "DENY"),
-        ("cache-control", "no-store"),
         *error.headers(),
     ]
     encoded = [(name.encode(), value.encode()) for name, value in headers]
+    encoded += security_headers
     encoded += config.response_headers("h11")
     speaker = connection or h11.Connection(h11.SERVER)
     events = (

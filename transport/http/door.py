@@ -21,11 +21,14 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter
 
+from config.networks import Networks
 from transport.house import House
 from transport.http import rates
 from transport.http.about import DatabasePulse
 from transport.http.callers import Caller, authenticate
+from transport.http.client_address import is_allowed
 from transport.http.errors import EXPECTED, ApiError, Code, answer_to, internal_error
+from transport.http.headers import Headers, security_headers
 from transport.http.limits import BytesInFlight, LargeBodies, Pace
 from transport.http.longpoll import Heads
 from transport.http.metrics import Metrics
@@ -39,11 +42,6 @@ and half done, they do not queue behind the many."""
 PAGES_MAX = 8
 """Pages of events being read and opened at a time; others wait for their turn."""
 VISIT = "sequencer.visit"
-SECURITY_HEADERS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"cache-control", b"no-store"),
-)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 CLIENT_GONE = 499
 """In logs and metrics only: the caller did not wait for the answer."""
@@ -132,6 +130,7 @@ class Door:
             route=_template(visit),
             status=status,
             ms=round(seconds * 1000, 2),
+            address=visit.address,
             request_id=visit.request_id,
             tenant=caller.tenant_id.hex() if caller and caller.tenant_id else None,
             caller=caller.name if caller else None,
@@ -149,9 +148,13 @@ def _template(visit: Visit) -> str:
 class FrontDoor(QuartTrio):
     """The Quart application of one listener: dispatches, and shapes what Quart itself has to say."""
 
-    def __init__(self, door: Door, routes: Sequence[Route]) -> None:
+    def __init__(self, door: Door, routes: Sequence[Route], *, allowed: Networks = ()) -> None:
+        """``allowed``: only callers from there are heard; empty: all are."""
         super().__init__("sequencer", static_folder=None)
         self.door = door
+        self._allowed = allowed
+        if allowed:
+            self.before_request(self._hear_only_the_allowed)
         self.asgi_http_class = Connection
         self.url_map.merge_slashes = False
         self.config.update(RESPONSE_TIMEOUT=None, MAX_CONTENT_LENGTH=None, PROPAGATE_EXCEPTIONS=False)
@@ -190,6 +193,18 @@ class FrontDoor(QuartTrio):
         return MapAdapter(
             self.url_map, "localhost", "/", "", "http", request.path, request.method, request.query_string
         )
+
+    async def _hear_only_the_allowed(self) -> Response | None:
+        """Before anything else: others learn neither which routes there are nor whether a key is good."""
+        visit = _visit()
+        if is_allowed(visit.address, self._allowed):
+            return None
+        self.door.house.security.happened("permission_denied", address=visit.address, what="admin listener")
+        return _response(error_reply(ApiError(Code.ADMIN_IP_DENIED, "admin access denied"), visit.request_id))
+
+    def security_headers(self, scheme: str) -> Headers:
+        proxied = self.door.house.settings.tls_terminated_by_proxy
+        return security_headers(over_tls=scheme == "https" or proxied)
 
     async def _on_http_exception(self, error: HTTPException) -> Response:
         visit = _visit()
@@ -274,7 +289,7 @@ class Connection(TrioASGIHTTPConnection):
         visit.let_body_go()
         body = await response.get_data(as_text=False)
         headers = [(name.lower().encode(), value.encode()) for name, value in response.headers.items()]
-        headers += SECURITY_HEADERS
+        headers += self.app.security_headers(self.scope["scheme"])
         if visit.rate_verdict is not None:
             headers += rates.headers(visit.rate_verdict)
         headers.append((b"x-request-id", visit.request_id.encode()))

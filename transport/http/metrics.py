@@ -120,6 +120,14 @@ class _Inhabitants:
             self._house.failed_attempts.dropped,
         )
         yield from _rate_limits(self._house.rate_limits)
+        expiry = GaugeMetricFamily(
+            "sequencer_certificate_expires_seconds",
+            "Until the listener's certificate expires; negative when it has.",
+            labels=["listener"],
+        )
+        for listener, seconds in self._house.certificates.seconds_left().items():
+            expiry.add_metric([listener], seconds)
+        yield expiry
         yield _counter("sequencer_dead_letters", "Letters nobody could handle.", seen.dead_letters_total)
         yield _counter(
             "sequencer_driver_strays", "Failures nobody waited for, in the driver.", self._house.strays()

@@ -6,9 +6,10 @@ fails is the end of that connection only.
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,9 @@ from hypercorn.trio.worker_context import WorkerContext
 from config.settings import Settings
 from transport.http.connection import TcpConnection, raw_answer
 from transport.http.errors import ApiError, Code
+from transport.http.headers import security_headers
 from transport.http.limits import Pace
+from transport.http.line import GONE, Line
 
 HEAD_BYTES_MAX = 16 * 1024
 REQUESTS_PER_CONNECTION_MAX = 10_000
@@ -32,6 +35,8 @@ TURNED_AWAY_MAX = 64
 TURNED_AWAY_PER_S = 50.0
 """Connections that come back as fast as they are refused must not take the time of those that are served."""
 TURN_AWAY_S = 1.0
+
+TlsOfTheMoment = Callable[[], ssl.SSLContext]
 
 log = structlog.get_logger("http")
 
@@ -62,9 +67,11 @@ def _config() -> Config:
 class Reception:
     """Who is connected to one application."""
 
-    def __init__(self, app: Any, settings: Settings) -> None:
+    def __init__(self, app: Any, settings: Settings, tls: TlsOfTheMoment | None) -> None:
         self._app = ASGIWrapper(app)
         self._settings = settings
+        self._tls = tls
+        self._headers = security_headers(over_tls=tls is not None or settings.tls_terminated_by_proxy)
         self._config = _config()
         self._context = WorkerContext(None)
         self._connections: set[TcpConnection] = set()
@@ -80,14 +87,16 @@ class Reception:
             address = str(stream.socket.getpeername()[0])
         except OSError:
             return await trio.aclose_forcefully(stream)
+        line = Line(stream, self._tls and self._tls())
         if self._is_too_many(address):
-            return await self._turn_away(stream)
+            return await self._turn_away(line)
         connection = TcpConnection(
             self._app,
             self._config,
             self._context,
-            stream,
+            line,
             write_stall_s=self._settings.write_stall_secs,
+            headers=self._headers,
         )
         self._connections.add(connection)
         self._of_address[address] += 1
@@ -110,7 +119,7 @@ class Reception:
             or self._of_address[address] >= settings.connections_per_address_max
         )
 
-    async def _turn_away(self, stream: Any) -> None:
+    async def _turn_away(self, line: Line) -> None:
         error = ApiError(
             Code.SERVICE_UNAVAILABLE, "too many connections; nothing was done", retry_after_s=1.0
         )
@@ -118,16 +127,16 @@ class Reception:
         try:
             await self._refusals.turn(patience_s=TURN_AWAY_S)
             with trio.move_on_after(TURN_AWAY_S):
-                await stream.send_all(raw_answer(error, self._config))
-                await stream.send_eof()
-                while await stream.receive_some():
-                    pass
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+                if await line.shake_hands() is None:
+                    await line.send_all(raw_answer(error, self._config, self._headers))
+                await line.end_sending()
+                await line.discard()
+        except GONE:
             pass
         finally:
             self._turning_away -= 1
             self._one_less.set()
-        await trio.aclose_forcefully(stream)
+            line.close()
 
     async def may_accept(self) -> None:
         """Returns when another one can be received, or be told why not."""
@@ -171,11 +180,13 @@ async def serve(
     settings: Settings,
     *,
     shutdown: trio.Event,
+    tls: TlsOfTheMoment | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until ``shutdown`` is set, then answer what is in flight for at most
-    ``settings.graceful_timeout_secs``, close every socket and return. Closes the listeners."""
-    reception = Reception(app, settings)
+    ``settings.graceful_timeout_secs``, close every socket and return. Closes the listeners. With ``tls`` only
+    TLS is spoken, each handshake with the context that it answers then."""
+    reception = Reception(app, settings, tls)
     async with trio.open_nursery() as connections:
         try:
             async with trio.open_nursery() as accepting:

@@ -23,6 +23,7 @@ from actors.rate_limits import Verdict
 from journal.port import AuditEntry
 from transport.http.bodies import BODY_BYTES_MAX, read_json, read_path, read_query, require_json
 from transport.http.callers import Caller
+from transport.http.client_address import client_address
 from transport.http.errors import ApiError, Code
 from transport.http.limits import Pace
 from ves.encoding import uuid_bytes
@@ -66,8 +67,9 @@ class Visit:
     def __init__(self, door: Door, scope: Any, receive: Receive) -> None:
         self.door = door
         self.method: str = scope["method"]
-        self.address: str = scope["client"][0] if scope.get("client") else "unknown"
-        """The client's IP address: the peer's."""
+        peer = scope["client"][0] if scope.get("client") else "unknown"
+        self.address = client_address(peer, scope["headers"], door.house.settings.trusted_proxies)
+        """The client's IP address: the peer's, or what a trusted proxy says."""
         self.request_id = _request_id(scope["headers"])
         self.started_at = time.perf_counter()
         self.deadline = trio.current_time() + door.house.settings.request_timeout_secs
