@@ -284,6 +284,11 @@ class PostgresJournal:
     async def receipt_keys(self) -> list[ReceiptKey]:
         return await self._read(own_keys.receipt_keys)
 
+    async def rotate_receipt_key(self, key: ReceiptKey, audit: AuditEntry) -> ReceiptKey:
+        return await self._write(
+            "rotate_receipt_key", lambda c: own_keys.rotate_receipt_key(c, self._node_id, key, audit)
+        )
+
     async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
         # One node at a time: two that start for the first time at once must not both record a ring.
         act: Callable[[Connection], Awaitable[None]] = lambda c: own_keys.claim_at_rest_keys(c, key_ids)  # noqa: E731

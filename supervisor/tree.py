@@ -23,22 +23,22 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 from actors.audit_spool import AuditSpool, SpoolEmptier
 from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
 from actors.mailbox import Actor, Mailbox, Ref
+from actors.receipt_key import ReceiptKeyInUse
 from actors.registry import KeyRegistry
 from actors.security_events import SecurityEvents
-from actors.sequencer import GroupLimits, ReceiptIdentity, Sequencer, Tally
+from actors.sequencer import GroupLimits, Sequencer, Tally
 from actors.verifier import Verifier
 from actors.vitals import LoopLag, Pulse
 from actors.worker_spawn import OwnProcess, Spawn
 from config.secrets import Secrets
 from config.settings import Settings
-from journal.port import Journal
+from journal.port import Journal, ReceiptKey
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.overseer import TreeOverseer
 from supervisor.policy import Pauses
@@ -93,18 +93,18 @@ def build(
     secrets: Secrets,
     journal: Journal,
     *,
-    key_version: int,
+    receipt_key: ReceiptKey,
     strays: Callable[[], int] = lambda: 0,
     ports: Ports | None = None,
 ) -> Built:
-    """Everybody introduced to everybody they need; nobody started."""
+    """Everybody introduced to everybody they need; nobody started. ``receipt_key``: the one claimed."""
     ports = ports or Ports()
-    identity = ReceiptIdentity(secrets.sequencer_id, key_version)
     readiness = Readiness()
     lag = LoopLag()
     tally = Tally()
     security = SecurityEvents()
     credentials = CredentialBook(journal=journal)
+    in_use = ReceiptKeyInUse(journal=journal, keys=secrets.keys, claimed=receipt_key, security=security)
     audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
     registry = Mailbox("registry", letters_max=settings.mailbox_letters_max)
@@ -112,9 +112,7 @@ def build(
     encryptors = Pool(
         "encryptors",
         settings.encryptor_count,
-        lambda: Encryptor(
-            ring=secrets.at_rest_ring, receipt_seed=secrets.receipt_signing_seed, spawn=ports.spawn
-        ),
+        lambda: Encryptor(keys=in_use.for_a_life, spawn=ports.spawn),
         settings.mailbox_letters_max,
         declares_ready=True,
         intensity=WORKER_DEATHS,
@@ -137,7 +135,7 @@ def build(
             tenant_id=tenant_id,
             journal=journal,
             encryptors=encryptors.ref,
-            identity=identity,
+            sequencer_id=secrets.sequencer_id,
             limits=GroupLimits(
                 letters_max=settings.sequencer_letters_max,
                 events_max=settings.group_events_max,
@@ -227,8 +225,7 @@ def build(
         sequencer_of=sequencers.ref,
         committer=Ref(committer),
         sequencer_id=secrets.sequencer_id,
-        sequencer_key_version=key_version,
-        bootstrap_key_sha256=sha256(secrets.bootstrap_api_key.encode()).digest(),
+        bootstrap_key_sha256=secrets.bootstrap_key_sha256,
         readiness=readiness,
         overseer=TreeOverseer(root),
         audit_spool=audit_spool,
