@@ -50,6 +50,16 @@ class FetchedSecret(SecretStr):
         self._place = place
         self._kept = kept_from_commands
 
+    def __eq__(self, other: object) -> bool:
+        """The same source. Comparing must not fetch."""
+        return isinstance(other, FetchedSecret) and (self.variable, self._place) == (
+            other.variable,
+            other._place,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.variable, self._place))
+
     def get_secret_value(self) -> str:
         if self.variable.endswith("_FILE"):
             raw = _read_file(self.variable, Path(self._place))
