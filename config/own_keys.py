@@ -90,10 +90,6 @@ class ReceiptSeeds:
         read_or_create_secret(self._named(public_key), lambda: text, checkpoint)
         return public_key
 
-    def discard(self, public_key: bytes) -> None:
-        """For one just made that certainly was recorded nowhere."""
-        self._named(public_key).unlink(missing_ok=True)
-
     def _named(self, public_key: bytes) -> Path:
         return self._folder / f"{SEED_FILE}.{public_key.hex()}"
 

@@ -55,6 +55,7 @@ T = TypeVar("T")
 _CLOSE_S = 5.0
 _PING_S = 2.0
 """A database that takes longer is away for those who ask whether it is there: they decide about traffic."""
+_OWN_KEYS_S = 5.0
 _ROOM = "CREATE TEMPORARY TABLE room ON COMMIT DROP AS SELECT n FROM generate_series(1, 30000) AS n"
 _EVERYBODY = bytes(16)
 """The nil UUID is nobody's tenant; its lock is for what concerns all nodes."""
@@ -282,7 +283,8 @@ class PostgresJournal:
         )
 
     async def receipt_keys(self) -> list[ReceiptKey]:
-        return await self._read(own_keys.receipt_keys)
+        # A few rows, and the start of an encryptor waits for them: it can go on without.
+        return await cross(lambda: self._units.read(own_keys.receipt_keys, deadline_s=_OWN_KEYS_S))
 
     async def rotate_receipt_key(self, key: ReceiptKey, audit: AuditEntry) -> ReceiptKey:
         return await self._write(

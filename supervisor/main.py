@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -110,6 +111,7 @@ def rotate_command(compromised: bool, reason: str) -> int:
 
 def _serve() -> None:
     settings = read_settings()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no memory of ours, or of our children, reaches a disk
     arm_from_environment(os.environ)
     prepare_data_dir(settings.data_dir)
     with exporting(os.environ), database(settings) as where:

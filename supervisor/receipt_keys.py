@@ -124,13 +124,15 @@ async def _record(
     newest = await journal.rotate_receipt_key(
         new, AuditEntry(actor, "receipt_key.rotate", subject, None, details)
     )
-    # Recorded, durably, from here on: ours, or another's.
-    if newest.public_key != public_key:
-        raise RotatedMeanwhile(
-            f"another rotation was first: version {newest.key_version} is {newest.public_key.hex()}; "
-            "the seed made for this one is unused"
-        )
-    return newest
+    # Recorded, durably, from here on: ours, or another's. Ours may even have a successor by now, when this is
+    # the second try after one that nobody heard of.
+    for recorded in [newest, *await _chain(journal, old.sequencer_id)]:
+        if recorded.public_key == public_key:
+            return recorded
+    raise RotatedMeanwhile(
+        f"another rotation was first: version {newest.key_version} is {newest.public_key.hex()}; "
+        "the seed made for this one is unused"
+    )
 
 
 async def _chain(journal: Journal, sequencer_id: Uuid) -> list[ReceiptKey]:

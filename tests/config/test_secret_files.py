@@ -184,6 +184,16 @@ def test_a_damaged_file_is_refused_and_never_replaced(content: bytes, says: str,
     assert path.read_bytes() == content
 
 
+def test_a_start_makes_no_new_seed_where_a_rotated_one_is(home: Path) -> None:
+    seeds = load(home).keys.receipt_seeds
+    rotated = seeds.make(lambda name: None)
+    (home / "keys/receipt-signing-seed").unlink()  # retired, and removed by the operator
+    again = load(home)
+    assert again.created == ()
+    assert again.keys.receipt_seeds.public_keys() == [rotated]
+    assert mode(home / f"keys/receipt-signing-seed.{rotated.hex()}") == 0o600
+
+
 def test_the_ring_file_holds_several_keys_the_current_one_first(home: Path) -> None:
     load(home)
     (home / "keys/payload-encryption-keys").write_text(f"{OTHER.hex()}\n{KEY.hex()}\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,6 +57,12 @@ def what_children_show(server: Server) -> bytes:
         for part in ("cmdline", "environ"):
             shown += Path(f"/proc/{pid}/{part}").read_bytes()
     return shown
+
+
+def no_core_of(server: Server) -> None:
+    for pid in [server.pid, *(pid for pid, _ in server.children())]:
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert re.search(r"Max core file size +0 +0 ", limits), f"process {pid} may dump its memory"
 
 
 def environment_of(server: Server) -> bytes:
@@ -153,6 +160,7 @@ def test_secrets_and_payloads_stay_where_they_belong(
             outside[path.name] = text.encode() if text.startswith("ss_") else bytes.fromhex(text)
     assert len(outside) == 5
     shown = what_children_show(server) + environment_of(server)
+    no_core_of(server)
     stored = rows(embedded_dsn(server.data_dir))
     assert server.terminate() == 0
     the_search_can_see(tmp_path, canary.encode())

@@ -102,19 +102,35 @@ async def test_the_second_of_two_rotations_learns_that_it_was_late(node: Node) -
     assert await node.claimed() == second
 
 
-@pytest.mark.parametrize("fault", ["lost", "unheard"])
-async def test_a_rotation_nobody_heard_of_is_finished_by_doing_it_again(node: Node, fault: str) -> None:
+@pytest.mark.parametrize("fault", ["away", "lost", "unheard"])
+async def test_a_rotation_that_failed_or_nobody_heard_of_is_finished_by_doing_it_again(
+    node: Node, fault: str
+) -> None:
     first = await node.claimed()
     seeds = node.seeds()
     public_key = make_seed(seeds, first, lambda name: None)
     node.journal.fail_next("rotate_receipt_key", fault)  # type: ignore[arg-type]
-    with pytest.raises(JournalOutcomeUnknown):
+    with pytest.raises(JournalAway if fault == "away" else JournalOutcomeUnknown):
         await rotate(node.journal, seeds, first, public_key, compromised=True, reason="stolen")
     assert (await node.claimed()).public_key in (first.public_key, public_key), "a key that is here"
     done = await rotate(node.journal, seeds, first, public_key, compromised=True, reason="stolen")
     assert await node.claimed() == done
     entries = [text for text, _ in node.database.audit_log[node.sequencer_id]]
     assert len([text for text in entries if "receipt_key.rotate" in text and "stolen" in text]) == 1
+
+
+async def test_a_rotation_that_was_stored_unheard_and_followed_by_another_is_known_for_stored(
+    node: Node,
+) -> None:
+    first = await node.claimed()
+    seeds = node.seeds()
+    public_key = make_seed(seeds, first, lambda name: None)
+    node.journal.fail_next("rotate_receipt_key", "unheard")
+    with pytest.raises(JournalOutcomeUnknown):
+        await rotate(node.journal, seeds, first, public_key, compromised=False, reason="")
+    assert (await node.rotated(await node.claimed())).key_version == 3
+    ours = await rotate(node.journal, seeds, first, public_key, compromised=False, reason="")
+    assert (ours.key_version, ours.public_key) == (2, public_key)
 
 
 async def test_nothing_is_made_or_recorded_without_the_old_seed(node: Node) -> None:

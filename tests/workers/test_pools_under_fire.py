@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +129,28 @@ async def test_a_frame_that_does_not_open_names_its_row_and_the_encryptor_lives_
         opened = await house.encryptors.ask(Open(agent.tenant_id, rows), deadline_s=10)
         assert opened == [n.event.payload for n in events]
         assert workers() == before
+
+
+async def test_an_encryptor_whose_seed_is_not_that_of_the_recorded_key_never_signs() -> None:
+    async def wrong() -> EncryptorKeys:
+        return EncryptorKeys(RING, SEED, Signer(b"\x03" * 32).public_key, 7)
+
+    inbox = Mailbox("encryptor", letters_max=4)
+    house = Supervisor(
+        "house",
+        [ChildSpec(name="encryptor", factory=lambda: Encryptor(keys=wrong), mailbox=inbox)],
+        intensity=0,
+    )
+    with pytest.raises(ExceptionGroup) as ended, trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(house.run)
+            await Ref(inbox).ask(Seal(b"\0" * 16, []), deadline_s=20)
+    assert "its receipt key is not that of version 7" in "".join(map(str, leaves(ended.value)))
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        yield from leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
 
 
 async def test_a_registry_that_cannot_answer_is_unavailable_and_costs_no_life() -> None:
