@@ -278,6 +278,15 @@ def test_offline_a_later_key_is_believed_if_the_trusted_one_signed_it(
     assert sequencer("verify", "receipt", desk.receipts, "--trust", later).code == 2, "a trust file neither"
 
 
+def test_a_reason_that_is_no_reason_but_a_book_is_refused_before_anything_is_made(
+    sequencer: Command,
+) -> None:
+    refused = sequencer("receipt-key", "rotate", "--reason", "x" * 501)
+    assert refused.code == 2
+    assert "at most 500" in refused.err
+    assert sequencer("receipt-key", "rotate", "--reason", "x" * 500).code == 0
+
+
 def test_the_published_receipt_keys_are_listed_and_their_chain_is_checked(
     play: PlayedSequencer, sequencer: Command
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from transport.cli.console import Exit, Json, Server, run, show
+from transport.cli.console import Exit, Json, Server, notice, run, show
 from transport.client.errors import BadAnswer
 from transport.client.wire import ReceiptKey, WellKnown, decode
 from ves.encoding import uuid_bytes, uuid_text
@@ -21,6 +21,7 @@ from ves.receipt_keys import BrokenChain, follow
 from ves.timestamps import parse_rfc3339
 
 HERE = Server()
+REASON_CHARACTERS_MAX = 500
 _DAY_US = 86_400_000_000
 
 
@@ -40,8 +41,11 @@ def receipt_key_app(rotate: Callable[[bool, str], int]) -> App:
         compromised
             The old key is, or may be, known to somebody else: recorded, and says what that means.
         reason
-            For the audit log.
+            For the audit log, at most 500 characters.
         """
+        if len(reason) > REASON_CHARACTERS_MAX:
+            notice(f"--reason: at most {REASON_CHARACTERS_MAX} characters")
+            return Exit.USAGE
         return rotate(compromised, reason)
 
     app.command(list_keys, name="list")
