@@ -103,7 +103,7 @@ def build(
     lag = LoopLag()
     tally = Tally()
     security = SecurityEvents()
-    credentials = CredentialBook(journal=journal)
+    credentials = CredentialBook(journal=journal, now_us=ports.now_us)
     in_use = ReceiptKeyInUse(journal=journal, keys=secrets.keys, claimed=receipt_key, security=security)
     audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
