@@ -1,24 +1,26 @@
 """An encryptor: seals numbered events for the disk and signs their receipts, and opens what was sealed.
 
 Owns one worker process, which alone holds the keys while it works; here they only pass by on its way to
-life. Checks the form of everything that comes back: as many as were sent, each of the right size. Never keeps
-a receipt: it goes into the answer, for the row to be stored.
+life, each life asking for them anew. A life signs with one receipt key, the one its process shows to have,
+and says with every answer which version that is. Checks the form of everything that comes back: as many as
+were sent, each of the right size. Never keeps a receipt: it goes into the answer, for the row to be stored.
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from actors.errors import Unavailable
 from actors.faults import checkpoint
 from actors.mailbox import Inbox
-from actors.messages import Open, Seal
+from actors.messages import Open, Seal, Sealed
 from actors.worker_process import WorkerProcess, running
 from actors.worker_spawn import OwnProcess, Spawn
 from actors.worker_wire import BecomeEncryptor, OpenAnswer, OpenFrames, SealAnswer, SealEvents
 from ves.at_rest import FRAME_BYTES_MIN
 from ves.encoding import uuid_text
-from ves.records import SealedEvent
 from ves.signatures import SIGNATURE_BYTES
 
 CALL_DEADLINE_S = 20.0
@@ -29,26 +31,47 @@ _seal_answer: msgspec.msgpack.Decoder[SealAnswer] = msgspec.msgpack.Decoder(Seal
 _open_answer: msgspec.msgpack.Decoder[OpenAnswer] = msgspec.msgpack.Decoder(OpenAnswer)
 
 
+class EncryptorKeys(msgspec.Struct, frozen=True):
+    """All that one life needs. Shows no key."""
+
+    at_rest_ring: tuple[bytes, ...]
+    """32 bytes each, the current one first."""
+    receipt_seed: bytes
+    """Ed25519, 32 bytes."""
+    receipt_public_key: bytes
+    """What the journal has recorded as this version; the seed must belong to it."""
+    receipt_key_version: int
+
+    def __repr__(self) -> str:
+        return f"EncryptorKeys(receipt key version {self.receipt_key_version}, …)"
+
+
 class Encryptor:
     """Answers ``Seal`` and ``Open``."""
 
     def __init__(
         self,
         *,
-        ring: tuple[bytes, ...],
-        receipt_seed: bytes,
+        keys: Callable[[], Awaitable[EncryptorKeys]],
         spawn: Spawn = OwnProcess,
         name: str = "encryptor",
         call_deadline_s: float = CALL_DEADLINE_S,
     ) -> None:
-        """``ring``: at-rest keys of 32 bytes, the current one first; ``receipt_seed``: Ed25519, 32 bytes."""
-        self._become = BecomeEncryptor(ring, receipt_seed)
+        """``keys`` is asked once, at the start of the life."""
+        self._keys = keys
+        self._key_version = 0
         self._spawn = spawn
         self._name = name
         self._call_deadline_s = call_deadline_s
 
     async def run(self, inbox: Inbox) -> None:
-        async with running(self._become, name=self._name, spawn=self._spawn) as worker:
+        keys = await self._keys()
+        become = BecomeEncryptor(keys.at_rest_ring, keys.receipt_seed)
+        async with running(become, name=self._name, spawn=self._spawn) as worker:
+            if worker.public_key != keys.receipt_public_key:
+                worker.reject(f"its receipt key is not that of version {keys.receipt_key_version}")
+            self._key_version = keys.receipt_key_version
+            del become, keys
             inbox.ready()
             while True:
                 letter = await inbox.take()
@@ -66,7 +89,7 @@ class Encryptor:
                     except Unavailable as error:
                         letter.refuse(error)
 
-    async def _seal(self, worker: WorkerProcess, message: Seal) -> list[SealedEvent]:
+    async def _seal(self, worker: WorkerProcess, message: Seal) -> Sealed:
         request = SealEvents(message.tenant_id, message.events)
         sealed = await worker.call(request, _seal_answer, deadline_s=self._call_deadline_s)
         if len(sealed) != len(message.events):
@@ -78,7 +101,7 @@ class Encryptor:
                 or len(one.sequencer_signature) != SIGNATURE_BYTES
             ):
                 worker.reject("a sealed event has the wrong size")
-        return sealed
+        return Sealed(self._key_version, sealed)
 
     async def _open(self, worker: WorkerProcess, message: Open) -> list[bytes]:
         request = OpenFrames(message.tenant_id, message.payloads)

@@ -48,8 +48,15 @@ class Verify(Message[VerifiedBatch | BodyRefused], frozen=True):
 # To the encryptor pool.
 
 
-class Seal(Message[list[SealedEvent]], frozen=True):
-    """Answered with one SealedEvent per event, in order."""
+class Sealed(msgspec.Struct, frozen=True):
+    """``events``: one per event asked for, in order, all signed with the receipt key of this version."""
+
+    sequencer_key_version: int
+    events: list[SealedEvent]
+
+
+class Seal(Message[Sealed], frozen=True):
+    """Answered with Sealed: which key signed is said by the one who signed, never believed from elsewhere."""
 
     repeatable: ClassVar[bool] = True
     tenant_id: Uuid

@@ -19,7 +19,7 @@ import trio
 from actors.errors import CredentialExpired, CredentialRevoked, NotNow, OutcomeUnknown, Unavailable
 from actors.faults import checkpoint
 from actors.mailbox import Inbox, Letter, Ref
-from actors.messages import Append, Appended, Message, Seal
+from actors.messages import Append, Appended, Message, Seal, Sealed
 from journal.port import (
     Away,
     CommandUse,
@@ -40,14 +40,8 @@ AWAY_PATIENCE_S = 2.0
 """How long a group waits for a database that has just gone away: hides a restart, not an outage."""
 AWAY_PAUSE_S = (0.05, 1.0)
 """First and longest pause between tries while the database is away."""
-
-
-@dataclass(frozen=True)
-class ReceiptIdentity:
-    """Who signs the receipts: recorded in every event row and published to everybody."""
-
-    sequencer_id: Uuid
-    key_version: int
+_NOTHING_SEALED = Sealed(0, [])
+"""Of a group without rows: no key signs for it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ class Sequencer:
         tenant_id: Uuid,
         journal: Journal,
         encryptors: Ref,
-        identity: ReceiptIdentity,
+        sequencer_id: Uuid,
         limits: GroupLimits,
         chance: random.Random,
         tally: Tally,
@@ -84,7 +78,7 @@ class Sequencer:
         self._tenant_id = tenant_id
         self._journal = journal
         self._encryptors = encryptors
-        self._identity = identity
+        self._sequencer_id = sequencer_id
         self._limits = limits
         self._chance = chance
         self._tally = tally
@@ -118,7 +112,7 @@ class Sequencer:
             outcome = await self._try(requests)
             if isinstance(outcome, Done):
                 self._pause_s = 0.0
-                return outcome.answer(letters, self._identity)
+                return outcome.answer(letters, self._sequencer_id)
             if isinstance(outcome, NotNow):
                 return _refuse(letters, f"sealing is not available: {outcome}", outcome.retry_after_s)
             if isinstance(outcome, Moved):
@@ -161,19 +155,19 @@ class Sequencer:
         # Durable from here on, if Stored: everything above can be repeated, everything below is unafraid.
         return Done(plan, sealed) if isinstance(outcome, Stored) else outcome
 
-    async def _seal(self, plan: Plan) -> list[SealedEvent]:
+    async def _seal(self, plan: Plan) -> Sealed:
         if not plan.numbered:
-            return []
+            return _NOTHING_SEALED
         letter = Seal(tenant_id=self._tenant_id, events=plan.numbered)
         return await self._encryptors.ask(letter, deadline_s=self._limits.seal_deadline_s)
 
-    def _group(self, plan: Plan, sealed: list[SealedEvent], facts: Facts) -> Group:
+    def _group(self, plan: Plan, sealed: Sealed, facts: Facts) -> Group:
         return Group(
             fence=facts.fence,
             numbered=plan.numbered,
-            sealed=sealed,
-            sequencer_id=self._identity.sequencer_id,
-            sequencer_key_version=self._identity.key_version,
+            sealed=sealed.events,
+            sequencer_id=self._sequencer_id,
+            sequencer_key_version=sealed.sequencer_key_version,
             versions=[VersionStep(name, believed, new) for name, (believed, new) in plan.versions.items()],
             commands=[CommandUse(name, event_id) for name, event_id in plan.commands.items()],
         )
@@ -184,12 +178,13 @@ class Done:
     """A plan that is durable, or needed nothing to be stored: may be told."""
 
     plan: Plan
-    sealed: list[SealedEvent]
+    sealed: Sealed
 
-    def answer(self, letters: list[Letter[Appended]], identity: ReceiptIdentity) -> None:
+    def answer(self, letters: list[Letter[Appended]], sequencer_id: Uuid) -> None:
+        key_version = self.sealed.sequencer_key_version
         receipts = [
-            _receipt(numbered, sealed, identity)
-            for numbered, sealed in zip(self.plan.numbered, self.sealed, strict=True)
+            _receipt(numbered, sealed, sequencer_id, key_version)
+            for numbered, sealed in zip(self.plan.numbered, self.sealed.events, strict=True)
         ]
         for letter, request in zip(letters, self.plan.requests, strict=True):
             if request.credential_revoked:
@@ -206,14 +201,14 @@ def _request_of(letter: Letter[Appended]) -> Request:
     return Request(message.batch, message.credential_id)
 
 
-def _receipt(numbered: NumberedEvent, sealed: SealedEvent, identity: ReceiptIdentity) -> Receipt:
+def _receipt(numbered: NumberedEvent, sealed: SealedEvent, sequencer_id: Uuid, key_version: int) -> Receipt:
     return Receipt(
         event_id=numbered.event.event_id,
         sequence_number=numbered.sequence_number,
         sequenced_at_us=numbered.sequenced_at_us,
         receipt_hash=sealed.receipt_hash,
-        sequencer_id=identity.sequencer_id,
-        sequencer_key_version=identity.key_version,
+        sequencer_id=sequencer_id,
+        sequencer_key_version=key_version,
         sequencer_signature=sealed.sequencer_signature,
     )
 

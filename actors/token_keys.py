@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn
 
 from jwt import PyJWK
 
-from config.secrets import SecretsError
+from config.secret_sources import SecretsError
 from config.settings import Settings
 from ves.canonical import exceeds_depth, parse_strictly
 from ves.encoding import base64url, base64url_bytes, uuid_bytes

@@ -43,7 +43,7 @@ class WorkerProcess:
         self.pid: int | None = None
         self.public_key = b""
         """Of an encryptor's receipts, as the process itself computed it."""
-        self._become = become
+        self._become: Become | None = become
         self._request_id = 0
         self._spawn = spawn
         self._process: Process | None = None
@@ -55,7 +55,8 @@ class WorkerProcess:
         """Afterwards the process has its secrets and waits for questions. Raises WorkerDied."""
         self._process = process = self._spawn()
         self.pid = process.pid
-        became = await self._exchange(0, self._become, _became, deadline_s)
+        become, self._become = self._become, None  # the process has its secrets; here nobody needs them
+        became = await self._exchange(0, become, _became, deadline_s)
         if became.process_id != process.pid:
             self.reject(f"it calls itself {became.process_id}")
         self.public_key = became.public_key
@@ -166,6 +167,7 @@ async def running(become: Become, *, name: str, spawn: Spawn = OwnProcess) -> As
     """A started worker process for the time of the block, which is cancelled when the process ends by
     itself, busy or idle; then WorkerDied is raised. Afterwards the process is gone."""
     process = WorkerProcess(become, name=name, spawn=spawn)
+    del become  # or this frame would hold its secrets as long as the process lives
     try:
         await process.start()
         _log.info("worker_started", worker=name, pid=process.pid)

@@ -1,14 +1,14 @@
-"""What must not be read by others: keys from the environment, or made on first start and kept as files.
+"""What must not be read by others: keys that were given, or made on first start and kept as files.
 
     DATA_DIR                              0700
     DATA_DIR/keys                         0700, every file in it 0600
     DATA_DIR/keys/bootstrap-admin-api-key `ss_` + 43 random characters
-    DATA_DIR/keys/receipt-signing-seed    Ed25519 seed, hex
+    DATA_DIR/keys/receipt-signing-seed…   Ed25519 seeds, hex: ``config.own_keys``
     DATA_DIR/keys/payload-encryption-keys at-rest ring, current first, hex, one a line
     DATA_DIR/keys/sequencer-id            UUID; not secret, but it belongs to the seed
 
-Alone reads and writes these files. Never prints, logs or puts into an error a value: an
-error names the variable or the file and what helps.
+Alone knows which secret is where. Never prints, logs or puts into an error a value: an error names the
+variable or the file and what helps.
 """
 
 from __future__ import annotations
@@ -16,15 +16,26 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import stat
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from pydantic import SecretStr
 
-from config.files import sync_folder
+from config.key_files import Checkpoint, prepare_folder, read_or_create_secret
+from config.own_keys import (
+    SEED_FILE,
+    KeyId,
+    OwnKeys,
+    ParseKey,
+    PublicKeyOf,
+    ReceiptSeeds,
+    new_key,
+    parsed_key,
+)
+from config.secret_sources import SecretsError
 from config.settings import Settings
 
 BOOTSTRAP_KEY_PREFIX = "ss_"
@@ -32,51 +43,49 @@ BOOTSTRAP_KEY_CHARACTERS_MIN = 24
 """After the prefix."""
 _DISTINCT_CHARACTERS_MIN = 8
 """Even 24 random hex digits have fewer only once in thousands; "aaaa…" and "0123…" loops do."""
-_FILE_BYTES_MAX = 65_536
-
-_KEY_BYTES = 32
-"""Of at-rest keys (AES-256) and of the Ed25519 seed."""
-
-ParseKey = Callable[[str], bytes]
-"""32 bytes from a key's text (VES 1.5); ValueError, without the value, for anything else."""
-Checkpoint = Callable[[str], None]
-"""Called at the named points of a first start. It may end the process: a crash exactly there."""
-KeyId = Callable[[bytes], bytes]
-"""From an at-rest key to the id that the journal knows it by."""
-
-
-class SecretsError(Exception):
-    """A secret is missing, malformed or readable by others. The text holds no secret; do not start."""
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """Everything secret that the server holds. Its repr shows nothing of it."""
+    """What a node knows of its secrets. The keys themselves are in ``keys``, for encryptors alone."""
 
-    bootstrap_api_key: str = field(repr=False)
-    receipt_signing_seed: bytes = field(repr=False)
-    """32 bytes."""
+    bootstrap_key_sha256: bytes
     sequencer_id: bytes
     """16 bytes; public."""
-    at_rest_ring: tuple[bytes, ...] = field(repr=False)
-    """32 bytes each, the current one first."""
+    keys: OwnKeys = field(repr=False)
     created: tuple[Path, ...] = ()
     """Files made just now, for the operator to know of and to back up."""
+
+
+@dataclass(frozen=True)
+class Formats:
+    """How a key is spelled and named: the protocol's business, so it comes in as functions."""
+
+    parse_key: ParseKey
+    key_id: KeyId
+    public_key_of: PublicKeyOf
 
 
 def load_secrets(
     settings: Settings,
     data_dir: Path,
+    formats: Formats,
     *,
-    parse_key: ParseKey,
-    key_id: KeyId,
     checkpoint: Checkpoint = lambda name: None,
 ) -> Secrets:
-    """From the environment where it says, else from the files, which are made where there are none.
+    """From where the settings say, else from the files, which are made where there are none.
 
-    ``data_dir`` was prepared by ``prepare_data_dir`` and nobody else uses it now; how a key is spelled and
-    named is the protocol's business and comes in as functions. Raises SecretsError."""
-    return _Loading(data_dir / "keys", parse_key, key_id, checkpoint).secrets(settings)
+    ``data_dir`` was prepared by ``prepare_data_dir`` and nobody else uses it now. Raises SecretsError."""
+    return _Loading(data_dir / "keys", formats, checkpoint).secrets(settings)
+
+
+def load_receipt_seeds(settings: Settings, data_dir: Path, formats: Formats) -> tuple[bytes, ReceiptSeeds]:
+    """The sequencer_id and the seeds of a node that has run before. Makes nothing and asks for no other
+    secret. Raises SecretsError."""
+    loading = _Loading(data_dir / "keys", formats, lambda name: None)
+    if settings.ves_sequencer_id is None and not (data_dir / "keys" / "sequencer-id").exists():
+        raise SecretsError(f"no sequencer has run on DATA_DIR {data_dir} yet: there is no key to rotate")
+    return loading.sequencer_id(settings.ves_sequencer_id), loading.receipt_seeds(settings)
 
 
 def prepare_data_dir(data_dir: Path) -> None:
@@ -97,42 +106,26 @@ def prepare_data_dir(data_dir: Path) -> None:
         raise SecretsError(f"DATA_DIR {data_dir} cannot be used: {error.strerror}") from None
 
 
-def read_or_create_secret(
-    path: Path, make: Callable[[], str], checkpoint: Checkpoint = lambda name: None
-) -> tuple[str, bool]:
-    """The file's text without surrounding space, and whether it was made just now.
-
-    Made means: durable, whole and 0600 from its first moment on, also when two start at once: then both get
-    the same. Raises SecretsError when others can read it."""
-    try:
-        if not path.exists():
-            _create(path, make(), checkpoint)
-            created = True
-        else:
-            created = False
-        return _read(path), created
-    except FileExistsError:
-        return _read(path), False
-    except OSError as error:
-        raise SecretsError(f"{path} cannot be used: {error.strerror}") from None
-
-
 class _Loading:
     """Walks over the secrets and remembers which files it made."""
 
-    def __init__(self, keys_dir: Path, parse_key: ParseKey, key_id: KeyId, checkpoint: Checkpoint) -> None:
+    def __init__(self, keys_dir: Path, formats: Formats, checkpoint: Checkpoint) -> None:
         self._dir = keys_dir
-        self._parse_key = parse_key
-        self._key_id = key_id
+        self._formats = formats
         self._checkpoint = checkpoint
         self._created: list[Path] = []
 
     def secrets(self, settings: Settings) -> Secrets:
+        bootstrap = self._bootstrap_api_key(settings.bootstrap_admin_api_key)
+        seeds = self.receipt_seeds(settings)
+        if not seeds.are_given:
+            self._clear_away(SEED_FILE)
+        if not seeds.public_keys():
+            self._given_or_file(None, "VES_SEQUENCER_SIGNING_KEY", SEED_FILE, new_key)
         return Secrets(
-            bootstrap_api_key=self._bootstrap_api_key(settings.bootstrap_admin_api_key),
-            receipt_signing_seed=self._seed(settings.ves_sequencer_signing_key),
-            sequencer_id=self._sequencer_id(settings.ves_sequencer_id),
-            at_rest_ring=self._at_rest_ring(settings),
+            bootstrap_key_sha256=sha256(bootstrap.encode()).digest(),
+            sequencer_id=self.sequencer_id(settings.ves_sequencer_id),
+            keys=OwnKeys(self._at_rest_ring(settings), seeds, key_id=self._formats.key_id),
             created=tuple(self._created),
         )
 
@@ -145,12 +138,21 @@ class _Loading:
         )
         return _check_bootstrap_key(text, what)
 
-    def _seed(self, given: SecretStr | None) -> bytes:
-        return self._key(
-            *self._given_or_file(given, "VES_SEQUENCER_SIGNING_KEY", "receipt-signing-seed", _new_key)
+    def receipt_seeds(self, settings: Settings) -> ReceiptSeeds:
+        current, previous = settings.ves_sequencer_signing_key, settings.ves_sequencer_signing_key_previous
+        if current is None and previous is not None:
+            raise SecretsError(
+                "VES_SEQUENCER_SIGNING_KEY_PREVIOUS is given without VES_SEQUENCER_SIGNING_KEY"
+            )
+        named = ((current, "VES_SEQUENCER_SIGNING_KEY"), (previous, "VES_SEQUENCER_SIGNING_KEY_PREVIOUS"))
+        given = tuple(self._key(_value(secret), name) for secret, name in named if secret is not None)
+        if not given and self._dir.exists():
+            prepare_folder(self._dir)
+        return ReceiptSeeds(
+            self._dir, given, parse_key=self._formats.parse_key, public_key_of=self._formats.public_key_of
         )
 
-    def _sequencer_id(self, given: uuid.UUID | None) -> bytes:
+    def sequencer_id(self, given: uuid.UUID | None) -> bytes:
         if given is not None:
             return given.bytes
         text, what = self._given_or_file(None, "VES_SEQUENCER_ID", "sequencer-id", lambda: str(uuid.uuid4()))
@@ -164,7 +166,7 @@ class _Loading:
             given, name = settings.payload_encryption_keys, "PAYLOAD_ENCRYPTION_KEYS"
         else:
             given, name = settings.payload_encryption_key, "PAYLOAD_ENCRYPTION_KEY"
-        text, what = self._given_or_file(given, name, "payload-encryption-keys", _new_key)
+        text, what = self._given_or_file(given, name, "payload-encryption-keys", new_key)
         # A trailing comma is a typing slip that could hide a key left out: refused as an empty key.
         words = text.split(",") if given is not None else text.split()
         if name == "PAYLOAD_ENCRYPTION_KEY" and len(words) > 1:
@@ -172,44 +174,35 @@ class _Loading:
         ring = tuple(self._key(word, f"{what}, key {n}") for n, word in enumerate(words, start=1))
         if not ring:
             raise SecretsError(f"{what} holds no key")
-        if len({self._key_id(key) for key in ring}) < len(ring):
+        if len({self._formats.key_id(key) for key in ring}) < len(ring):
             raise SecretsError(f"{what}: two keys have the same key id; leave one of them out")
         return ring
 
     def _key(self, text: str, what: str) -> bytes:
-        try:
-            return self._parse_key(text)
-        except ValueError:
-            raise SecretsError(
-                f"{what} is no key of {_KEY_BYTES} bytes in hex, base64 or base64url"
-            ) from None
+        return parsed_key(text, what, self._formats.parse_key)
 
     def _given_or_file(
         self, given: SecretStr | None, variable: str, file: str, make: Callable[[], str]
     ) -> tuple[str, str]:
         """The text, and what to call it in an error."""
         if given is not None:
-            return given.get_secret_value().strip(), variable
-        self._prepare_folder()
-        for abandoned in self._dir.glob(f".{file}.*"):
-            abandoned.unlink()  # by a first start that was killed: a key where nobody looks for one
+            return _value(given), variable
+        prepare_folder(self._dir)
+        self._clear_away(file)
         path = self._dir / file
         text, created = read_or_create_secret(path, make, self._checkpoint)
         if created:
             self._created.append(path)
         return text, str(path)
 
-    def _prepare_folder(self) -> None:
-        try:
-            self._dir.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise SecretsError(f"{self._dir} cannot be made: {error.strerror}") from None
-        if self._dir.stat().st_mode & 0o077:
-            raise SecretsError(f"{self._dir} is open to others: chmod 700 {self._dir}")
+    def _clear_away(self, file: str) -> None:
+        """What a start or a rotation that was killed has left: a key where nobody looks for one."""
+        for abandoned in self._dir.glob(f".{file}.*"):
+            abandoned.unlink(missing_ok=True)
 
 
-def _new_key() -> str:
-    return secrets.token_hex(_KEY_BYTES)
+def _value(given: SecretStr) -> str:
+    return given.get_secret_value().strip()
 
 
 def _check_bootstrap_key(text: str, what: str) -> str:
@@ -227,40 +220,3 @@ def _check_bootstrap_key(text: str, what: str) -> str:
     if len(set(body)) < _DISTINCT_CHARACTERS_MIN:
         raise SecretsError(f"{what} is not random; {remedy}")
     return text
-
-
-def _create(path: Path, text: str, checkpoint: Checkpoint) -> None:
-    """Written aside and linked into place, so that the name never shows a half-written file."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            os.write(descriptor, text.encode("ascii") + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        checkpoint("key_file.written")
-        os.link(aside, path)  # unlike rename it never replaces what another start has just made
-        checkpoint("key_file.named")
-    finally:
-        aside.unlink()
-    sync_folder(path.parent)
-
-
-def _read(path: Path) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise SecretsError(f"{path} is no file")
-        if found.st_mode & 0o077:
-            raise SecretsError(f"{path} can be read by others: chmod 600 {path} and consider the key known")
-        try:
-            text = os.read(descriptor, _FILE_BYTES_MAX).decode("ascii").strip()
-        except UnicodeDecodeError:
-            raise SecretsError(f"{path} is no text") from None
-        if not text:
-            raise SecretsError(f"{path} is empty; restore it from a backup")
-        return text
-    finally:
-        os.close(descriptor)

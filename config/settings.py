@@ -1,7 +1,7 @@
 """The operator's choices, read once from the environment at start; each room receives its own part.
 
-Alone owns the names and defaults of the environment variables. Never reads a secret file and never logs:
-``config.secrets`` does the first, nobody does the second with a secret.
+Alone owns the names and defaults of the environment variables. Never reads a secret file, runs a secret's
+command or logs: ``config.secret_sources`` does the first two when an owner asks, nobody does the third.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from config.networks import parse_networks
+from config.secret_sources import FetchedSecret, SecretsError, SecretSources, TwoSources, secret_settings
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -31,8 +32,26 @@ RATE_CLASSES = ("events_ingest", "events_read", "commitments", "agent_keys", "ad
 RATE_REFILL_S_MAX = 3600
 
 
+_POSTGRESQL = ("postgresql://", "postgres://")
+_NO_ADDRESS = "is no address of PostgreSQL; write postgresql://user:password@host:5432/database"
+
+OF_THE_HOUSE = (
+    "database_url",
+    "database_admin_url",
+    "bootstrap_admin_api_key",
+    "ves_sequencer_signing_key",
+    "ves_sequencer_signing_key_previous",
+    "payload_encryption_keys",
+    "payload_encryption_key",
+    "sequencer_private_key",
+    "jwt_secret",
+)
+"""Secrets that their owners have taken before the house is built, or that nobody in it may have."""
+
+
 class Settings(BaseSettings):
-    """Every setting is one environment variable of the same name in capitals."""
+    """Every setting is one environment variable of the same name in capitals. A SecretStr may also come from
+    a file or a command: ``config.secret_sources``."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
@@ -73,12 +92,16 @@ class Settings(BaseSettings):
     db_lock_timeout_s: Seconds = 5.0
     db_idle_in_transaction_timeout_s: Seconds = 5.0
 
-    # Secrets, from the environment or generated under DATA_DIR/keys with mode 0600.
+    # Secrets, given or generated under DATA_DIR/keys with mode 0600.
     bootstrap_admin_api_key: SecretStr | None = None
     ves_sequencer_id: UUID | None = None
     ves_sequencer_signing_key: SecretStr | None = None
+    ves_sequencer_signing_key_previous: SecretStr | None = None
+    """The receipt key before this one: with it, a start signs and records the new one as the next version."""
     payload_encryption_keys: SecretStr | None = None
     payload_encryption_key: SecretStr | None = None
+    sequencer_private_key: SecretStr | None = None
+    """The anchoring account's key. Only named here: nothing in this version reads it."""
 
     api_key_mode: Literal["live", "test"] = "live"
     """The kind of API keys this node issues; those of the other kind are refused."""
@@ -165,12 +188,16 @@ class Settings(BaseSettings):
         "database_admin_url",
         "bootstrap_admin_api_key",
         "ves_sequencer_signing_key",
+        "ves_sequencer_signing_key_previous",
         "payload_encryption_keys",
         "payload_encryption_key",
         "jwt_secret",
+        "sequencer_private_key",
     )
     @classmethod
     def _set_but_empty_is_an_error(cls, value: SecretStr | None) -> SecretStr | None:
+        if isinstance(value, FetchedSecret):
+            return value  # looked at when it is fetched
         if value is not None and not value.get_secret_value().strip():
             raise ValueError("is set but empty; unset it or give it a value")
         return value
@@ -185,11 +212,38 @@ class Settings(BaseSettings):
     @field_validator("database_url", "database_admin_url")
     @classmethod
     def _is_a_postgresql_address(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
-            raise ValueError(
-                "is no address of PostgreSQL; write postgresql://user:password@host:5432/database"
-            )
+        if isinstance(value, FetchedSecret):
+            return value  # ``database_address`` looks at it
+        if value is not None and not value.get_secret_value().startswith(_POSTGRESQL):
+            raise ValueError(_NO_ADDRESS)
         return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _given_once(cls, value: Any) -> Any:
+        if isinstance(value, TwoSources):
+            raise value
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # Before the environment: what is given in two ways is refused, not decided by an order.
+        return init_settings, SecretSources(settings_cls), env_settings
+
+    @classmethod
+    def secret_names(cls) -> list[str]:
+        return secret_settings(cls)
+
+    def without_secrets(self) -> Settings:
+        """For the house: what its owners have taken is nowhere else."""
+        return self.model_copy(update=dict.fromkeys(OF_THE_HOUSE))
 
     @field_validator(*(f"rate_limit_{name}_burst" for name in RATE_CLASSES))
     @classmethod
@@ -211,3 +265,11 @@ class Settings(BaseSettings):
     @property
     def encryptor_count(self) -> int:
         return self.encryptors or max(1, (os.cpu_count() or 1) // 2)
+
+
+def database_address(given: SecretStr) -> str:
+    """The connection string itself. SecretsError when a file or a command gives something else."""
+    address = given.get_secret_value()
+    if not address.startswith(_POSTGRESQL):
+        raise SecretsError(f"{getattr(given, 'variable', 'the database address')} {_NO_ADDRESS}")
+    return address

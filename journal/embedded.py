@@ -148,7 +148,7 @@ class EmbeddedPostgres:
     def _dsn(self, user: str) -> str:
         if self._cluster is None:
             raise EmbeddedPostgresError("the embedded PostgreSQL has not been started")
-        return f"postgresql://{user}@/postgres?host={quote(str(self._cluster.socket_dir), safe='')}&port=5432"
+        return _dsn(self._cluster, user)
 
     def __enter__(self) -> EmbeddedPostgres:
         self.start()
@@ -256,6 +256,16 @@ class EmbeddedPostgres:
             if not thread.is_alive():
                 break
         self._thread = None
+
+
+def embedded_dsn(data_dir: Path, pg_bin: Path | None = None) -> str:
+    """Where the embedded PostgreSQL of another process on this DATA_DIR can be reached, as the server
+    does."""
+    return _dsn(Cluster(data_dir, pg_bin), APP_LOGIN)
+
+
+def _dsn(cluster: Cluster, user: str) -> str:
+    return f"postgresql://{user}@/postgres?host={quote(str(cluster.socket_dir), safe='')}&port=5432"
 
 
 def _plainly(error: Exception) -> EmbeddedPostgresError:

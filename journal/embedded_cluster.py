@@ -50,6 +50,10 @@ class EmbeddedPostgresError(Exception):
     """The embedded PostgreSQL cannot be used; the text says why and what helps."""
 
 
+class DataDirInUse(EmbeddedPostgresError):
+    """Another sequencer runs on this DATA_DIR."""
+
+
 class DataDirLock:
     """Held as long as this object is: one sequencer per DATA_DIR.
 
@@ -64,7 +68,7 @@ class DataDirLock:
         except BlockingIOError:
             holder = os.read(self._descriptor, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(self._descriptor)
-            raise EmbeddedPostgresError(
+            raise DataDirInUse(
                 f"another sequencer (process {holder}) is using {data_dir};"
                 " stop it first or choose another DATA_DIR"
             ) from None

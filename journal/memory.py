@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from journal.audit import entry_hash, entry_text
+from journal.own_keys import refuse_a_retired_key
 from journal.port import (
     RATE_REFILL_S_MAX,
     RATE_TOKEN,
@@ -123,7 +124,7 @@ class MemoryDatabase:
     """Of API keys, by id, and of tokens, in the order of their numbers (1, 2, …)."""
     committed: dict[Stream, tuple[int, bytes]] = field(default_factory=dict)
     commitments: dict[Uuid, tuple[Commitment, bytes]] = field(default_factory=dict)
-    receipt_keys: dict[Uuid, ReceiptKey] = field(default_factory=dict)
+    receipt_keys: defaultdict[Uuid, list[ReceiptKey]] = field(default_factory=lambda: defaultdict(list))
     at_rest_keys: list[bytes] = field(default_factory=list)
     audit_log: defaultdict[Uuid, list[tuple[str, bytes]]] = field(default_factory=lambda: defaultdict(list))
     """Per node: entry text and entry hash."""
@@ -629,21 +630,38 @@ class MemoryJournal:
 
     async def claim_receipt_key(self, sequencer_id: Uuid, public_key: bytes) -> int:
         def act(database: MemoryDatabase) -> Change[int] | Refused[int]:
-            present = database.receipt_keys.get(sequencer_id)
-            if present is not None and present.public_key != public_key:
+            chain = database.receipt_keys[sequencer_id]
+            if chain and chain[-1].public_key != public_key:
                 raise ReceiptKeyDiffers("the recorded key is another one")
-            if present is not None:
-                return Refused(present.key_version)
+            if chain:
+                return Refused(chain[-1].key_version)
             first = ReceiptKey(sequencer_id, 1, public_key, database.now_us(), active=True)
-            return Change(1, lambda: database.receipt_keys.update({sequencer_id: first}))
+            return Change(1, lambda: chain.append(first))
 
         return await self._write("claim_receipt_key", act)
 
     async def receipt_keys(self) -> list[ReceiptKey]:
         return await self._read(
             "receipt_keys",
-            lambda database: [key for _, key in sorted(database.receipt_keys.items(), key=lambda kv: kv[0])],
+            lambda database: [key for _, chain in sorted(database.receipt_keys.items()) for key in chain],
         )
+
+    async def rotate_receipt_key(self, key: ReceiptKey, audit: AuditEntry) -> ReceiptKey:
+        def act(database: MemoryDatabase) -> Change[ReceiptKey] | Refused[ReceiptKey]:
+            chain = database.receipt_keys[key.sequencer_id]
+            refuse_a_retired_key(chain, key)
+            if chain[-1].key_version != key.key_version - 1:
+                return Refused(chain[-1])
+            new = msgspec.structs.replace(key, created_at_us=database.now_us(), active=True)
+
+            def apply() -> None:
+                chain[-1] = msgspec.structs.replace(chain[-1], active=False)
+                chain.append(new)
+                self._audit(database, audit)
+
+            return Change(new, apply)
+
+        return await self._write("rotate_receipt_key", act)
 
     async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
         def act(database: MemoryDatabase) -> Change[None]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from journal.port import AtRestKeyMissing, ReceiptKey, ReceiptKeyDiffers
+from journal.audit import write_audit
+from journal.port import AtRestKeyMissing, AuditEntry, ReceiptKey, ReceiptKeyDiffers
+from journal.units import Undo
 from ves.encoding import uuid_text
 from ves.records import Uuid
 
@@ -41,10 +43,45 @@ async def claim_receipt_key(connection: Connection, sequencer_id: Uuid, public_k
 async def receipt_keys(connection: Connection) -> list[ReceiptKey]:
     rows = await connection.fetch(
         "SELECT sequencer_id, key_version, public_key, created_at, "
-        "key_version = max(key_version) OVER (PARTITION BY sequencer_id) "
+        "key_version = max(key_version) OVER (PARTITION BY sequencer_id), previous_signature "
         "FROM record.receipt_keys ORDER BY sequencer_id, key_version"
     )
     return [ReceiptKey(*row) for row in rows]
+
+
+async def rotate_receipt_key(
+    connection: Connection, node_id: Uuid, key: ReceiptKey, audit: AuditEntry
+) -> ReceiptKey:
+    inserted = await connection.fetchval(
+        # Whoever is second at one version waits here for the first, and then finds its row.
+        "INSERT INTO record.receipt_keys (sequencer_id, key_version, created_at, public_key, "
+        "previous_signature) SELECT $1, $2::integer, clock_timestamp(), $3, $4 "
+        "WHERE $2 - 1 = (SELECT max(key_version) FROM record.receipt_keys WHERE sequencer_id = $1) "
+        "AND NOT EXISTS (SELECT FROM record.receipt_keys WHERE sequencer_id = $1 AND public_key = $3) "
+        "ON CONFLICT DO NOTHING RETURNING key_version",
+        key.sequencer_id,
+        key.key_version,
+        key.public_key,
+        key.previous_signature,
+    )
+    chain = [one for one in await receipt_keys(connection) if one.sequencer_id == key.sequencer_id]
+    if inserted is None:
+        refuse_a_retired_key(chain, key)
+        raise Undo(chain[-1])
+    await write_audit(connection, node_id, audit)
+    return chain[-1]
+
+
+def refuse_a_retired_key(chain: list[ReceiptKey], key: ReceiptKey) -> None:
+    """ReceiptKeyDiffers when the sequencer is unknown, or had this key under another version."""
+    if not chain:
+        raise ReceiptKeyDiffers(f"sequencer {uuid_text(key.sequencer_id)} has no receipt key to rotate yet")
+    for one in chain:
+        if one.public_key == key.public_key and one.key_version != key.key_version:
+            raise ReceiptKeyDiffers(
+                f"sequencer {uuid_text(key.sequencer_id)} had the receipt key {key.public_key.hex()} before, "
+                f"as version {one.key_version}: give it a new one"
+            )
 
 
 async def claim_at_rest_keys(connection: Connection, key_ids: list[bytes]) -> None:

@@ -251,6 +251,9 @@ class ReceiptKey(msgspec.Struct, frozen=True):
     public_key: bytes
     created_at_us: int
     active: bool
+    """The newest of its sequencer."""
+    previous_signature: bytes | None = None
+    """By the version before, over ``ves.receipt_keys.rotation_statement``; None for version 1."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
@@ -456,7 +459,13 @@ class Journal(Protocol):
         ...
 
     async def receipt_keys(self) -> list[ReceiptKey]:
-        """All of them, of every node, retired ones too."""
+        """All of them, of every node, retired ones too, by sequencer_id and version."""
+        ...
+
+    async def rotate_receipt_key(self, key: ReceiptKey, audit: AuditEntry) -> ReceiptKey:
+        """The newest key of ``key``'s sequencer afterwards: ``key`` itself, recorded with the audit entry in
+        one transaction, if the version before it was the newest; otherwise what is there, nothing stored.
+        So it may be done twice. Raises ReceiptKeyDiffers for a public key that the sequencer had before."""
         ...
 
     async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:

@@ -58,6 +58,7 @@ T = TypeVar("T")
 _CLOSE_S = 5.0
 _PING_S = 2.0
 """A database that takes longer is away for those who ask whether it is there: they decide about traffic."""
+_OWN_KEYS_S = 5.0
 _ROOM = "CREATE TEMPORARY TABLE room ON COMMIT DROP AS SELECT n FROM generate_series(1, 30000) AS n"
 _EVERYBODY = bytes(16)
 """The nil UUID is nobody's tenant; its lock is for what concerns all nodes."""
@@ -345,7 +346,13 @@ class PostgresJournal:
         )
 
     async def receipt_keys(self) -> list[ReceiptKey]:
-        return await self._read(own_keys.receipt_keys)
+        # A few rows, and the start of an encryptor waits for them: it can go on without.
+        return await cross(lambda: self._units.read(own_keys.receipt_keys, deadline_s=_OWN_KEYS_S))
+
+    async def rotate_receipt_key(self, key: ReceiptKey, audit: AuditEntry) -> ReceiptKey:
+        return await self._write(
+            "rotate_receipt_key", lambda c: own_keys.rotate_receipt_key(c, self._node_id, key, audit)
+        )
 
     async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
         # One node at a time: two that start for the first time at once must not both record a ring.

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -25,17 +26,20 @@ from pydantic import ValidationError
 
 from actors.certificates import Certificates
 from actors.faults import arm_from_environment, checkpoint
+from actors.security_events import SecurityEvents
 from actors.token_keys import KeySet, read_token_keys
 from config.certificates import CertificateError
 from config.certificates import load as load_certificate
 from config.exposure import Exposed, admin_address, files_of_listeners, refuse_clear_text
 from config.logs import configure_logs
-from config.secrets import Secrets, SecretsError, load_secrets, prepare_data_dir
-from config.settings import Settings
+from config.own_keys import ReceiptSeeds
+from config.secret_sources import SecretsError, forget
+from config.secrets import Formats, Secrets, load_receipt_seeds, load_secrets, prepare_data_dir
+from config.settings import Settings, database_address
 from journal.aio import open_loop
 from journal.connections import Limits
-from journal.embedded import EmbeddedPostgres
-from journal.embedded_cluster import APP_LOGIN, DataDirLock, EmbeddedPostgresError
+from journal.embedded import EmbeddedPostgres, embedded_dsn
+from journal.embedded_cluster import APP_LOGIN, DataDirInUse, DataDirLock, EmbeddedPostgresError
 from journal.migrate import migrate
 from journal.port import (
     AtRestKeyMissing,
@@ -43,9 +47,11 @@ from journal.port import (
     JournalAway,
     JournalError,
     JournalOutcomeUnknown,
+    ReceiptKey,
     ReceiptKeyDiffers,
 )
 from journal.postgres import open_journal
+from supervisor import receipt_keys
 from supervisor.announcement import Door, announced, door_of
 from supervisor.branch import GaveUp
 from supervisor.telemetry import TelemetryMissing, exporting
@@ -54,6 +60,8 @@ from transport.cli.app import build_app
 from transport.http.app import create_apps
 from transport.http.serve import serve as serve_http
 from ves.at_rest import key_id, parse_key
+from ves.encoding import prefixed_hex, uuid_text
+from ves.records import Uuid
 from ves.signatures import Signer
 
 START_PATIENCE_S = 60.0
@@ -67,6 +75,7 @@ JOURNAL_PATIENCE_S = 60.0
 """How long a start waits for a database that does not answer yet."""
 
 STDOUT, STDERR = 1, 2
+FORMATS = Formats(parse_key, key_id, lambda seed: Signer(seed).public_key)
 
 T = TypeVar("T")
 
@@ -81,14 +90,14 @@ class StartRefused(Exception):
 class Database:
     """Where the journal is: our own login, and the migrations' (None: they are not ours to run)."""
 
-    app_dsn: str
-    admin_dsn: str | None
+    app_dsn: str = field(repr=False)
+    admin_dsn: str | None = field(repr=False)
     app_login: str | None
 
 
 def main() -> None:
     """The ``sequencer`` command."""
-    build_app(serve=serve, migrate=migrate_command)()
+    build_app(serve=serve, migrate=migrate_command, rotate=rotate_command)()
 
 
 def serve() -> int:
@@ -101,8 +110,14 @@ def migrate_command() -> int:
     return readably(_migrate)
 
 
+def rotate_command(compromised: bool, reason: str) -> int:
+    """Make, sign and record the next receipt key, whether a server runs on DATA_DIR or not."""
+    return readably(partial(_rotate, compromised, reason))
+
+
 def _serve() -> None:
     settings = read_settings()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no memory of ours, or of our children, reaches a disk
     refuse_clear_text(settings)
     for files in files_of_listeners(settings).values():
         load_certificate(files)
@@ -111,10 +126,27 @@ def _serve() -> None:
     prepare_data_dir(settings.data_dir)
     token_keys = read_token_keys(settings)
     with exporting(os.environ), database(settings) as where:
-        secrets = load_secrets(
-            settings, settings.data_dir, parse_key=parse_key, key_id=key_id, checkpoint=checkpoint
-        )
+        secrets = load_secrets(settings, settings.data_dir, FORMATS, checkpoint=checkpoint)
+        settings = settings.without_secrets()
         trio.run(run_house, settings, secrets, where, token_keys)
+
+
+def _rotate(compromised: bool, reason: str) -> None:
+    settings = read_settings()
+    arm_from_environment(os.environ)
+    sequencer_id, seeds = load_receipt_seeds(settings, settings.data_dir, FORMATS)
+    receipt_keys.may_rotate(seeds, settings.data_dir)
+    with database_beside(settings) as dsn:
+        new = trio.run(run_rotation, settings, dsn, sequencer_id, seeds, compromised, reason)
+    SecurityEvents().happened(
+        "receipt_key_rotated", key_version=new.key_version, compromised=int(compromised)
+    )
+    print(f"receipt key version {new.key_version} of sequencer {uuid_text(sequencer_id)}: ", end="")
+    print(f"{prefixed_hex(new.public_key)}, signed by version {new.key_version - 1}")
+    print("a running server signs with it from its next start on, or now:")
+    print('  sequencer actors restart house/encryptors --reason "receipt key rotated"')
+    if compromised:
+        print(receipt_keys.COMPROMISED)
 
 
 def _migrate() -> None:
@@ -125,7 +157,7 @@ def _migrate() -> None:
             "nothing to migrate: the embedded database migrates itself at start. "
             "Set DATABASE_ADMIN_URL to the owner's connection string of an external one."
         )
-    trio.run(run_migrations, dsn.get_secret_value(), None)
+    trio.run(run_migrations, database_address(dsn), None)
 
 
 EXPECTED = (
@@ -172,6 +204,7 @@ def plainly(error: BaseException) -> str:
 def read_settings() -> Settings:
     settings = Settings()
     configure_logs(settings.log_level, settings.log_format)
+    forget(Settings.secret_names(), os.environ)
     return settings
 
 
@@ -182,21 +215,58 @@ def database(settings: Settings) -> Iterator[Database]:
         lock = DataDirLock(settings.data_dir)
         try:
             admin = settings.database_admin_url
-            yield Database(
-                settings.database_url.get_secret_value(),
-                None if admin is None else admin.get_secret_value(),
+            where = Database(
+                database_address(settings.database_url),
+                None if admin is None else database_address(admin),
                 None,
             )
+            del settings, admin  # this frame lives as long as the server, and it would keep all secrets
+            yield where
         finally:
             lock.release()
         return
     # Before the event loop: blocking, and it lives longer than the loop.
     postgres = EmbeddedPostgres(settings.data_dir, pg_bin=settings.pg_bin, checkpoint=checkpoint)
+    del settings
     postgres.start()
     try:
         yield Database(postgres.app_dsn, postgres.owner_dsn, APP_LOGIN)
     finally:
         postgres.stop()
+
+
+@contextmanager
+def database_beside(settings: Settings) -> Iterator[str]:
+    """The same database for a command: that of the server which runs on DATA_DIR, or started for a moment."""
+    if settings.database_url is not None:
+        yield database_address(settings.database_url)
+        return
+    if not (settings.data_dir / "postgres" / "data").exists():
+        raise StartRefused("no embedded database in DATA_DIR: set DATABASE_URL as the server has it")
+    postgres = EmbeddedPostgres(settings.data_dir, pg_bin=settings.pg_bin)
+    try:
+        postgres.start()
+    except DataDirInUse:
+        yield embedded_dsn(settings.data_dir, settings.pg_bin)
+        return
+    try:
+        yield postgres.app_dsn
+    finally:
+        postgres.stop()
+
+
+async def run_rotation(
+    settings: Settings, dsn: str, sequencer_id: Uuid, seeds: ReceiptSeeds, compromised: bool, reason: str
+) -> ReceiptKey:
+    async with open_loop(), AsyncExitStack() as stack:
+        where = Database(dsn, None, None)
+        journal = await patiently(partial(enter_journal, stack, settings, sequencer_id, where))
+        old = await patiently(partial(receipt_keys.current, journal, sequencer_id))
+        public_key = receipt_keys.make_seed(seeds, old, checkpoint)
+        act = partial(
+            receipt_keys.rotate, journal, seeds, old, public_key, compromised=compromised, reason=reason
+        )
+        return await patiently(act)
 
 
 async def run_migrations(dsn: str, app_login: str | None) -> None:
@@ -210,22 +280,24 @@ async def run_house(settings: Settings, secrets: Secrets, where: Database, token
         if where.admin_dsn is not None:
             await patiently(partial(migrate, where.admin_dsn, where.app_login, checkpoint=checkpoint))
         async with AsyncExitStack() as stack:
-            journal = await patiently(partial(enter_journal, stack, settings, secrets, where))
-            key_version = await patiently(partial(claim_keys, journal, secrets))
+            node_id = secrets.sequencer_id
+            journal = await patiently(partial(enter_journal, stack, settings, node_id, where))
+            claimed = await patiently(partial(claim_keys, journal, secrets))
             built = build(
                 settings,
                 secrets,
                 journal,
-                key_version=key_version,
+                receipt_key=claimed.key,
                 token_keys=token_keys,
                 strays=lambda: strays.count,
             )
+            if claimed.rotated:
+                version = claimed.key.key_version
+                built.house.security.happened("receipt_key_rotated", key_version=version)
             await live(settings, secrets, built)
 
 
-async def enter_journal(
-    stack: AsyncExitStack, settings: Settings, secrets: Secrets, where: Database
-) -> Journal:
+async def enter_journal(stack: AsyncExitStack, settings: Settings, node_id: Uuid, where: Database) -> Journal:
     limits = Limits(
         connections_max=settings.db_connections_max,
         unit_deadline_s=settings.db_unit_deadline_s,
@@ -234,18 +306,17 @@ async def enter_journal(
         idle_in_transaction_timeout_s=settings.db_idle_in_transaction_timeout_s,
     )
     journal: Journal = await stack.enter_async_context(
-        open_journal(where.app_dsn, node_id=secrets.sequencer_id, limits=limits, checkpoint=checkpoint)
+        open_journal(where.app_dsn, node_id=node_id, limits=limits, checkpoint=checkpoint)
     )
     return journal
 
 
-async def claim_keys(journal: Journal, secrets: Secrets) -> int:
-    """Our keys are those that the journal knows, or the first it sees: answers the receipt key's version.
+async def claim_keys(journal: Journal, secrets: Secrets) -> receipt_keys.Claimed:
+    """Our keys are those that the journal knows, or the first it sees: answers the receipt key to sign with.
     Key files made just now and in vain are removed."""
     try:
-        await journal.claim_at_rest_keys([key_id(key) for key in secrets.at_rest_ring])
-        public_key = Signer(secrets.receipt_signing_seed).public_key
-        return await journal.claim_receipt_key(secrets.sequencer_id, public_key)
+        await journal.claim_at_rest_keys(secrets.keys.at_rest_key_ids)
+        return await receipt_keys.claim(journal, secrets.sequencer_id, secrets.keys.receipt_seeds)
     except (AtRestKeyMissing, ReceiptKeyDiffers):
         for path in secrets.created:
             path.unlink(missing_ok=True)

@@ -27,7 +27,6 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 import structlog
 
@@ -41,9 +40,10 @@ from actors.failed_attempts import FailedAttempts, FailureReporter, Patience
 from actors.mailbox import Actor, Mailbox, Ref
 from actors.rate_limits import CLASSES, RateLimits
 from actors.rate_sharing import RateKeeper, Sharing
+from actors.receipt_key import ReceiptKeyInUse
 from actors.registry import KeyRegistry
 from actors.security_events import SecurityEvents
-from actors.sequencer import GroupLimits, ReceiptIdentity, Sequencer, Tally
+from actors.sequencer import GroupLimits, Sequencer, Tally
 from actors.token_keys import NO_KEYS, KeySet
 from actors.token_rules import Rules
 from actors.tokens import KeyFile, KeySetWatcher, TokenBook
@@ -53,7 +53,7 @@ from actors.worker_spawn import OwnProcess, Spawn
 from config.exposure import files_of_listeners
 from config.secrets import Secrets
 from config.settings import Settings
-from journal.port import Journal
+from journal.port import Journal, ReceiptKey
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.overseer import TreeOverseer
 from supervisor.policy import Pauses
@@ -110,14 +110,13 @@ def build(
     secrets: Secrets,
     journal: Journal,
     *,
-    key_version: int,
+    receipt_key: ReceiptKey,
     token_keys: KeySet = NO_KEYS,
     strays: Callable[[], int] = lambda: 0,
     ports: Ports | None = None,
 ) -> Built:
-    """Everybody introduced to everybody they need; nobody started."""
+    """Everybody introduced to everybody they need; nobody started. ``receipt_key``: the one claimed."""
     ports = ports or Ports()
-    identity = ReceiptIdentity(secrets.sequencer_id, key_version)
     readiness = Readiness()
     lag = LoopLag()
     tally = Tally()
@@ -143,6 +142,7 @@ def build(
         now_s=lambda: ports.now_us() / 1_000_000,
     )
     key_file = None if settings.jwt_jwks_file is None else KeyFile(settings.jwt_jwks_file)
+    in_use = ReceiptKeyInUse(journal=journal, keys=secrets.keys, claimed=receipt_key, security=security)
     audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
     registry = Mailbox("registry", letters_max=settings.mailbox_letters_max)
@@ -150,9 +150,7 @@ def build(
     encryptors = Pool(
         "encryptors",
         settings.encryptor_count,
-        lambda: Encryptor(
-            ring=secrets.at_rest_ring, receipt_seed=secrets.receipt_signing_seed, spawn=ports.spawn
-        ),
+        lambda: Encryptor(keys=in_use.for_a_life, spawn=ports.spawn),
         settings.mailbox_letters_max,
         declares_ready=True,
         intensity=WORKER_DEATHS,
@@ -175,7 +173,7 @@ def build(
             tenant_id=tenant_id,
             journal=journal,
             encryptors=encryptors.ref,
-            identity=identity,
+            sequencer_id=secrets.sequencer_id,
             limits=GroupLimits(
                 letters_max=settings.sequencer_letters_max,
                 events_max=settings.group_events_max,
@@ -274,8 +272,7 @@ def build(
         sequencer_of=sequencers.ref,
         committer=Ref(committer),
         sequencer_id=secrets.sequencer_id,
-        sequencer_key_version=key_version,
-        bootstrap_key_sha256=sha256(secrets.bootstrap_api_key.encode()).digest(),
+        bootstrap_key_sha256=secrets.bootstrap_key_sha256,
         readiness=readiness,
         overseer=TreeOverseer(root),
         audit_spool=audit_spool,

@@ -60,7 +60,6 @@ class House:
     """The tenant's sequencer; started on first use. Raises TooManyChildren."""
     committer: Ref
     sequencer_id: Uuid
-    sequencer_key_version: int
     bootstrap_key_sha256: bytes
     readiness: Readiness
     overseer: Overseer

@@ -17,6 +17,7 @@ PAYLOAD_CIPHER = b"VES_PAYLOAD_CIPHER_V1"  # VES 3.1
 RECIPIENTS = b"VES_RECIPIENTS_V1"  # VES 3.1
 EVENTSIG = b"VES_EVENTSIG_V1"  # VES 3.2
 RECEIPT = b"VES_RECEIPT_V1"  # VES 3.6
+RECEIPT_KEY = b"VES_RECEIPT_KEY_V1"  # ours: what a receipt key signs about its successor
 LEAF = b"VES_LEAF_V1"  # VES 3.7
 PAD_LEAF = b"VES_PAD_LEAF_V1"  # VES 3.7
 NODE = b"VES_NODE_V1"  # VES 3.7
@@ -30,6 +31,7 @@ ATREST_VALIDITY_PROOF = b"STATESET_VES_VALIDITY_PROOF_ATREST_AAD_V1"  # VES 5.1
 ATREST_COMPLIANCE_PROOF = b"STATESET_VES_COMPLIANCE_PROOF_ATREST_AAD_V1"  # VES 5.1
 ATREST_KEY_ID = b"STATESET_ATREST_KEYID_V1"  # ours: fingerprint of a ring key
 ATREST_MAGIC = b"SSE1"  # VES 5.1
+KDF_CONTEXT = b"stateset-sequencer-v1-encryption"  # ours, the name from the security guide: HKDF's info
 
 # Payload kinds (VES 3.4).
 PLAINTEXT = 0

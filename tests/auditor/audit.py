@@ -24,15 +24,50 @@ class ReceiptKeys:
 
     by_name: dict[tuple[str, int], bytes]
     """By (sequencer_id, key_version): each node signs with its own."""
+    faults: list[str] = field(default_factory=list)
+    """Keys that their predecessors did not sign, or that differ from what was pinned."""
 
     @classmethod
     def of(cls, document: Json) -> ReceiptKeys:
-        keys = {}
+        """All that is shown; a version that the one before it did not sign is a fault."""
+        keys: dict[tuple[str, int], bytes] = {}
+        signatures: dict[tuple[str, int], str | None] = {}
+        faults = []
         for entry in document["receipt_keys"]:
             if entry["alg"] == "ed25519":
                 name = entry.get("sequencer_id", document["sequencer_id"]), int(entry["key_version"])
+                if name in keys:
+                    faults.append(f"receipt key version {name[1]} of sequencer {name[0]} is shown twice")
                 keys[name] = unhex(entry["public_key"], 32, "receipt key")
-        return cls(keys)
+                signatures[name] = entry.get("previous_signature")
+        faults += [
+            f"receipt key version {version} of sequencer {who} is not signed by the version before it"
+            for who, version in sorted(keys)
+            if version > 1 and not _signed_by_the_one_before(keys, who, version, signatures[who, version])
+        ]
+        return cls(keys, faults)
+
+    def followed_by(self, shown: ReceiptKeys) -> ReceiptKeys:
+        """What was pinned, and the later versions that an unbroken chain in ``shown`` leads to."""
+        keys, faults = dict(self.by_name), list(shown.faults)
+        for name, key in self.by_name.items():
+            if shown.by_name.get(name) != key:
+                faults.append(f"receipt key version {name[1]} of sequencer {name[0]} is not shown as pinned")
+        if not faults:
+            for who, version in sorted(shown.by_name):
+                if (who, version - 1) in keys:
+                    keys.setdefault((who, version), shown.by_name[who, version])
+        return ReceiptKeys(keys, faults)
+
+
+def _signed_by_the_one_before(
+    keys: dict[tuple[str, int], bytes], who: str, version: int, signature: str | None
+) -> bool:
+    previous = keys.get((who, version - 1))
+    if previous is None or signature is None:
+        return False
+    statement = rules.receipt_key_statement(who, version, keys[who, version])
+    return rules.signature_holds(previous, statement, unhex(signature, 64, "previous_signature"))
 
 
 @dataclass
@@ -86,6 +121,7 @@ def audit_tenant(streams: Sequence[Evidence]) -> list[str]:
 
 
 def _problems(evidence: Evidence) -> Iterator[str]:
+    yield from evidence.receipt_keys.faults
     yield from _numbering(evidence)
     yield from _identities(evidence.events)
     for event in evidence.events:

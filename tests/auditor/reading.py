@@ -82,7 +82,7 @@ def read_stream(
     """One stream with its keys, commitments and leaves, and the proof of every ``proof_every``th event.
 
     All events' inclusion is checked from the leaves anyway; 1 fetches each proof, one request each.
-    ``receipt_keys`` pinned earlier win over what the server says now.
+    ``receipt_keys`` pinned earlier win over what the server says now, which is only followed from them.
     """
     stream = {"tenant_id": tenant_id, "store_id": store_id}
     events = _paged(get, "/api/v1/ves/events", stream, "events")
@@ -92,12 +92,13 @@ def read_stream(
         for commitment in commitments:
             for number in range(commitment["sequence_start"], commitment["sequence_end"] + 1, proof_every):
                 shown.append(get(f"/api/v1/ves/proofs/{number}", stream))
+    published = ReceiptKeys.of(get("/.well-known/ves-sequencer", {}))
     return Evidence(
         tenant_id=tenant_id,
         store_id=store_id,
         head=get("/api/v1/ves/head", stream)["head_sequence"],
         events=events,
-        receipt_keys=receipt_keys or ReceiptKeys.of(get("/.well-known/ves-sequencer", {})),
+        receipt_keys=receipt_keys.followed_by(published) if receipt_keys else published,
         agent_keys=_agent_keys(get, tenant_id, {event["source_agent_id"] for event in events}),
         commitments=commitments,
         leaves={c["batch_id"]: _leaves(get, c["batch_id"], stream) for c in commitments},

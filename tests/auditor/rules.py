@@ -237,6 +237,11 @@ def receipt_hash(event: dict[str, Any], sequence_number: int) -> bytes:
     )
 
 
+def receipt_key_statement(sequencer_id: str, key_version: int, public_key: bytes) -> bytes:
+    """What the receipt key before this one signed about it."""
+    return sha256(b"VES_RECEIPT_KEY_V1", uuid16(sequencer_id), u32(key_version), public_key)
+
+
 def leaf_hash(event: dict[str, Any], sequence_number: int) -> bytes:
     return sha256(
         b"VES_LEAF_V1",

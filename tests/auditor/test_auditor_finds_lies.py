@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.auditor import rules
-from tests.auditor.audit import AgentKey, Evidence, audit, audit_tenant
+from tests.auditor.audit import AgentKey, Evidence, ReceiptKeys, audit, audit_tenant
 from tests.auditor.honest import Honest
 
 LIAR = Ed25519PrivateKey.from_private_bytes(bytes([3]) * 32)
@@ -54,6 +54,38 @@ def honest() -> Honest:
 def test_an_honest_stream_is_without_problems(honest: Honest) -> None:
     assert audit(honest.evidence()) == []
     assert len(honest.evidence().proofs) == 8
+
+
+def document(honest: Honest, *signatures: str | None) -> dict[str, object]:
+    """As published: the stream's key, then LIAR's, vouched for as given."""
+    keys = [honest.sequencer_key, LIAR]
+    entries = [
+        {
+            "key_version": version,
+            "alg": "ed25519",
+            "public_key": "0x" + key.public_key().public_bytes_raw().hex(),
+            "previous_signature": signature,
+        }
+        for version, (key, signature) in enumerate(zip(keys, [None, *signatures], strict=False), 1)
+    ]
+    return {"sequencer_id": honest.sequencer_id, "receipt_keys": entries}
+
+
+def test_a_receipt_key_that_its_predecessor_did_not_sign_is_found_and_not_followed(honest: Honest) -> None:
+    new = LIAR.public_key().public_bytes_raw()
+    statement = rules.receipt_key_statement(honest.sequencer_id, 2, new)
+    good = ReceiptKeys.of(document(honest, "0x" + honest.sequencer_key.sign(statement).hex()))
+    pinned = ReceiptKeys.of(document(honest))
+    assert good.faults == []
+    assert pinned.followed_by(good).by_name[honest.sequencer_id, 2] == new
+    for signature in (None, "0x" + LIAR.sign(statement).hex()):
+        evidence = honest.evidence()
+        evidence.receipt_keys = ReceiptKeys.of(document(honest, signature))
+        (problem,) = audit(evidence)
+        assert re.search("version 2 of sequencer .* is not signed by the version before", problem)
+        assert (honest.sequencer_id, 2) not in pinned.followed_by(evidence.receipt_keys).by_name
+    other = ReceiptKeys({(honest.sequencer_id, 1): new})
+    assert "not shown as pinned" in other.followed_by(good).faults[0]
 
 
 Lie = Callable[[Evidence], None]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.cli.conftest import API_KEY, Command, Said
 from tests.client.playing import INGEST, Fails, PlayedSequencer, played_sequencer
@@ -242,6 +245,61 @@ def test_a_receipt_nobody_we_trust_vouches_for_is_consistent_but_not_trusted(
     wrong = sequencer("verify", "receipt", desk.receipts, "--trust", trust)
     assert wrong.code == 1
     assert "agent's key did not sign" in wrong.out
+
+
+def test_offline_a_later_key_is_believed_if_the_trusted_one_signed_it(
+    play: PlayedSequencer, sequencer: Command, desk: Desk, tmp_path: Path
+) -> None:
+    trust, later = tmp_path / "trust.json", tmp_path / "well-known.json"
+    trust.write_text(json.dumps(play.well_known()))
+    old, new = play.honest.sequencer_key, Ed25519PrivateKey.generate()
+    public_key = new.public_key().public_bytes_raw()
+    statement = hashlib.sha256(
+        b"VES_RECEIPT_KEY_V1" + uuid.UUID(play.honest.sequencer_id).bytes + b"\0\0\0\2" + public_key
+    ).digest()
+
+    def published(signature: bytes) -> str:
+        (first,) = play.well_known()["receipt_keys"]
+        second = first | {"key_version": 2, "public_key": "0x" + public_key.hex()}
+        second["previous_signature"] = "0x" + signature.hex()
+        return json.dumps(play.well_known() | {"receipt_keys": [first, second]})
+
+    later.write_text(published(old.sign(statement)))
+    post(sequencer, desk)
+    kept = json.loads(desk.receipts.read_text().splitlines()[0])
+    signed = new.sign(bytes.fromhex(kept["receipt"]["receiptHash"].removeprefix("0x")))
+    kept["receipt"] |= {"sequencerKeyVersion": 2, "sequencerSignature": signed.hex()}
+    desk.receipts.write_text(json.dumps(kept))
+    assert sequencer("verify", "receipt", desk.receipts, "--trust", trust).code == 3
+    assert sequencer("verify", "receipt", desk.receipts, "--trust", trust, "--keys", later).code == 0
+    later.write_text(published(new.sign(statement)))
+    refused = sequencer("verify", "receipt", desk.receipts, "--trust", trust, "--keys", later)
+    assert refused.code != 0
+    assert "not signed by" in refused.err
+    assert sequencer("verify", "receipt", desk.receipts, "--trust", later).code == 2, "a trust file neither"
+
+
+def test_a_reason_that_is_no_reason_but_a_book_is_refused_before_anything_is_made(
+    sequencer: Command,
+) -> None:
+    refused = sequencer("receipt-key", "rotate", "--reason", "x" * 501)
+    assert refused.code == 2
+    assert "at most 500" in refused.err
+    assert sequencer("receipt-key", "rotate", "--reason", "x" * 500).code == 0
+
+
+def test_the_published_receipt_keys_are_listed_and_their_chain_is_checked(
+    play: PlayedSequencer, sequencer: Command
+) -> None:
+    listed = sequencer("receipt-key", "list", "--url", play.url)
+    assert listed.code == 0
+    assert "version 1" in listed.out
+    (first,) = play.well_known()["receipt_keys"]
+    stray = first | {"key_version": 2, "public_key": "0x" + "ab" * 32, "previous_signature": "0x" + "0" * 128}
+    play.spoil["/.well-known/ves-sequencer"] = lambda shown: shown | {"receipt_keys": [first, stray]}
+    listed = sequencer("receipt-key", "list", "--url", play.url)
+    assert listed.code == 1
+    assert "BROKEN CHAIN: version 2 is not signed by version 1" in listed.out
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import datetime
+import hashlib
 import os
 import ssl
+import uuid
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -364,21 +366,108 @@ async def test_another_receipt_key_at_a_known_address_is_refused(
     assert path.read_bytes() == before
 
 
-async def test_a_key_shown_later_is_not_believed_for_receipts(
+def entry(play: PlayedSequencer, version: int, key: Ed25519PrivateKey, **more: Any) -> dict[str, Any]:
+    public = "0x" + key.public_key().public_bytes_raw().hex()
+    name = {"sequencer_id": play.honest.sequencer_id, "key_version": version, "alg": "ed25519"}
+    return name | {"public_key": public} | more
+
+
+def vouched(play: PlayedSequencer, old: Ed25519PrivateKey, version: int, new: Ed25519PrivateKey) -> str:
+    """Made by the book, not by our own code."""
+    statement = hashlib.sha256(
+        b"VES_RECEIPT_KEY_V1"
+        + uuid.UUID(play.honest.sequencer_id).bytes
+        + version.to_bytes(4, "big")
+        + new.public_key().public_bytes_raw()
+    ).digest()
+    return "0x" + old.sign(statement).hex()
+
+
+def rotates(play: PlayedSequencer, new: Ed25519PrivateKey, signature: str | None) -> None:
+    """From now on it shows a version 2 and signs with it."""
+    old = play.honest.sequencer_key
+    shown = [entry(play, 1, old), entry(play, 2, new, previous_signature=signature)]
+    play.spoil[WELL_KNOWN] = lambda _: {"sequencer_id": play.honest.sequencer_id, "receipt_keys": shown}
+
+    def signed_by_the_new_key(answer: dict[str, Any]) -> dict[str, Any]:
+        answer = copy.deepcopy(answer)
+        for receipt in answer["receipts"]:
+            receipt["sequencerSignature"] = new.sign(bytes.fromhex(receipt["receiptHash"])).hex()
+            receipt["sequencerKeyVersion"] = 2
+        return answer
+
+    play.spoil[INGEST] = signed_by_the_new_key
+
+
+def an_event(play: PlayedSequencer, stream: Stream) -> Any:
+    return agent_of(play).sign(stream.store_id, entity_type="a", entity_id="b", event_type="c", payload=1)
+
+
+@pytest.mark.parametrize("met_before", [True, False], ids=["while connected", "at the next meeting"])
+async def test_a_new_receipt_key_is_followed_when_the_pinned_one_signed_it(
+    play: PlayedSequencer, stream: Stream, tmp_path: Path, met_before: bool
+) -> None:
+    heard: list[str] = []
+    path = tmp_path / "pins.json"
+    async with SequencerClient(play.url, pins=Pins(path)) as client:
+        await client.post([an_event(play, stream)])
+        new = Ed25519PrivateKey.generate()
+        rotates(play, new, vouched(play, play.honest.sequencer_key, 2, new))
+        if met_before:
+            await client.post([an_event(play, stream)])
+    async with SequencerClient(play.url, pins=Pins(path), notice=heard.append) as client:
+        assert len(await client.receipt_keys()) == 2
+        await client.post([an_event(play, stream)])
+    assert len(heard) == (0 if met_before else 1)
+    assert all("signed by the pinned one" in text for text in heard)
+    assert {name.key_version for name in Pins(path).all_keys()} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    "lie", ["no signature", "signed by a stranger", "for another version", "version 2 is missing"]
+)
+async def test_a_broken_chain_of_receipt_keys_is_refused_and_nothing_is_pinned(
+    play: PlayedSequencer, stream: Stream, tmp_path: Path, lie: str
+) -> None:
+    path = tmp_path / "pins.json"
+    async with SequencerClient(play.url, pins=Pins(path)) as client:
+        await client.receipt_keys()
+        before = path.read_bytes()
+        old, new = play.honest.sequencer_key, Ed25519PrivateKey.generate()
+        signature = {
+            "no signature": None,
+            "signed by a stranger": vouched(play, LIAR, 2, new),
+            "for another version": vouched(play, old, 3, new),
+            "version 2 is missing": vouched(play, old, 2, new),
+        }[lie]
+        rotates(play, new, signature)
+        if lie == "version 2 is missing":
+            shown = [entry(play, 1, old), entry(play, 3, new, previous_signature=vouched(play, old, 3, new))]
+            play.spoil[WELL_KNOWN] = lambda s: s | {"receipt_keys": shown}
+        with pytest.raises(PinMismatch, match=r"version [23] is"):
+            await client.post([an_event(play, stream)])
+    assert path.read_bytes() == before
+    async with SequencerClient(play.url, pins=Pins(tmp_path / "none.json")) as stranger:
+        with pytest.raises(PinMismatch, match="do not follow from each other"):
+            await stranger.receipt_keys()
+    assert not (tmp_path / "none.json").exists()
+
+
+async def test_a_key_of_a_sequencer_never_met_is_not_believed_for_receipts(
     play: PlayedSequencer, client: SequencerClient, stream: Stream, tmp_path: Path
 ) -> None:
     pins = Pins(tmp_path / "pins.json")
     async with SequencerClient(play.url, pins=pins) as first:
         await first.receipt_keys()
-    new = "0x" + LIAR.public_key().public_bytes_raw().hex()
-    added = {"sequencer_id": play.honest.sequencer_id, "key_version": 2, "alg": "ed25519", "public_key": new}
+    stranger = str(uuid.uuid4())
+    added = entry(play, 1, LIAR, sequencer_id=stranger)
     play.spoil[WELL_KNOWN] = lambda shown: shown | {"receipt_keys": [*shown["receipt_keys"], added]}
 
     def signed_by_the_new_key(answer: dict[str, Any]) -> dict[str, Any]:
         answer = copy.deepcopy(answer)
         for receipt in answer["receipts"]:
             receipt["sequencerSignature"] = LIAR.sign(bytes.fromhex(receipt["receiptHash"])).hex()
-            receipt["sequencerKeyVersion"] = 2
+            receipt["sequencerId"] = stranger
         return answer
 
     play.spoil[INGEST] = signed_by_the_new_key

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import base64
+import copy
 import os
+import pickle
 import stat
 import threading
 import uuid
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from config.secrets import Secrets, SecretsError, load_secrets, prepare_data_dir, read_or_create_secret
+from config.key_files import read_or_create_secret
+from config.secret_sources import SecretsError
+from config.secrets import Formats, Secrets, load_secrets, prepare_data_dir
 from config.settings import Settings
+from tests.keyholder import public_key_of
 from ves.at_rest import key_id, parse_key
 
 KEY = bytes(range(32))
@@ -32,7 +38,16 @@ def home(tmp_path: Path) -> Path:
 
 
 def load(home: Path) -> Secrets:
-    return load_secrets(Settings(), home, parse_key=parse_key, key_id=key_id)
+    return load_secrets(Settings(), home, Formats(parse_key, key_id, public_key_of))
+
+
+def seed_of(secrets: Secrets) -> bytes:
+    seeds = secrets.keys.receipt_seeds
+    return seeds.seed(seeds.public_keys()[0])
+
+
+def bootstrap_of(home: Path) -> str:
+    return (home / "keys/bootstrap-admin-api-key").read_text().strip()
 
 
 def mode(path: Path) -> int:
@@ -48,16 +63,17 @@ def test_a_first_start_makes_everything_closed_to_others_and_a_second_one_finds_
         "sequencer-id",
     }
     assert second.created == ()
-    assert (first.bootstrap_api_key, first.receipt_signing_seed, first.sequencer_id, first.at_rest_ring) == (
-        second.bootstrap_api_key,
-        second.receipt_signing_seed,
+    assert (first.bootstrap_key_sha256, seed_of(first), first.sequencer_id) == (
+        second.bootstrap_key_sha256,
+        seed_of(second),
         second.sequencer_id,
-        second.at_rest_ring,
     )
-    assert first.bootstrap_api_key.startswith("ss_")
-    assert len(first.bootstrap_api_key) >= 27
-    assert len(first.receipt_signing_seed) == len(first.at_rest_ring[0]) == 32
-    assert first.at_rest_ring[0] != first.receipt_signing_seed
+    assert first.keys.at_rest_ring() == second.keys.at_rest_ring()
+    assert bootstrap_of(home).startswith("ss_")
+    assert len(bootstrap_of(home)) >= 27
+    assert first.bootstrap_key_sha256 == sha256(bootstrap_of(home).encode()).digest()
+    assert len(seed_of(first)) == len(first.keys.at_rest_ring()[0]) == 32
+    assert first.keys.at_rest_ring()[0] != seed_of(first)
     assert mode(home) == mode(home / "keys") == 0o700
     assert [mode(path) for path in (home / "keys").iterdir()] == [0o600] * 4, "and nothing else is left"
 
@@ -90,10 +106,10 @@ def test_nothing_is_made_where_the_environment_says(home: Path, monkeypatch: pyt
     secrets = load(home)
     assert secrets.created == ()
     assert not (home / "keys").exists()
-    assert secrets.bootstrap_api_key == "ss_0123456789abcdefghijklmn"
-    assert secrets.receipt_signing_seed == KEY
+    assert secrets.bootstrap_key_sha256 == sha256(b"ss_0123456789abcdefghijklmn").digest()
+    assert seed_of(secrets) == KEY
     assert secrets.sequencer_id == uuid.UUID("6f1d7f0e-0000-4000-8000-000000000001").bytes
-    assert secrets.at_rest_ring == (OTHER, KEY), "the current one first"
+    assert secrets.keys.at_rest_ring() == (OTHER, KEY), "the current one first"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +126,7 @@ def test_a_key_may_be_spelled_in_hex_base64_or_base64url(
     text: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PAYLOAD_ENCRYPTION_KEY", text)
-    assert load(home).at_rest_ring in ((KEY,), (b"\xff" * 32,))
+    assert load(home).keys.at_rest_ring() in ((KEY,), (b"\xff" * 32,))
 
 
 @pytest.mark.parametrize(
@@ -168,19 +184,35 @@ def test_a_damaged_file_is_refused_and_never_replaced(content: bytes, says: str,
     assert path.read_bytes() == content
 
 
+def test_a_start_makes_no_new_seed_where_a_rotated_one_is(home: Path) -> None:
+    seeds = load(home).keys.receipt_seeds
+    rotated = seeds.make(lambda name: None)
+    (home / "keys/receipt-signing-seed").unlink()  # retired, and removed by the operator
+    again = load(home)
+    assert again.created == ()
+    assert again.keys.receipt_seeds.public_keys() == [rotated]
+    assert mode(home / f"keys/receipt-signing-seed.{rotated.hex()}") == 0o600
+
+
 def test_the_ring_file_holds_several_keys_the_current_one_first(home: Path) -> None:
     load(home)
     (home / "keys/payload-encryption-keys").write_text(f"{OTHER.hex()}\n{KEY.hex()}\n")
-    assert load(home).at_rest_ring == (OTHER, KEY)
+    assert load(home).keys.at_rest_ring() == (OTHER, KEY)
 
 
-def test_no_repr_shows_a_secret(home: Path) -> None:
+def test_no_repr_shows_a_secret_and_keys_cannot_be_copied(home: Path) -> None:
     secrets = load(home)
-    shown = repr(secrets) + str(secrets)
-    assert secrets.bootstrap_api_key not in shown
-    assert secrets.receipt_signing_seed.hex() not in shown
-    assert repr(secrets.receipt_signing_seed) not in shown
-    assert repr(secrets.at_rest_ring[0]) not in shown
+    keys = secrets.keys
+    shown = repr(secrets) + str(secrets) + repr(keys) + repr(keys.receipt_seeds)
+    for secret in (seed_of(secrets), keys.at_rest_ring()[0]):
+        assert secret.hex() not in shown
+        assert repr(secret) not in shown
+    assert bootstrap_of(home) not in shown
+    for holder in (keys, keys.receipt_seeds):
+        with pytest.raises(TypeError):
+            pickle.dumps(holder)
+        with pytest.raises(TypeError):
+            copy.copy(holder)
 
 
 def test_an_empty_data_dir_is_closed_and_a_full_open_one_is_refused(tmp_path: Path) -> None:

@@ -89,6 +89,17 @@ class Server:
             check=False,
         )
 
+    def begin(self, *words: str) -> subprocess.Popen[bytes]:
+        """The same without waiting for its end, and without what it says."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "supervisor.main", *words],
+            cwd=ROOT,
+            env=self._env(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
     def _env(self) -> dict[str, str]:
         env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "DATABASE_"))}
         env |= {"DATA_DIR": str(self.data_dir), "PORT": "0", "HOST": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
@@ -145,8 +156,9 @@ class Server:
 
     @property
     def bootstrap_key(self) -> str:
-        given = self.environment.get("BOOTSTRAP_ADMIN_API_KEY")
-        return given or (self.data_dir / "keys" / "bootstrap-admin-api-key").read_text().strip()
+        made = self.data_dir / "keys" / "bootstrap-admin-api-key"
+        kept = Path(self.environment.get("BOOTSTRAP_ADMIN_API_KEY_FILE", made))
+        return self.environment.get("BOOTSTRAP_ADMIN_API_KEY") or kept.read_text().strip()
 
 
 def length_prefixed(text: str) -> bytes:

@@ -16,7 +16,6 @@ import trio
 
 from actors.errors import NotNow
 from actors.messages import Append, Verify
-from config.secrets import Secrets
 from config.settings import Settings
 from journal.aio import open_loop
 from journal.embedded import EmbeddedPostgres
@@ -24,8 +23,10 @@ from journal.embedded_cluster import APP_LOGIN
 from journal.migrate import migrate
 from journal.port import AgentKey, AuditEntry, Journal
 from journal.postgres import open_journal
+from supervisor.receipt_keys import claim
 from supervisor.tree import Built, build
 from tests.e2e.world import Agent
+from tests.keyholder import secrets_of
 from ves.encoding import uuid_text
 from ves.records import KeyName, Receipt, Scope, VerifiedBatch
 
@@ -48,13 +49,13 @@ class Lived:
 
 @asynccontextmanager
 async def a_house(postgres: EmbeddedPostgres) -> AsyncIterator[Lived]:
-    secrets = Secrets("ss_" + "x" * 30, bytes(range(32)), uuid.uuid4().bytes, (bytes(range(32, 64)),))
+    secrets = secrets_of("ss_" + "x" * 30, bytes(range(32)), uuid.uuid4().bytes, (bytes(range(32, 64)),))
     settings = Settings(data_dir=Path("/nonexistent"), verifiers=2, encryptors=1, tenant_idle_secs=0.5)
     async with open_loop():
         await migrate(postgres.owner_dsn, APP_LOGIN)
         async with open_journal(postgres.app_dsn, node_id=secrets.sequencer_id) as journal:
-            version = await journal.claim_receipt_key(secrets.sequencer_id, b"k" * 32)
-            built = build(settings, secrets, journal, key_version=version)
+            claimed = await claim(journal, secrets.sequencer_id, secrets.keys.receipt_seeds)
+            built = build(settings, secrets, journal, receipt_key=claimed.key)
             async with trio.open_nursery() as nursery:
                 await nursery.start(built.root.run)
                 yield Lived(built, journal)

@@ -10,7 +10,7 @@ import trio
 from actors.errors import CredentialExpired
 from actors.mailbox import Inbox, Mailbox, Ref
 from actors.messages import Append
-from actors.sequencer import GroupLimits, ReceiptIdentity, Sequencer, Tally
+from actors.sequencer import GroupLimits, Sequencer, Tally
 from journal.memory import MemoryDatabase, MemoryJournal
 from journal.port import ApiKey, AuditEntry
 from tests.http.doubles import TENANT, CardboardRef, batch, verified
@@ -36,7 +36,7 @@ async def test_a_key_that_has_ended_by_the_databases_clock_appends_nothing() -> 
         tenant_id=TENANT.bytes,
         journal=journal,
         encryptors=CardboardRef("encryptors", _nobody),  # type: ignore[arg-type]
-        identity=ReceiptIdentity(bytes(16), 1),
+        sequencer_id=bytes(16),
         limits=GroupLimits(letters_max=1, events_max=10, bytes_max=1000),
         chance=random.Random(1),
         tally=Tally(),

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import supervisor.tree
-from config.secrets import Secrets
 from config.settings import Settings
 from supervisor.tree import build
+from tests.keyholder import first_receipt_key, secrets_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,9 +23,10 @@ def named_in(text: str) -> list[str]:
 
 
 async def test_who_is_built_is_who_is_drawn() -> None:
-    secrets = Secrets("ss_" + "x" * 30, bytes(32), uuid.uuid4().bytes, (bytes(32),))
+    secrets = secrets_of("ss_" + "x" * 30, bytes(32), uuid.uuid4().bytes, (bytes(32),))
+    claimed = first_receipt_key(bytes(32), secrets.sequencer_id)
     settings = Settings(_env_file=None, data_dir=Path("/nonexistent"))
-    built = build(settings, secrets, cast(Any, None), key_version=1)
+    built = build(settings, secrets, cast(Any, None), receipt_key=claimed)
     names = [child.name for child in built.root.view().children]
     assert len(names) == 14
     assert names == named_in(supervisor.tree.__doc__ or "")

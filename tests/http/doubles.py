@@ -468,7 +468,6 @@ class Cardboard:
             sequencer_of=lambda tenant_id: self.sequencer,
             committer=self.committer,
             sequencer_id=SEQUENCER.bytes,
-            sequencer_key_version=1,
             bootstrap_key_sha256=sha256(BOOTSTRAP.encode()).digest(),
             readiness=self.readiness,
             overseer=TreeOverseer(self.root),

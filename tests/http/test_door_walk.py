@@ -319,6 +319,8 @@ async def test_what_the_node_says_about_itself() -> None:
                         "alg": "ed25519",
                         "public_key": "0x" + "07" * 32,
                         "active": True,
+                        "created_at": "1970-01-01T00:00:00+00:00",
+                        "previous_signature": None,
                     }
                 ],
             }

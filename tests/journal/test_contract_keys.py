@@ -12,11 +12,13 @@ from journal_worlds import World
 
 from journal.port import (
     AtRestKeyMissing,
+    Journal,
     JournalAway,
     JournalOutcomeUnknown,
     KeyConflict,
     KeyRegistered,
     KeyRevoked,
+    ReceiptKey,
     ReceiptKeyDiffers,
 )
 from ves.records import KeyName
@@ -213,6 +215,85 @@ async def test_a_node_with_another_receipt_key_than_the_recorded_one_is_refused(
     mine = published[sequencer]
     assert (mine.public_key, mine.key_version, mine.active) == (public_key, 1, True)
     assert mine.created_at_us > 0
+
+
+def a_successor(sequencer: bytes, version: int) -> ReceiptKey:
+    return ReceiptKey(sequencer, version, os.urandom(32), 0, True, os.urandom(64))
+
+
+async def chain_of(world: World, sequencer: bytes) -> list[ReceiptKey]:
+    return [key for key in await world.other.receipt_keys() if key.sequencer_id == sequencer]
+
+
+async def test_a_new_receipt_key_is_recorded_once_and_the_old_ones_stay_published(world: World) -> None:
+    sequencer, first = uuid(), os.urandom(32)
+    await world.journal.claim_receipt_key(sequencer, first)
+    second = a_successor(sequencer, 2)
+    recorded = await world.journal.rotate_receipt_key(second, AUDIT)
+    assert await world.journal.rotate_receipt_key(second, AUDIT) == recorded, "done twice is done once"
+    third = await world.other.rotate_receipt_key(a_successor(sequencer, 3), AUDIT)
+    chain = await chain_of(world, sequencer)
+    assert [(key.key_version, key.active) for key in chain] == [(1, False), (2, False), (3, True)]
+    assert chain[0].public_key == first
+    assert chain[0].previous_signature is None
+    assert (chain[1].public_key, chain[1].previous_signature) == (
+        second.public_key,
+        second.previous_signature,
+    )
+    assert chain[2] == third
+    assert chain[0].created_at_us <= chain[1].created_at_us <= chain[2].created_at_us
+    assert await world.journal.claim_receipt_key(sequencer, third.public_key) == 3
+    with pytest.raises(ReceiptKeyDiffers):
+        await world.journal.claim_receipt_key(sequencer, first)
+
+
+async def test_a_receipt_key_that_was_retired_or_has_no_predecessor_is_not_recorded(world: World) -> None:
+    sequencer, first = uuid(), os.urandom(32)
+    with pytest.raises(ReceiptKeyDiffers, match="no receipt key to rotate"):
+        await world.journal.rotate_receipt_key(a_successor(sequencer, 2), AUDIT)
+    await world.journal.claim_receipt_key(sequencer, first)
+    await world.journal.rotate_receipt_key(a_successor(sequencer, 2), AUDIT)
+    again = msgspec.structs.replace(a_successor(sequencer, 3), public_key=first)
+    with pytest.raises(ReceiptKeyDiffers, match="before, as version 1"):
+        await world.journal.rotate_receipt_key(again, AUDIT)
+    newest = (await chain_of(world, sequencer))[-1]
+    for version in (1, 2, 4):
+        assert await world.journal.rotate_receipt_key(a_successor(sequencer, version), AUDIT) == newest
+    assert len(await chain_of(world, sequencer)) == 2
+
+
+async def test_of_two_rotations_at_once_one_is_recorded_and_both_learn_which(world: World) -> None:
+    sequencer = uuid()
+    await world.journal.claim_receipt_key(sequencer, os.urandom(32))
+    answers: list[ReceiptKey] = []
+
+    async def rotate(journal: Journal) -> None:
+        answers.append(await journal.rotate_receipt_key(a_successor(sequencer, 2), AUDIT))
+
+    async with trio.open_nursery() as nursery:
+        for journal in (world.journal, world.other) * 3:
+            nursery.start_soon(rotate, journal)
+    (newest,) = set(answers)
+    assert [key for key in await chain_of(world, sequencer) if key.key_version == 2] == [newest]
+
+
+async def test_a_rotation_that_was_not_heard_of_is_finished_by_doing_it_again(world: World) -> None:
+    sequencer = uuid()
+    await world.journal.claim_receipt_key(sequencer, os.urandom(32))
+    second, third = a_successor(sequencer, 2), a_successor(sequencer, 3)
+    world.fail_next("rotate_receipt_key", "away")
+    with pytest.raises(JournalAway):
+        await world.journal.rotate_receipt_key(second, AUDIT)
+    assert len(await chain_of(world, sequencer)) == 1
+    world.fail_next("rotate_receipt_key", "lost")
+    with pytest.raises(JournalOutcomeUnknown):
+        await world.journal.rotate_receipt_key(second, AUDIT)
+    assert (await world.journal.rotate_receipt_key(second, AUDIT)).public_key == second.public_key
+    world.fail_next("rotate_receipt_key", "unheard")
+    with pytest.raises(JournalOutcomeUnknown):
+        await world.journal.rotate_receipt_key(third, AUDIT)
+    assert (await world.journal.rotate_receipt_key(third, AUDIT)).public_key == third.public_key
+    assert len(await chain_of(world, sequencer)) == 3
 
 
 async def test_an_audit_entry_of_its_own_can_be_written_and_its_loss_is_told(world: World) -> None:

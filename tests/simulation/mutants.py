@@ -19,6 +19,7 @@ import journal.memory
 import ves.decide
 from actors.errors import OutcomeUnknown, Unavailable
 from actors.mailbox import Inbox, Letter
+from actors.messages import Sealed
 from actors.registry import KeyRegistry
 from actors.sequencer import Done, Sequencer
 from actors.worker_process import WorkerProcess
@@ -31,7 +32,7 @@ from tests.simulation.history import History
 from tests.simulation.run import simulate
 from tests.simulation.script import Script
 from ves.decide import Plan, Request
-from ves.records import Facts, Head, KeyName, KeyStatus, SealedEvent, Uuid
+from ves.records import Facts, Head, KeyName, KeyStatus, Uuid
 
 Mutant = Callable[[], AbstractContextManager[None]]
 
@@ -45,8 +46,8 @@ def answered_before_durable() -> Iterator[None]:
         self._letters = letters
         await honest_sequence(self, letters)
 
-    def group(self: Any, plan: Plan, sealed: list[SealedEvent], facts: Facts) -> Group:
-        Done(plan, sealed).answer(self._letters, self._identity)
+    def group(self: Any, plan: Plan, sealed: Sealed, facts: Facts) -> Group:
+        Done(plan, sealed).answer(self._letters, self._sequencer_id)
         return honest(self, plan, sealed, facts)
 
     with patch.object(Sequencer, "_group", group), patch.object(Sequencer, "_sequence", sequence):

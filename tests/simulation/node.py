@@ -19,11 +19,11 @@ from actors.faults import checkpoint
 from actors.mailbox import Inbox
 from actors.views import Action, NoSuchActor, NotPossible
 from actors.vitals import LoopLag
-from config.secrets import Secrets
 from config.settings import Settings
 from journal.memory import MemoryDatabase, MemoryJournal
 from supervisor.branch import GaveUp
 from supervisor.tree import Built, Ports, build
+from tests.keyholder import first_receipt_key, secrets_of
 from tests.simulation.agents import BOOTSTRAP
 from tests.simulation.history import History
 from tests.simulation.processes import Machine, SimulatedProcess
@@ -75,7 +75,8 @@ class Node:
         self.settings = settings
         self.history = history
         self.machine = machine
-        self.secrets = Secrets(BOOTSTRAP, bytes([number + 1]) * 32, bytes([number + 1]) * 16, RING)
+        self.seed = bytes([number + 1]) * 32
+        self.secrets = secrets_of(BOOTSTRAP, self.seed, bytes([number + 1]) * 16, RING)
         chance = random.Random(f"journal {seed} {number}")
         self.journal = MemoryJournal(
             database,
@@ -122,7 +123,10 @@ class Node:
     async def _one_life(self) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            self.built = build(self.settings, self.secrets, self.journal, key_version=1, ports=self._ports)
+            claimed = first_receipt_key(self.seed, self.secrets.sequencer_id)
+            self.built = build(
+                self.settings, self.secrets, self.journal, receipt_key=claimed, ports=self._ports
+            )
             self._apps = _doors(self.number, self.built.house)
             await nursery.start(self.built.root.run)
             self._open = True

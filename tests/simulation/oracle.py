@@ -161,7 +161,7 @@ class _Oracle:
 
     def _signed(self, receipt: dict[str, Any]) -> bool:
         number = uuid_bytes(receipt["sequencerId"])[0] - 1
-        seed = self.nodes[number].secrets.receipt_signing_seed
+        seed = self.nodes[number].seed
         return _holds(seed, receipt["receiptHash"], receipt["sequencerSignature"])
 
     def _nothing_after_a_revocation(self, stream: Stream, rows: list[dict[str, Any]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import trio
 import trio.testing
 from signing_agent import ANYWHERE, Agent, Registry, numbered
 
-from actors.encryptor import Encryptor
+from actors.encryptor import Encryptor, EncryptorKeys
 from actors.errors import NotNow, Unavailable
 from actors.mailbox import Actor, Mailbox, Ref
 from actors.messages import Open, Seal, SealedPayload, Verify
@@ -25,9 +25,14 @@ from supervisor.policy import Pauses
 from supervisor.supervisor import ChildSpec, Pool, Supervisor
 from ves.receipts import receipt_hash
 from ves.records import BodyRefused, KeyName, Refusal, Scope, VerifiedBatch, VerifiedEvent
+from ves.signatures import Signer
 
 RING = (b"\x01" * 32,)
 SEED = b"\x02" * 32
+
+
+async def keys() -> EncryptorKeys:
+    return EncryptorKeys(RING, SEED, Signer(SEED).public_key, 7)
 
 
 @dataclass
@@ -50,9 +55,7 @@ async def pools(
         return Pool(name, size, factory, 64, declares_ready=True, intensity=100, pauses=pauses)
 
     verifiers = pool("verifiers", size, lambda: Verifier(registry=Ref(address), call_deadline_s=deadline_s))
-    encryptors = pool(
-        "encryptors", 1, lambda: Encryptor(ring=RING, receipt_seed=SEED, call_deadline_s=deadline_s)
-    )
+    encryptors = pool("encryptors", 1, lambda: Encryptor(keys=keys, call_deadline_s=deadline_s))
     house = Supervisor(
         "house",
         [ChildSpec(name="registry", factory=lambda: registry, mailbox=address), verifiers, encryptors],
@@ -112,11 +115,12 @@ async def test_a_frame_that_does_not_open_names_its_row_and_the_encryptor_lives_
         assert isinstance(batch, VerifiedBatch)
         events = numbered([e for e in batch.outcomes if isinstance(e, VerifiedEvent)], agent.store_id)
         sealed = await house.encryptors.ask(Seal(agent.tenant_id, events), deadline_s=10)
+        assert sealed.sequencer_key_version == 7, "the one who signed says with which key"
         rows = [
             SealedPayload(
                 n.store_id, n.event.event_id, n.sequence_number, n.event.event_signing_hash, s.payload_sealed
             )
-            for n, s in zip(events, sealed, strict=True)
+            for n, s in zip(events, sealed.events, strict=True)
         ]
         before = workers()
         changed = msgspec.structs.replace(rows[1], payload_sealed=rows[1].payload_sealed[:-1] + b"\0")
@@ -125,6 +129,33 @@ async def test_a_frame_that_does_not_open_names_its_row_and_the_encryptor_lives_
         opened = await house.encryptors.ask(Open(agent.tenant_id, rows), deadline_s=10)
         assert opened == [n.event.payload for n in events]
         assert workers() == before
+
+
+async def test_an_encryptor_whose_seed_is_not_that_of_the_recorded_key_never_signs() -> None:
+    async def wrong() -> EncryptorKeys:
+        return EncryptorKeys(RING, SEED, Signer(b"\x03" * 32).public_key, 7)
+
+    inbox = Mailbox("encryptor", letters_max=4)
+    house = Supervisor(
+        "house",
+        [ChildSpec(name="encryptor", factory=lambda: Encryptor(keys=wrong), mailbox=inbox)],
+        intensity=0,
+    )
+
+    async def live() -> None:
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(house.run)
+                await Ref(inbox).ask(Seal(b"\0" * 16, []), deadline_s=20)
+
+    with pytest.raises(ExceptionGroup) as ended:
+        await live()
+    assert "its receipt key is not that of version 7" in "".join(map(str, leaves(ended.value)))
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        yield from leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
 
 
 async def test_a_registry_that_cannot_answer_is_unavailable_and_costs_no_life() -> None:
@@ -189,7 +220,7 @@ async def test_under_random_kills_every_ask_ends_in_a_right_answer_or_not_now() 
                 assert batch.agent_id == agent.agent_id, "nobody gets another asker's answer"
                 rows = numbered(events, agent.store_id)
                 sealed = await house.encryptors.ask(Seal(agent.tenant_id, rows), deadline_s=15)
-                assert [one.receipt_hash for one in sealed] == [
+                assert [one.receipt_hash for one in sealed.events] == [
                     receipt_hash(
                         agent.tenant_id,
                         n.store_id,

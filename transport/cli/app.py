@@ -1,7 +1,7 @@
 """The ``sequencer`` command: one door for operators, agents and auditors.
 
-Alone names the commands. ``serve`` and ``migrate`` are handed in, because they are the house itself and the
-door does not know the house; everything else speaks HTTP like anybody, or works offline.
+Alone names the commands. ``serve``, ``migrate`` and ``rotate`` are handed in, because they are the house
+itself and the door does not know the house; everything else speaks HTTP like anybody, or works offline.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from cyclopts import App
 from transport.cli.actors import app as actors
 from transport.cli.agent import app as agent
 from transport.cli.api_keys import app as api_key
+from transport.cli.receipt_key import receipt_key_app
 from transport.cli.status import status
 from transport.cli.tokens import app as token
 from transport.cli.verify import app as verify
@@ -24,7 +25,9 @@ Exit codes: 0 fine, 1 refused or something does not hold, 2 usage or local files
 trusted, 4 no answer in time (try again)."""
 
 
-def build_app(serve: Callable[..., int], migrate: Callable[..., int]) -> App:
+def build_app(
+    serve: Callable[..., int], migrate: Callable[..., int], rotate: Callable[[bool, str], int]
+) -> App:
     """The command line; calling it parses ``sys.argv`` and ends the process with the command's exit code."""
     app = App(name="sequencer", help=HELP, version=version("ves-sequencer"))
     app.command(serve, name="serve")
@@ -34,5 +37,6 @@ def build_app(serve: Callable[..., int], migrate: Callable[..., int]) -> App:
     app.command(verify)
     app.command(api_key)
     app.command(token)
+    app.command(receipt_key_app(rotate))
     app.command(actors)
     return app

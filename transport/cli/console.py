@@ -22,6 +22,7 @@ import trio
 from cyclopts import Parameter
 from pydantic import ValidationError
 
+from config.secret_sources import SecretsError
 from config.settings import Settings
 from transport.client.errors import BadAnswer, ClientError, NotVerified, PinMismatch, Refused, Unanswered
 from transport.client.retry import RetryPolicy
@@ -146,7 +147,10 @@ def bootstrap_key() -> str | None:
     """The bootstrap key of a server on this machine: from the environment, else its file under DATA_DIR."""
     chosen = settings()
     if chosen.bootstrap_admin_api_key is not None:
-        return chosen.bootstrap_admin_api_key.get_secret_value()
+        try:
+            return chosen.bootstrap_admin_api_key.get_secret_value()
+        except SecretsError as error:
+            raise ClientError(str(error)) from None
     path = chosen.data_dir / "keys" / "bootstrap-admin-api-key"
     return read_secret(path) if path.exists() else None
 
@@ -186,6 +190,7 @@ def read_trust(path: Path) -> TrustFile:
         trust = decode(read_file(path), TrustFile, str(path))
         trust.keys()
         trust.agents()
+        trust.check_signatures()
     except (BadAnswer, ValueError) as wrong:
         raise ClientError(f"{path} is no trust file: {wrong}") from wrong
     return trust

@@ -2,8 +2,9 @@
 
 ``receipt FILE``: one ``{"event": …, "receipt": …}``, or many, one per line, as ``agent post --receipts``
 writes them. ``proof FILE``: ``{"event", "receipt", "commitment", "proof"}`` as ``agent prove`` writes it.
-Whose signatures count comes from outside the file: ``--trust``, else the pins of earlier meetings. Without
-a key for the receipt the best result is ``consistent, not trusted``, exit code 3.
+Whose signatures count comes from outside the file: ``--trust``, else the pins of earlier meetings; with
+``--keys``, a saved /.well-known/ves-sequencer, also later keys that these lead to by their signatures.
+Without a key for the receipt the best result is ``consistent, not trusted``, exit code 3.
 """
 
 from __future__ import annotations
@@ -16,19 +17,23 @@ from cyclopts import App, Parameter
 
 from transport.cli.console import Exit, Json, read_file, read_trust, readably, show
 from transport.client.checks import UNTRUSTED, AgentKeyring, verify_acknowledged, verify_proof_file
-from transport.client.errors import BadAnswer
-from transport.client.trust import Pins, default_path
+from transport.client.errors import BadAnswer, PinMismatch
+from transport.client.trust import Pins, default_path, followed
 from transport.client.wire import Acknowledgement, ProofFile, ReceiptKeys, decode
 from ves.proofs import Problem
+from ves.receipt_keys import BrokenChain
 
 app = App(name="verify", help="Check receipts and proofs offline.")
 
 Trust = Annotated[Path | None, Parameter()]
+Keys = Annotated[Path | None, Parameter()]
 PinFile = Annotated[Path | None, Parameter(env_var="SEQUENCER_PINS")]
 
 
 @app.command
-def receipt(file: Path, *, trust: Trust = None, pins: PinFile = None, as_json: Json = False) -> int:
+def receipt(
+    file: Path, *, trust: Trust = None, pins: PinFile = None, keys: Keys = None, as_json: Json = False
+) -> int:
     """Does this receipt promise this event its number, signed by a sequencer we trust?
 
     Parameters
@@ -39,13 +44,15 @@ def receipt(file: Path, *, trust: Trust = None, pins: PinFile = None, as_json: J
         File with the keys to believe: a saved /.well-known/ves-sequencer, with "agent_keys" if you like.
     pins
         File of keys pinned on first use, believed when there is no --trust.
+    keys
+        A saved /.well-known/ves-sequencer: its later keys are believed if the trusted ones signed them.
     """
 
     def work() -> int:
-        keys, agents = _believed(trust, pins)
+        believed, agents = _believed(trust, pins, keys)
         kept = _acknowledgements(file)
         found = [
-            (f"event {one.event.event_id}", verify_acknowledged(one.event, one.receipt, keys, agents))
+            (f"event {one.event.event_id}", verify_acknowledged(one.event, one.receipt, believed, agents))
             for one in kept
         ]
         return _judge("receipt", found, agents, as_json)
@@ -54,7 +61,9 @@ def receipt(file: Path, *, trust: Trust = None, pins: PinFile = None, as_json: J
 
 
 @app.command
-def proof(file: Path, *, trust: Trust = None, pins: PinFile = None, as_json: Json = False) -> int:
+def proof(
+    file: Path, *, trust: Trust = None, pins: PinFile = None, keys: Keys = None, as_json: Json = False
+) -> int:
     """Does this event stand at its number in this commitment?
 
     Parameters
@@ -65,22 +74,40 @@ def proof(file: Path, *, trust: Trust = None, pins: PinFile = None, as_json: Jso
         File with the keys to believe: a saved /.well-known/ves-sequencer, with "agent_keys" if you like.
     pins
         File of keys pinned on first use, believed when there is no --trust.
+    keys
+        A saved /.well-known/ves-sequencer: its later keys are believed if the trusted ones signed them.
     """
 
     def work() -> int:
-        keys, agents = _believed(trust, pins)
+        believed, agents = _believed(trust, pins, keys)
         kept = decode(read_file(file), ProofFile, str(file))
-        problems = verify_proof_file(kept, keys, agents)
+        problems = verify_proof_file(kept, believed, agents)
         return _judge("proof", [(f"event {kept.event.event_id}", problems)], agents, as_json)
 
     return readably(work, as_json=as_json)
 
 
-def _believed(trust: Path | None, pins: Path | None) -> tuple[ReceiptKeys, AgentKeyring | None]:
+def _believed(
+    trust: Path | None, pins: Path | None, later: Path | None
+) -> tuple[ReceiptKeys, AgentKeyring | None]:
     if trust is None:
-        return Pins(pins or default_path()).all_keys(), None
-    believed = read_trust(trust)
-    return believed.keys(), believed.agents()
+        keys, agents = Pins(pins or default_path()).all_keys(), None
+    else:
+        believed = read_trust(trust)
+        keys, agents = believed.keys(), believed.agents()
+    if later is not None:
+        keys = _followed(keys, later)
+    return keys, agents
+
+
+def _followed(keys: ReceiptKeys, later: Path) -> ReceiptKeys:
+    """Only of sequencers that the document speaks of: the pins may know others."""
+    shown = read_trust(later)
+    spoken_of = shown.links()
+    try:
+        return keys | followed({n: k for n, k in keys.items() if n.sequencer_id in spoken_of}, shown)
+    except BrokenChain as broken:
+        raise PinMismatch(f"{later} does not follow from the trusted keys: {broken}") from None
 
 
 def _acknowledgements(file: Path) -> list[Acknowledgement]:

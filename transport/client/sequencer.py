@@ -12,7 +12,7 @@ HTTP to another machine unless that was allowed. Several tasks may share one cli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from random import SystemRandom
@@ -50,6 +50,7 @@ from transport.client.wire import (
     WellKnown,
     WireCommitment,
     WireProof,
+    WireReceipt,
     decode,
 )
 from ves.constants import EVENTS_PER_REQUEST_MAX
@@ -110,6 +111,7 @@ class SequencerClient:
         self._notice = notice
         self._chance = chance
         self._receipt_keys = receipt_keys
+        self._keys_are_given = receipt_keys is not None
         self._agent_keys: dict[KeyName, bytes] = {}
         self._http = httpx.AsyncClient(
             base_url=base,
@@ -191,7 +193,7 @@ class SequencerClient:
         _check_reply(envelopes, reply)
         posted = {uuid_bytes(envelope.event_id): envelope for envelope in envelopes}
         if reply.receipts:
-            keys = await self.receipt_keys()
+            keys = await self._keys_for(reply.receipts)
             for receipt in reply.receipts:
                 problems = verify_receipt(posted[uuid_bytes(receipt.event_id)], receipt, keys)
                 if problems:
@@ -205,17 +207,30 @@ class SequencerClient:
         if self._receipt_keys is None:
             shown = await self._read("/.well-known/ves-sequencer", WellKnown)
             try:
-                keys, first = self._pins.meet(self.origin, shown)
+                met = self._pins.meet(self.origin, shown)
             except ValueError as wrong:
                 raise BadAnswer(f"/.well-known/ves-sequencer: {wrong}") from wrong
-            if not keys:
+            if not met.keys:
                 raise BadAnswer("/.well-known/ves-sequencer shows no Ed25519 receipt key")
-            if first:
+            if met.fresh:
                 where = f" in {self._pins.path}" if self._pins.path else ""
-                shown_keys = ", ".join(prefixed_hex(key) for key in keys.values())
-                self._notice(f"{self.origin} met for the first time: receipt key {shown_keys} pinned{where}")
-            self._receipt_keys = keys
+                shown_keys = ", ".join(prefixed_hex(key) for key in met.fresh.values())
+                how = "met for the first time" if met.first else "has a new key, signed by the pinned one"
+                self._notice(f"{self.origin} {how}: receipt key {shown_keys} pinned{where}")
+            self._receipt_keys = met.keys
         return self._receipt_keys
+
+    async def _keys_for(self, receipts: Iterable[WireReceipt]) -> ReceiptKeys:
+        """The same, asked for once more when a receipt names a later version of a sequencer we believe: it
+        may have changed its key while we were connected."""
+        keys = await self.receipt_keys()
+        named = {(receipt.sequencer_id, receipt.sequencer_key_version) for receipt in receipts}
+        known = {(uuid_text(name.sequencer_id), name.key_version) for name in keys}
+        sequencers = {sequencer for sequencer, _ in known}
+        if not self._keys_are_given and any(one[0] in sequencers for one in named - known):
+            self._receipt_keys = None
+            keys = await self.receipt_keys()
+        return keys
 
     async def head(self, stream: Stream) -> int:
         """The stream's last sequence number; 0 when it has no event."""
@@ -233,8 +248,8 @@ class SequencerClient:
         While ``has_more``, go on from ``next_from``: nothing can be missed. NotVerified at the first event
         that does not hold. The agents' keys come from the server; bring your own to ``verify_stream``.
         """
-        keys = await self.receipt_keys()
         page = await self.shown(stream, start)
+        keys = await self._keys_for(e.receipt for e in page.events if e.receipt is not None)
         for expected, envelope in enumerate(page.events, max(start, 1)):
             await self._key_of(envelope, self._agent_keys)
             problems = verify_shown(envelope, keys, self._agent_keys)

@@ -1,8 +1,9 @@
 """Whose receipts are believed: the sequencer's public keys, pinned on first use and never changed silently.
 
 Alone owns the pin file (JSON, by default ``~/.config/ves-sequencer/pins.json``). A first meeting is believed
-and said aloud; after that another identity, another key under a known version, or a version never seen is a
-``PinMismatch`` that names the file and what to do. Never asks the network itself.
+and said aloud. After that a later version of a pinned sequencer is followed if the version before signed it,
+and pinned too; another identity, another key under a known version, or a version that its predecessor did
+not sign is a ``PinMismatch`` that names the file and what to do. Never asks the network itself.
 """
 
 from __future__ import annotations
@@ -10,17 +11,48 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from transport.client.errors import KeyFileError, PinMismatch
-from transport.client.wire import ReceiptKey, ReceiptKeys, WellKnown
+from transport.client.wire import ReceiptKey, ReceiptKeyName, ReceiptKeys, WellKnown
 from ves.encoding import prefixed_hex, uuid_text
+from ves.receipt_keys import BrokenChain, ReceiptKeyLink, follow
+from ves.records import Uuid
 
 
 class _File(msgspec.Struct):
     pins: dict[str, list[ReceiptKey]] = {}
     """By origin, ``https://host:port``: the keys it showed when first met."""
+
+
+class Met(NamedTuple):
+    """The keys to believe for an address, and those of them that were pinned just now."""
+
+    keys: ReceiptKeys
+    fresh: ReceiptKeys
+    first: bool
+    """Never met before: believed without any proof."""
+
+
+def followed(believed: ReceiptKeys, shown: WellKnown) -> ReceiptKeys:
+    """``believed``, and every key that a chain of signatures in ``shown`` leads to from one of them.
+    BrokenChain, naming the sequencer, where a chain contradicts what is believed."""
+    keys = dict(believed)
+    chains = shown.links()
+    for sequencer_id in {name.sequencer_id for name in believed}:
+        mine = {name.key_version: key for name, key in believed.items() if name.sequencer_id == sequencer_id}
+        keys |= _followed_one(sequencer_id, mine, chains.get(sequencer_id, []))
+    return keys
+
+
+def _followed_one(sequencer_id: Uuid, believed: dict[int, bytes], links: list[ReceiptKeyLink]) -> ReceiptKeys:
+    try:
+        chain = follow(believed, sequencer_id, links)
+    except BrokenChain as broken:
+        raise BrokenChain(f"sequencer {uuid_text(sequencer_id)}: {broken}") from None
+    return {ReceiptKeyName(sequencer_id, version): key for version, key in chain.items()}
 
 
 def default_path() -> Path:
@@ -35,29 +67,39 @@ class Pins:
         self.path = path
         self._file = _read(path) if path else _File()
 
-    def meet(self, origin: str, shown: WellKnown) -> tuple[ReceiptKeys, bool]:
-        """The keys to believe for this origin, and whether they were pinned just now.
+    def meet(self, origin: str, shown: WellKnown) -> Met:
+        """The keys to believe for this origin: those pinned, and later versions that they lead to, which are
+        pinned now. At a first meeting all that are shown, if their chains hold.
 
-        Keys shown later for the first time are not believed, and no reason to stop either: a new node has a
-        new key. PinMismatch when a pinned key is shown differently or no longer; nothing is changed then.
+        Another sequencer's keys shown later for the first time are not believed, and no reason to stop
+        either: a new node has a new key. PinMismatch when a pinned key is shown differently or no longer, or
+        its chain is broken; nothing is changed then.
         """
-        keys = shown.keys()
-        if origin not in self._file.pins:
+        first = origin not in self._file.pins
+        try:
+            if first:
+                keys: ReceiptKeys = {}
+                for sequencer_id, links in shown.links().items():
+                    keys |= _followed_one(sequencer_id, {}, links)
+            else:
+                keys = followed(self._keys(self._file.pins[origin]), shown)
+        except BrokenChain as broken:
+            remedy = f"; if you know why, remove {origin} from {self.path}" if self.path else ""
+            raise PinMismatch(
+                f"{origin} shows receipt keys that do not follow from the one pinned on first use ({broken})"
+                f"{remedy}"
+                if not first
+                else f"{origin} shows receipt keys that do not follow from each other ({broken})"
+            ) from None
+        pinned = {} if first else self._keys(self._file.pins[origin])
+        fresh = {name: key for name, key in keys.items() if name not in pinned}
+        if first or fresh:
             self._file.pins[origin] = [
                 ReceiptKey(name.key_version, "ed25519", prefixed_hex(key), uuid_text(name.sequencer_id))
                 for name, key in keys.items()
             ]
             self._write()
-            return keys, True
-        pinned = self._keys(self._file.pins[origin])
-        for name, key in pinned.items():
-            if keys.get(name) != key:
-                remedy = f"; if you know why, remove {origin} from {self.path}" if self.path else ""
-                raise PinMismatch(
-                    f"{origin} no longer shows the receipt key pinned on first use (sequencer "
-                    f"{uuid_text(name.sequencer_id)}, version {name.key_version}){remedy}"
-                )
-        return pinned, False
+        return Met(keys, fresh, first)
 
     def all_keys(self) -> ReceiptKeys:
         """Every pinned key, wherever it was met."""

@@ -16,6 +16,7 @@ from ves.constants import PLAINTEXT
 from ves.encoding import hex_bytes, uuid_bytes, uuid_text
 from ves.events import EventHeader
 from ves.proofs import InclusionProof, SequencedEvent
+from ves.receipt_keys import BrokenChain, ReceiptKeyLink, rotation_holds
 from ves.records import Commitment, KeyName, Receipt, Uuid
 from ves.timestamps import parse_rfc3339
 
@@ -247,6 +248,10 @@ class ReceiptKey(msgspec.Struct, frozen=True, omit_defaults=True):
     public_key: str
     sequencer_id: str = ""
     """Empty: the document's."""
+    previous_signature: str | None = None
+    """By the version before it: how a new key is followed from an old one."""
+    created_at: str = ""
+    active: bool = False
 
 
 class WellKnown(msgspec.Struct, frozen=True):
@@ -265,6 +270,16 @@ class WellKnown(msgspec.Struct, frozen=True):
             if key.alg == "ed25519"
         }
 
+    def links(self) -> dict[Uuid, list[ReceiptKeyLink]]:
+        """The same keys as chains to be followed, by sequencer_id. ValueError for a misspelt one."""
+        chains: dict[Uuid, list[ReceiptKeyLink]] = {}
+        for key in self.receipt_keys:
+            if key.alg == "ed25519":
+                signature = None if key.previous_signature is None else hex_bytes(key.previous_signature, 64)
+                link = ReceiptKeyLink(key.key_version, hex_bytes(key.public_key, 32), signature)
+                chains.setdefault(uuid_bytes(key.sequencer_id or self.sequencer_id), []).append(link)
+        return chains
+
 
 class TrustedAgentKey(msgspec.Struct, frozen=True):
     tenant_id: str
@@ -277,6 +292,18 @@ class TrustFile(WellKnown, frozen=True):
     """What somebody decided to believe: a saved well-known document, and agents' keys if they wish."""
 
     agent_keys: list[TrustedAgentKey] = []
+
+    def check_signatures(self) -> None:
+        """What is listed is believed as it stands; a ``previous_signature`` beside it must hold all the same.
+        BrokenChain (a ValueError) otherwise."""
+        for sequencer_id, links in self.links().items():
+            keys = {link.key_version: link.public_key for link in links}
+            for link in links:
+                previous = keys.get(link.key_version - 1)
+                if link.previous_signature is None or previous is None:
+                    continue
+                if not rotation_holds(previous, sequencer_id, link):
+                    raise BrokenChain(f"version {link.key_version} is not signed by the version before it")
 
     def agents(self) -> dict[KeyName, bytes] | None:
         """None when the file names no agent: their signatures then stay unchecked. ValueError if misspelt."""

@@ -82,6 +82,8 @@ async def well_known(visit: Visit) -> WellKnownReply:
                 "ed25519",
                 prefixed_hex(key.public_key),
                 key.active,
+                utc_text(key.created_at_us),
+                None if key.previous_signature is None else prefixed_hex(key.previous_signature),
             )
             for key in keys
         ],

@@ -547,6 +547,10 @@ class ReceiptKeyReply(msgspec.Struct):
     alg: Literal["ed25519"]
     public_key: PrefixedHex32
     active: bool
+    created_at: Time
+    previous_signature: PrefixedHex64 | None
+    """Of version 2 and later: by the version before, over SHA-256("VES_RECEIPT_KEY_V1" || UUID(sequencer_id)
+    || U32(key_version) || public_key), so that whoever knows one key can follow to the next."""
 
 
 class WellKnownReply(msgspec.Struct):
