@@ -6,7 +6,9 @@ Alone owns the names and defaults of the environment variables. Never reads a se
 
 from __future__ import annotations
 
+import json
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
@@ -86,6 +88,10 @@ class Settings(BaseSettings):
     commitment_interval_secs: Seconds = 60.0
     """… or when its oldest waiting event is this old."""
     commitment_sweep_secs: Seconds = 5.0
+    audit_commitment_entries: Annotated[int, Field(ge=1, le=1024)] = 256
+    """Commit the audit chain when so many entries wait …"""
+    audit_commitment_interval_secs: Seconds = 60.0
+    """… or when its oldest waiting entry is this old."""
 
     @field_validator(
         "database_url",
@@ -109,6 +115,15 @@ class Settings(BaseSettings):
                 "is no address of PostgreSQL; write postgresql://user:password@host:5432/database"
             )
         return value
+
+    def fingerprint(self) -> str:
+        """SHA-256 over every setting that is no secret, by name: equal for equal configurations."""
+        told = {
+            name: str(value)
+            for name, value in self
+            if not isinstance(value, SecretStr) and "secret" not in name
+        }
+        return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @property
     def verifier_count(self) -> int:

@@ -11,7 +11,9 @@ import gc
 import json
 import os
 import signal
+import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ import structlog
 import trio
 from pydantic import ValidationError
 
+from actors.audit_commitments import ChainBroken, commit_chain
 from actors.faults import arm_from_environment, checkpoint
 from config.logs import configure_logs
 from config.secrets import Secrets, SecretsError, load_secrets, prepare_data_dir
@@ -32,9 +35,10 @@ from journal.aio import open_loop
 from journal.connections import Limits
 from journal.embedded import EmbeddedPostgres
 from journal.embedded_cluster import APP_LOGIN, DataDirLock, EmbeddedPostgresError
-from journal.migrate import migrate
+from journal.migrate import migrate, migrations
 from journal.port import (
     AtRestKeyMissing,
+    AuditEntry,
     Journal,
     JournalAway,
     JournalError,
@@ -49,6 +53,7 @@ from transport.cli.app import build_app
 from transport.http.app import create_apps
 from transport.http.serve import serve as serve_http
 from ves.at_rest import key_id, parse_key
+from ves.encoding import uuid_text
 from ves.signatures import Signer
 
 START_PATIENCE_S = 60.0
@@ -198,8 +203,10 @@ async def run_house(settings: Settings, secrets: Secrets, where: Database) -> No
         async with AsyncExitStack() as stack:
             journal = await patiently(partial(enter_journal, stack, settings, secrets, where))
             key_version = await patiently(partial(claim_keys, journal, secrets))
+            await patiently(partial(audit_start, journal, settings, secrets, key_version))
             built = build(settings, secrets, journal, key_version=key_version, strays=lambda: strays.count)
             await live(settings, secrets, built)
+            await audit_stop(journal, secrets)
 
 
 async def enter_journal(
@@ -229,6 +236,36 @@ async def claim_keys(journal: Journal, secrets: Secrets) -> int:
         for path in secrets.created:
             path.unlink(missing_ok=True)
         raise
+
+
+async def audit_start(journal: Journal, settings: Settings, secrets: Secrets, key_version: int) -> None:
+    await journal.audit(
+        lifecycle_entry(
+            "server.start",
+            secrets,
+            version=version("ves-sequencer"),
+            configuration=settings.fingerprint(),
+            schema_version=len(migrations()),
+            receipt_key_version=key_version,
+            host=socket.gethostname(),
+        )
+    )
+
+
+async def audit_stop(journal: Journal, secrets: Secrets) -> None:
+    """The last entry of this life, and the chain committed through it. While the database is away nobody
+    waits: a start without a stop before it says as much."""
+    try:
+        await journal.audit(lifecycle_entry("server.stop", secrets))
+        for chain in await journal.read_audit_chains(only=secrets.sequencer_id, limit=1):
+            await commit_chain(journal, chain, lambda: time.time_ns() // 1000)
+    except (JournalError, ChainBroken) as error:
+        log.warning("the stop is not in the audit chain, or not committed", reason=str(error))
+
+
+def lifecycle_entry(action: str, secrets: Secrets, **details: str | int | None) -> AuditEntry:
+    subject = uuid_text(secrets.sequencer_id)
+    return AuditEntry("system", action, subject, None, {**details, "outcome": "done"})
 
 
 async def patiently(unit: Callable[[], Awaitable[T]]) -> T:

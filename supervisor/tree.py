@@ -13,6 +13,7 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       revocations           polls revoked credentials
       pulse                 tells readiness whether the database answers
       audit-spool           carries audit entries that could not wait for the database into the chain
+      audit-committer       commits every node's audit chain, and says when one is broken
       watchdog              event-loop lag
 """
 
@@ -25,6 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from actors.audit_commitments import AuditCommitter, AuditPolicy
 from actors.audit_spool import AuditSpool, SpoolEmptier
 from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
@@ -162,6 +164,7 @@ def build(
 
     def tell_pulse(trouble: str | None) -> None:
         nonlocal unready_beats
+        security.tell_withheld()
         if trouble is None:
             readiness.done("database")
         else:
@@ -214,6 +217,21 @@ def build(
                 suspendable=False,  # readiness would go on telling what was true before
             ),
             ChildSpec(name="audit-spool", factory=lambda: SpoolEmptier(audit_spool)),
+            ChildSpec(
+                name="audit-committer",
+                factory=lambda: AuditCommitter(
+                    journal=journal,
+                    policy=AuditPolicy(
+                        node_id=secrets.sequencer_id,
+                        entries=settings.audit_commitment_entries,
+                        interval_s=settings.audit_commitment_interval_secs,
+                        sweep_s=settings.commitment_sweep_secs,
+                    ),
+                    security=security,
+                    now_us=ports.now_us,
+                ),
+                shutdown_s=settings.db_unit_deadline_s,
+            ),
             ChildSpec(name="watchdog", factory=lambda: ports.watchdog(lag), suspendable=False),
         ],
     )

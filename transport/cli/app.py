@@ -14,6 +14,7 @@ from cyclopts import App
 from transport.cli.actors import app as actors
 from transport.cli.agent import app as agent
 from transport.cli.api_keys import app as api_key
+from transport.cli.audit import app as audit
 from transport.cli.status import status
 from transport.cli.verify import app as verify
 
@@ -33,4 +34,5 @@ def build_app(serve: Callable[..., int], migrate: Callable[..., int]) -> App:
     app.command(verify)
     app.command(api_key)
     app.command(actors)
+    app.command(audit)
     return app

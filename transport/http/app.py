@@ -6,7 +6,7 @@ It alone lists the routes of each. Everything that is on neither list is a 404.
 from __future__ import annotations
 
 from transport.house import House
-from transport.http import about, actors, agent_keys, api_keys, committing, ingest, reading
+from transport.http import about, actors, agent_keys, api_keys, audit, committing, ingest, reading
 from transport.http.door import Door, FrontDoor
 from transport.http.openapi import document_route
 from transport.http.routing import Route
@@ -23,6 +23,7 @@ PUBLIC: list[Route] = [
 ADMIN: list[Route] = [
     *api_keys.ROUTES,
     *actors.ROUTES,
+    *audit.ROUTES,
     about.METRICS,
     about.DETAILED_HEALTH,
     about.HEALTH,
