@@ -19,13 +19,20 @@ import httpx
 import pytest
 
 from tests.auditor.audit import audit
+from tests.auditor.audit_chain import audit_chain, read_chains
 from tests.auditor.reading import over_http, read_stream
 from tests.e2e.nodes import restarts
 from tests.e2e.test_crash import WRITE_PATH
 from tests.e2e.world import ROOT, Server, Tenant
 
 STEPS_OF_A_UNIT = ("begin", "commit_sent_before", "committed")
-SMALL = {"VERIFIERS": "1", "ENCRYPTORS": "1", "COMMITMENT_INTERVAL_SECS": "3600"}
+SMALL = {
+    "VERIFIERS": "1",
+    "ENCRYPTORS": "1",
+    "COMMITMENT_INTERVAL_SECS": "3600",
+    "COMMITMENT_SWEEP_SECS": "0.2",
+    "AUDIT_COMMITMENT_ENTRIES": "8",
+}
 
 
 def unit(name: str) -> list[str]:
@@ -56,7 +63,8 @@ AT_WORK = [
     *unit("revoke_agent_key"),
     *unit("create_api_key"),
     *unit("revoke_api_key"),
-    *unit("audit"),
+    # The first is the server's start, and its commitment.
+    *(f"{point}:2" for point in (*unit("audit"), "audit_committer.built", *unit("commit_audit"))),
 ]
 OF_A_WORKER = ["worker.worked", "worker.half_answered", "worker.answered"]
 NOTHING_IS_STORED = {
@@ -182,7 +190,7 @@ class Case:
     @property
     def durable(self) -> bool:
         """What was under way is stored: it died after COMMIT."""
-        return self.point.endswith("committed")
+        return self.point.partition(":")[0].endswith("committed")
 
     def dies(self, act: Callable[[], object]) -> None:
         server = self.tenant.server
@@ -291,6 +299,17 @@ def of_an_audit_entry(case: Case) -> None:
     assert len(api_keys(case.tenant)) == 1  # the audit chain goes on: each of these writes to it
 
 
+def of_an_audit_commitment(case: Case) -> None:
+    case.dies(lambda: [api_keys(case.tenant) for _ in range(1000)])
+    case.revives()
+    for _ in range(1000):
+        chains = read_chains(over_http(case.tenant.server.admin_url, case.tenant.server.bootstrap_key))
+        assert [problem for chain in chains for problem in audit_chain(chain)] == []
+        if chains[0].head["committed_through"] > 10:
+            return
+    raise AssertionError("the chain is committed no further")
+
+
 ACTS: dict[str, Callable[[Case], None]] = {
     "settle": of_an_event,
     "verifier": of_an_event,
@@ -302,6 +321,8 @@ ACTS: dict[str, Callable[[Case], None]] = {
     "create_api_key": of_a_new_api_key,
     "revoke_api_key": of_a_revoked_api_key,
     "audit": of_an_audit_entry,
+    "audit_committer": of_an_audit_commitment,
+    "commit_audit": of_an_audit_commitment,
 }
 
 

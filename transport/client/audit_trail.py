@@ -245,6 +245,8 @@ class Verdict:
             yield f"{self._name}: a record is not formed as it should be: {wrong}"
 
     def _take(self, record: Record) -> Iterator[str]:
+        if self._ended:
+            yield "something stands behind the end of the trail"
         if isinstance(record, ChainBegins):
             yield from self._begin(record)
         elif isinstance(record, TrailEnds):
