@@ -27,6 +27,7 @@ import trio
 from pydantic import ValidationError
 
 from actors.audit_commitments import ChainBroken, commit_chain
+from actors.errors import Unavailable
 from actors.faults import arm_from_environment, checkpoint
 from config.logs import configure_logs
 from config.secrets import Secrets, SecretsError, load_secrets, prepare_data_dir
@@ -50,6 +51,7 @@ from supervisor.branch import GaveUp
 from supervisor.telemetry import TelemetryMissing, exporting
 from supervisor.tree import Built, build
 from transport.cli.app import build_app
+from transport.house import House
 from transport.http.app import create_apps
 from transport.http.serve import serve as serve_http
 from ves.at_rest import key_id, parse_key
@@ -203,10 +205,10 @@ async def run_house(settings: Settings, secrets: Secrets, where: Database) -> No
         async with AsyncExitStack() as stack:
             journal = await patiently(partial(enter_journal, stack, settings, secrets, where))
             key_version = await patiently(partial(claim_keys, journal, secrets))
-            await patiently(partial(audit_start, journal, settings, secrets, key_version))
             built = build(settings, secrets, journal, key_version=key_version, strays=lambda: strays.count)
+            await audit_start(built.house, settings)
             await live(settings, secrets, built)
-            await audit_stop(journal, secrets)
+            await audit_stop(built.house)
 
 
 async def enter_journal(
@@ -238,34 +240,38 @@ async def claim_keys(journal: Journal, secrets: Secrets) -> int:
         raise
 
 
-async def audit_start(journal: Journal, settings: Settings, secrets: Secrets, key_version: int) -> None:
-    await journal.audit(
-        lifecycle_entry(
-            "server.start",
-            secrets,
-            version=version("ves-sequencer"),
-            configuration=settings.fingerprint(),
-            schema_version=len(migrations()),
-            receipt_key_version=key_version,
-            host=socket.gethostname(),
-        )
-    )
+async def audit_start(house: House, settings: Settings) -> None:
+    details: dict[str, str | int | None] = {
+        "version": version("ves-sequencer"),
+        "configuration": settings.fingerprint(),
+        "schema_version": len(migrations()),
+        "receipt_key_version": house.sequencer_key_version,
+        "host": socket.gethostname(),
+    }
+    await audit_life(house, "server.start", details, away=False)
 
 
-async def audit_stop(journal: Journal, secrets: Secrets) -> None:
-    """The last entry of this life, and the chain committed through it. While the database is away nobody
-    waits: a start without a stop before it says as much."""
+async def audit_stop(house: House) -> None:
+    """The last entry of this life, and the chain committed through it; while the database is away the entry
+    waits in the spool for the next one. A start without a stop before it was preceded by a crash."""
+    away = "database" in house.readiness.parts
+    await audit_life(house, "server.stop", {}, away=away)
+    if away:
+        return
     try:
-        await journal.audit(lifecycle_entry("server.stop", secrets))
-        for chain in await journal.read_audit_chains(only=secrets.sequencer_id, limit=1):
-            await commit_chain(journal, chain, lambda: time.time_ns() // 1000)
+        for chain in await house.journal.read_audit_chains(only=house.sequencer_id, limit=1):
+            await commit_chain(house.journal, chain, lambda: time.time_ns() // 1000)
     except (JournalError, ChainBroken) as error:
-        log.warning("the stop is not in the audit chain, or not committed", reason=str(error))
+        log.warning("the audit chain is not committed through the stop", reason=str(error))
 
 
-def lifecycle_entry(action: str, secrets: Secrets, **details: str | int | None) -> AuditEntry:
-    subject = uuid_text(secrets.sequencer_id)
-    return AuditEntry("system", action, subject, None, {**details, "outcome": "done"})
+async def audit_life(house: House, action: str, details: dict[str, str | int | None], *, away: bool) -> None:
+    """In the chain, else in the spool. A node whose disk is full as well still serves what it can."""
+    entry = AuditEntry("system", action, uuid_text(house.sequencer_id), None, {**details, "outcome": "done"})
+    try:
+        await house.audit_spool.write(entry, journal_away=away)
+    except Unavailable as error:
+        log.error("no audit entry could be written", action=action, reason=str(error))
 
 
 async def patiently(unit: Callable[[], Awaitable[T]]) -> T:

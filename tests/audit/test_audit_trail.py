@@ -128,7 +128,9 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Estate]:
         assert said.returncode == 0, said.stderr
         found.sql(*(f"CREATE TABLE public.was_{t} AS TABLE record.{t}" for t in TABLES), "SELECT 1")
         yield found
-        OPENED.clear()
+        for one in (tenant, other):
+            OPENED.remove(one)
+            one.http.close()
         assert server.terminate() == 0, server.tail()
         entries = asyncio.run(_as_superuser(database.owner_dsn, (LAST_ENTRY,)))
         assert entries[0]["action"] == "server.stop"
