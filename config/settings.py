@@ -117,12 +117,8 @@ class Settings(BaseSettings):
         return value
 
     def fingerprint(self) -> str:
-        """SHA-256 over every setting that is no secret, by name: equal for equal configurations."""
-        told = {
-            name: str(value)
-            for name, value in self
-            if not isinstance(value, SecretStr) and "secret" not in name
-        }
+        """SHA-256 over every setting by name; of a secret only whether it is set."""
+        told = {name: "set" if isinstance(value, SecretStr) else str(value) for name, value in self}
         return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @property
