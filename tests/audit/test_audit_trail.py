@@ -22,7 +22,7 @@ import msgspec
 import pytest
 import trio
 
-from tests.auditor.audit_chain import audit_chain, proof_holds, read_chains
+from tests.auditor.audit_chain import audit_all, proof_holds, read_chains
 from tests.auditor.reading import over_http
 from tests.e2e.nodes import Operated, operated_postgres
 from tests.e2e.world import OPENED, Server, Tenant
@@ -79,10 +79,7 @@ class Estate:
 
     def auditor_says(self) -> list[str]:
         chains = read_chains(over_http(self.server.admin_url, self.server.bootstrap_key))
-        kept = {one["node_id"]: one for one in json.loads(self.kept.read_bytes())["heads"]}
-        for chain in chains:
-            chain.kept = kept.get(chain.node_id)
-        return [problem for chain in chains for problem in audit_chain(chain)]
+        return audit_all(chains, json.loads(self.kept.read_bytes())["heads"])
 
 
 async def _as_superuser(dsn: str, statements: tuple[str, ...]) -> list[Any]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tests.auditor.reading import PAGE, Get, Json, Unreadable
+from tests.auditor.reading import PAGE, Get, Json, Unreadable, over_http
 from tests.auditor.rules import unhex, uuid16
 
 PATH = "/api/v1/admin/audit"
@@ -70,6 +73,16 @@ def _numbered(get: Get, path: str, member: str) -> list[Json]:
         if page["next_from"] <= start:
             raise Unreadable(f"{path}: the page from {start} leads back to {page['next_from']}")
         start = page["next_from"]
+
+
+def audit_all(chains: Sequence[Chain], kept: Sequence[Json]) -> list[str]:
+    """Of all chains, held against heads that somebody kept; also of chains that are gone."""
+    by_node = {head["node_id"]: head for head in kept}
+    problems = []
+    for chain in chains:
+        chain.kept = by_node.pop(chain.node_id, None)
+        problems += audit_chain(chain)
+    return problems + [f"chain {node_id} is gone, its head was kept" for node_id in by_node]
 
 
 def audit_chain(chain: Chain) -> list[str]:
@@ -184,3 +197,23 @@ def _root(leaves: list[bytes]) -> bytes:
 
 def _h(*parts: bytes) -> bytes:
     return hashlib.sha256(b"".join(parts)).digest()
+
+
+def main() -> int:
+    """``python -m tests.auditor.audit_chain ADMIN_URL [KEPT_HEADS]``, the credential in SEQUENCER_API_KEY."""
+    if len(sys.argv) not in (2, 3):
+        print(main.__doc__, file=sys.stderr)
+        return 2
+    try:
+        kept = json.loads(Path(sys.argv[2]).read_bytes())["heads"] if len(sys.argv) == 3 else []
+        chains = read_chains(over_http(sys.argv[1], os.environ.get("SEQUENCER_API_KEY")))
+    except (Unreadable, OSError, ValueError, KeyError) as error:
+        print(f"could not be read: {error}", file=sys.stderr)
+        return 3
+    problems = audit_all(chains, kept)
+    print("\n".join([*problems, f"{len(chains)} chains, {len(problems)} broken promises"]))
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
