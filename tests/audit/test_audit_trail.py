@@ -7,14 +7,18 @@ The attacker is a PostgreSQL superuser who switches the append-only triggers off
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import os
 import secrets
 import uuid
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import asyncpg
 import httpx
@@ -26,6 +30,7 @@ from tests.auditor.audit_chain import audit_all, proof_holds, read_chains
 from tests.auditor.reading import over_http
 from tests.e2e.nodes import Operated, operated_postgres
 from tests.e2e.world import OPENED, Server, Tenant
+from transport.cli.app import build_app
 from transport.client.audit_trail import KeptHeads, Verdict, check, from_lines
 from transport.client.audit_trail import over_http as over_admin
 from transport.client.sequencer import SequencerClient
@@ -63,10 +68,18 @@ class Estate:
         """As the superuser, in one transaction, with the triggers off."""
         return asyncio.run(_as_superuser(self.database.owner_dsn, statements))
 
+    def command(self, *words: str) -> tuple[int, str]:
+        """`sequencer audit …` on this machine, without a process of its own: exit code and what it said."""
+        said = io.StringIO()
+        app = build_app(serve=lambda: 7, migrate=lambda: 7)
+        here = mock.patch.dict(os.environ, self.server._env(), clear=True)
+        with here, redirect_stdout(said), redirect_stderr(said):
+            code = app(["audit", *words], result_action="return_value")
+        return int(code), said.getvalue()
+
     def verify(self, *words: str) -> tuple[int, dict[str, Any]]:
-        said = self.server.command("audit", "verify", "--json", *words)
-        assert said.stdout, said.stderr
-        return said.returncode, json.loads(said.stdout)
+        code, said = self.command("verify", "--json", *words)
+        return code, json.loads(said)
 
     def findings(self) -> list[str]:
         """What `sequencer audit verify --heads` would print, without starting it."""
@@ -121,8 +134,8 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Estate]:
         assert revoked.status_code == 200, revoked.text
         found = Estate(database, server, tenant, other, folder / "heads.json")
         committed(found, at_least=8)
-        said = server.command("audit", "heads", "--out", str(found.kept))
-        assert said.returncode == 0, said.stderr
+        code, said = found.command("heads", "--out", str(found.kept))
+        assert code == 0, said
         found.sql(*(f"CREATE TABLE public.was_{t} AS TABLE record.{t}" for t in TABLES), "SELECT 1")
         yield found
         for one in (tenant, other):
@@ -266,15 +279,17 @@ def test_an_honest_trail_verifies_and_is_trusted_only_against_kept_heads(
     assert told["commitments"] > 1
     assert estate.auditor_says() == []
     export = tmp_path / "trail.jsonl"
-    said = estate.server.command("audit", "export", "--out", str(export))
-    assert said.returncode == 0, said.stderr
+    code, said = estate.command("export", "--out", str(export))
+    assert code == 0, said
     assert export.stat().st_mode & 0o777 == 0o600
     code, told = estate.verify("--file", str(export), "--heads", str(estate.kept))
     assert (code, told["problems"]) == (0, [])
-    again = estate.server.command("audit", "export", "--out", str(export))
-    assert again.returncode == 2, "an export overwrites nothing"
-    listed = estate.server.command("audit", "list", "--limit", "2")
-    assert len(listed.stdout.splitlines()) == 2
+    code, _ = estate.command("export", "--out", str(export))
+    assert code == 2, "an export overwrites nothing"
+    code, listed = estate.command("list", "--limit", "2")
+    assert (code, len(listed.splitlines())) == (0, 2)
+    real = estate.server.command("audit", "list", "--limit", "1", "--json")
+    assert json.loads(real.stdout)["action"] == "credential.use"
 
 
 RECHAINED = """
@@ -401,7 +416,8 @@ def test_files_that_are_no_trail_or_no_heads_are_refused_with_a_reason(
 ) -> None:
     nonsense = tmp_path / "nonsense"
     nonsense.write_bytes(b"nonsense\n")
-    assert estate.server.command("audit", "verify", "--heads", str(nonsense)).returncode == 2
-    missing = estate.server.command("audit", "verify", "--file", str(tmp_path / "missing"))
-    assert missing.returncode == 2
-    assert "missing" in missing.stderr
+    assert estate.command("verify", "--heads", str(nonsense))[0] == 2
+    assert estate.command("verify", "--file", str(nonsense))[0] == 1
+    code, said = estate.command("verify", "--file", str(tmp_path / "missing"))
+    assert code == 2
+    assert "missing" in said
