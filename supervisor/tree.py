@@ -106,7 +106,7 @@ def build(
     lag = LoopLag()
     tally = Tally()
     security = SecurityEvents()
-    credentials = CredentialBook(journal=journal)
+    credentials = CredentialBook(journal=journal, now_us=ports.now_us)
     audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
     registry = Mailbox("registry", letters_max=settings.mailbox_letters_max)

@@ -208,7 +208,7 @@ def test_a_start_is_recorded_with_version_and_fingerprint_of_the_configuration_a
     details = json.loads(start["entry"])["details"]
     assert len(details["configuration"]) == 64
     assert details["version"]
-    assert details["schema_version"] >= 3
+    assert details["schema_version"] >= 4
     everything = json.dumps(estate.entries(limit=1000))
     for name in ("BOOTSTRAP_ADMIN_API_KEY", "VES_SEQUENCER_SIGNING_KEY", "PAYLOAD_ENCRYPTION_KEYS"):
         assert estate.server.environment[name] not in everything

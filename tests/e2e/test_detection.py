@@ -87,6 +87,26 @@ def test_a_403_is_counted_and_said_with_who_from_where_and_what(server: Server, 
     assert reader not in line
 
 
+def test_a_monitor_reads_the_metrics_and_nothing_else_and_no_tenant_can_make_one(
+    server: Server, tenant: Tenant
+) -> None:
+    keys = f"{server.admin_url}/api/v1/admin/api-keys"
+    wanted = {"tenantId": str(tenant.tenant_id), "role": "monitor"}
+
+    def made_by(key: str) -> httpx.Response:
+        return httpx.post(keys, json=wanted, headers={"authorization": f"ApiKey {key}"})
+
+    assert made_by(tenant.api_key).status_code == 403
+    made = made_by(server.bootstrap_key)
+    assert made.status_code == 201, made.text
+    monitor = {"authorization": f"Bearer {made.json()['apiKey']}"}
+    assert httpx.get(f"{server.admin_url}/metrics", headers=monitor).status_code == 200
+    for path in ("/health/detailed", "/api/v1/admin/audit", "/api/v1/admin/api-keys"):
+        assert httpx.get(server.admin_url + path, headers=monitor).status_code == 403, path
+    head = httpx.get(f"{server.url}/api/v1/ves/head", params=tenant.stream, headers=monitor)
+    assert head.status_code == 403
+
+
 def test_a_tenants_administrator_does_not_read_the_nodes_metrics(server: Server, tenant: Tenant) -> None:
     answer = httpx.get(f"{server.admin_url}/metrics", headers={"authorization": f"ApiKey {tenant.api_key}"})
     assert answer.status_code == 403

@@ -6,7 +6,17 @@ It alone lists the routes of each. Everything that is on neither list is a 404.
 from __future__ import annotations
 
 from transport.house import House
-from transport.http import about, actors, agent_keys, api_keys, audit, committing, ingest, reading
+from transport.http import (
+    about,
+    actors,
+    agent_api_keys,
+    agent_keys,
+    api_keys,
+    audit,
+    committing,
+    ingest,
+    reading,
+)
 from transport.http.door import Door, FrontDoor
 from transport.http.openapi import document_route
 from transport.http.routing import Route
@@ -16,6 +26,7 @@ PUBLIC: list[Route] = [
     *reading.ROUTES,
     *committing.ROUTES,
     *agent_keys.ROUTES,
+    *agent_api_keys.ROUTES,
     about.WELL_KNOWN,
     about.HEALTH,
     about.READY,
