@@ -34,6 +34,8 @@ ALLOWED = (
 )
 """Folders in which key-shaped literals are no keys of anybody, private keys and cloud keys excepted."""
 NOWHERE = ("a private key", "an AWS key")
+EXAMPLE = "sk_live_0123456789ABCDEFGHIJKLMNOPQRSTUV28hqg7"
+"""In SECURITY.md, for those who set up scanners: its digits stand in a row, and it opens nothing."""
 VECTORS = re.compile(r"^tests/(?:vectors|kept)/")
 """Published vectors, and a data directory of an older version with the keys that were made for it."""
 
@@ -55,7 +57,7 @@ def found_in(name: str, text: str) -> list[str]:
         f"{name}:{number}: {kind}"
         for number, line in enumerate(text.splitlines(), 1)
         for kind in kinds
-        if LOOKS_LIKE[kind].search(line)
+        if LOOKS_LIKE[kind].search(line.replace(EXAMPLE, ""))
     ]
 
 
