@@ -2,7 +2,7 @@ PYTHON ?= python3
 RUN := .venv/bin
 PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-slow simulate chaos check demo bench lock clean
+.PHONY: run test test-slow simulate chaos check security demo bench lock clean
 
 run: .venv/run.stamp  ## the server on 127.0.0.1:8080, embedded PostgreSQL, data in ./.sequencer
 	exec $(RUN)/sequencer serve
@@ -26,6 +26,9 @@ check: .venv/dev.stamp  ## lint, format, types, import rules
 	$(RUN)/ruff check . && $(RUN)/ruff format --check .
 	$(RUN)/mypy
 	$(RUN)/lint-imports
+
+security: .venv/dev.stamp  ## each line of the security guide: the tests that SECURITY.md names for it, and how they do
+	CI=true $(RUN)/python -m tests.security_report
 
 bench: .venv/run.stamp  ## throughput and latency of the whole service on this machine
 	$(RUN)/python -m bench.ingest

@@ -6,7 +6,9 @@ command or logs: ``config.secret_sources`` does the first two when an owner asks
 
 from __future__ import annotations
 
+import json
 import os
+from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -182,6 +184,10 @@ class Settings(BaseSettings):
     commitment_interval_secs: Seconds = 60.0
     """… or when its oldest waiting event is this old."""
     commitment_sweep_secs: Seconds = 5.0
+    audit_commitment_entries: Annotated[int, Field(ge=1, le=1024)] = 256
+    """Commit the audit chain when so many entries wait …"""
+    audit_commitment_interval_secs: Seconds = 60.0
+    """… or when its oldest waiting entry is this old."""
 
     @field_validator(
         "database_url",
@@ -257,6 +263,11 @@ class Settings(BaseSettings):
         """Requests a second, and at once."""
         prefix = f"rate_limit_{rate_class}"
         return getattr(self, f"{prefix}_per_second"), getattr(self, f"{prefix}_burst")
+
+    def fingerprint(self) -> str:
+        """SHA-256 over every setting by name; of a secret only whether it is set."""
+        told = {name: "set" if isinstance(value, SecretStr) else str(value) for name, value in self}
+        return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @property
     def verifier_count(self) -> int:

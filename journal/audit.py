@@ -1,16 +1,16 @@
 """The audit log: who did what to what, one hash chain per node, each entry in the transaction of its act.
 
-``entry_hash`` = SHA-256(domain || previous entry_hash (32 zero bytes before the first) || JCS of the entry).
-The JCS text (RFC 8785) is stored beside it, so the chain can be checked with the table alone. The node's
-counter row is locked last in a transaction and held until it ends, so numbers have no gaps.
+The formulas are in ``ves.audit``. The JCS text (RFC 8785) of an entry is stored beside its hash, so the chain
+can be checked with the table alone. The node's counter row is locked last in a transaction and held until it
+ends, so numbers have no gaps. Reading the trail and its commitments is in ``journal.audit_trail``.
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 from journal.port import AuditEntry
+from ves.audit import entry_hash
 from ves.canonical import jcs
 from ves.constants import ZERO_HASH
 from ves.encoding import uuid_text
@@ -18,8 +18,6 @@ from ves.records import Uuid
 
 if TYPE_CHECKING:
     from journal.connections import Connection
-
-_DOMAIN = b"VES_AUDIT_ENTRY_V1"
 
 
 def entry_text(node_id: Uuid, number: int, recorded_at_us: int, entry: AuditEntry) -> str:
@@ -35,10 +33,6 @@ def entry_text(node_id: Uuid, number: int, recorded_at_us: int, entry: AuditEntr
         "details": entry.details,
     }
     return jcs(document).decode()
-
-
-def entry_hash(prev_hash: bytes, text: str) -> bytes:
-    return hashlib.sha256(_DOMAIN + prev_hash + text.encode()).digest()
 
 
 async def write_audit(connection: Connection, node_id: Uuid, entry: AuditEntry) -> None:

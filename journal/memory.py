@@ -15,15 +15,18 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 import trio
 
-from journal.audit import entry_hash, entry_text
-from journal.own_keys import refuse_a_retired_key
+from journal import memory_audit
+from journal.audit import entry_text
+from journal.own_keys import at_rest_key_claimed, receipt_key_claimed, refuse_a_retired_key
 from journal.port import (
     RATE_REFILL_S_MAX,
     RATE_TOKEN,
     AgentKey,
     ApiKey,
     AtRestKeyMissing,
+    AuditChain,
     AuditEntry,
+    AuditWish,
     Away,
     CommitmentCounter,
     CommitmentPage,
@@ -33,6 +36,7 @@ from journal.port import (
     Group,
     JournalAway,
     JournalOutcomeUnknown,
+    JournalVitals,
     KeyConflict,
     KeyRegistered,
     KeyRevoked,
@@ -46,6 +50,7 @@ from journal.port import (
     StreamBehind,
     TokenRevocation,
 )
+from ves.audit import AuditCommitment, AuditRecord, entry_hash
 from ves.constants import ZERO_HASH
 from ves.records import (
     NEW_STREAM,
@@ -130,6 +135,9 @@ class MemoryDatabase:
     """Per node: entry text and entry hash."""
     rates: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     """Units, and when that was true."""
+    audit_commitments: defaultdict[Uuid, list[AuditCommitment]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     held: list[_Held] = field(default_factory=list)
 
     def release(self, *, commit: bool) -> None:
@@ -626,6 +634,62 @@ class MemoryJournal:
     async def audit(self, entry: AuditEntry) -> None:
         await self._write("audit", lambda database: Change(None, lambda: self._audit(database, entry)))
 
+    # The audit trail.
+
+    async def read_audit_chains(
+        self, *, only: Uuid | None = None, after: Uuid | None = None, limit: int
+    ) -> list[AuditChain]:
+        def chains(database: MemoryDatabase) -> list[AuditChain]:
+            nodes = sorted(node for node in database.audit_log if only is None or node == only)
+            return [
+                memory_audit.chain(database.audit_log, database.audit_commitments, node)
+                for node in nodes
+                if after is None or node > after
+            ][:limit]
+
+        return await self._read("read_audit_chains", chains)
+
+    async def read_audit_chain(self, node_id: Uuid, *, from_number: int, limit: int) -> list[AuditRecord]:
+        def entries(database: MemoryDatabase) -> list[AuditRecord]:
+            found = memory_audit.records(database.audit_log, node_id)
+            return [one for one in found if one.entry_number >= from_number][:limit]
+
+        return await self._read("read_audit_chain", entries)
+
+    async def find_audit_entries(self, wish: AuditWish, *, limit: int) -> list[AuditRecord]:
+        return await self._read(
+            "find_audit_entries",
+            lambda database: memory_audit.newest_first(database.audit_log, wish)[:limit],
+        )
+
+    async def commit_audit(self, commitment: AuditCommitment) -> Stored | Moved | Away:
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            stored = database.audit_commitments[commitment.node_id]
+            last = (stored[-1].entry_end, stored[-1].new_state_root) if stored else (0, ZERO_HASH)
+            if last != (commitment.entry_start - 1, commitment.prev_state_root):
+                return Refused(Moved("the chain's last commitment"))
+            if commitment.entry_end > len(database.audit_log.get(commitment.node_id, ())):
+                return Refused(Moved("the chain's head"))
+            return Change(Stored(), lambda: stored.append(commitment))
+
+        try:
+            return await self._write("commit_audit", act)
+        except JournalAway as error:
+            return Away(str(error))
+
+    async def list_audit_commitments(
+        self, node_id: Uuid, *, from_number: int, limit: int
+    ) -> list[AuditCommitment]:
+        return await self._read(
+            "list_audit_commitments",
+            lambda database: [
+                one for one in database.audit_commitments.get(node_id, ()) if one.entry_end >= from_number
+            ][:limit],
+        )
+
+    def vitals(self) -> JournalVitals:
+        return JournalVitals()
+
     # Our own keys.
 
     async def claim_receipt_key(self, sequencer_id: Uuid, public_key: bytes) -> int:
@@ -636,7 +700,12 @@ class MemoryJournal:
             if chain:
                 return Refused(chain[-1].key_version)
             first = ReceiptKey(sequencer_id, 1, public_key, database.now_us(), active=True)
-            return Change(1, lambda: chain.append(first))
+
+            def apply() -> None:
+                chain.append(first)
+                self._audit(database, receipt_key_claimed(sequencer_id, public_key))
+
+            return Change(1, apply)
 
         return await self._write("claim_receipt_key", act)
 
@@ -668,8 +737,14 @@ class MemoryJournal:
             missing = [key_id.hex() for key_id in database.at_rest_keys if key_id not in key_ids]
             if missing:
                 raise AtRestKeyMissing(f"data exists under the at-rest key {', '.join(missing)}")
-            new = [key_id for key_id in key_ids if key_id not in database.at_rest_keys]
-            return Change(None, lambda: database.at_rest_keys.extend(new))
+            new = [k for k in dict.fromkeys(key_ids) if k not in database.at_rest_keys]
+
+            def apply() -> None:
+                database.at_rest_keys.extend(new)
+                for key_id in new:
+                    self._audit(database, at_rest_key_claimed(key_id))
+
+            return Change(None, apply)
 
         await self._write("claim_at_rest_keys", act)
 

@@ -18,14 +18,28 @@ if TYPE_CHECKING:
     from journal.connections import Connection
 
 
-async def claim_receipt_key(connection: Connection, sequencer_id: Uuid, public_key: bytes) -> int:
-    await connection.execute(
+def receipt_key_claimed(sequencer_id: Uuid, public_key: bytes) -> AuditEntry:
+    subject = f"{uuid_text(sequencer_id)}/1"
+    details: dict[str, str | int | None] = {"public_key": public_key.hex(), "outcome": "done"}
+    return AuditEntry("system", "receipt_key.claim", subject, None, details)
+
+
+def at_rest_key_claimed(key_id: bytes) -> AuditEntry:
+    return AuditEntry("system", "at_rest_key.claim", key_id.hex(), None, {"outcome": "done"})
+
+
+async def claim_receipt_key(
+    connection: Connection, node_id: Uuid, sequencer_id: Uuid, public_key: bytes
+) -> int:
+    done = await connection.execute(
         "INSERT INTO record.receipt_keys (sequencer_id, key_version, created_at, public_key) "
         "SELECT $1, 1, clock_timestamp(), $2 "
         "WHERE NOT EXISTS (SELECT FROM record.receipt_keys WHERE sequencer_id = $1) ON CONFLICT DO NOTHING",
         sequencer_id,
         public_key,
     )
+    if done == "INSERT 0 1":
+        await write_audit(connection, node_id, receipt_key_claimed(sequencer_id, public_key))
     row = await connection.fetchrow(
         "SELECT key_version, public_key FROM record.receipt_keys WHERE sequencer_id = $1 "
         "ORDER BY key_version DESC LIMIT 1",
@@ -84,7 +98,7 @@ def refuse_a_retired_key(chain: list[ReceiptKey], key: ReceiptKey) -> None:
             )
 
 
-async def claim_at_rest_keys(connection: Connection, key_ids: list[bytes]) -> None:
+async def claim_at_rest_keys(connection: Connection, node_id: Uuid, key_ids: list[bytes]) -> None:
     recorded = [row[0] for row in await connection.fetch("SELECT key_id FROM record.at_rest_keys ORDER BY 1")]
     missing = [key_id.hex() for key_id in recorded if key_id not in key_ids]
     if missing:
@@ -97,3 +111,6 @@ async def claim_at_rest_keys(connection: Connection, key_ids: list[bytes]) -> No
         "SELECT k, clock_timestamp() FROM unnest($1::bytea[]) AS k ORDER BY k ON CONFLICT DO NOTHING",
         key_ids,
     )
+    for key_id in dict.fromkeys(key_ids):
+        if key_id not in recorded:
+            await write_audit(connection, node_id, at_rest_key_claimed(key_id))

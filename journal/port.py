@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from ves.audit import AuditCommitment, AuditRecord
 from ves.records import (
     CommandName,
     Commitment,
@@ -285,6 +286,55 @@ class RateSpending(msgspec.Struct, frozen=True):
     tokens: int
 
 
+class AuditChain(msgspec.Struct, frozen=True):
+    """Where a node's audit chain and its commitments stand; 0 and 32 zero bytes before the first."""
+
+    node_id: Uuid
+    last_number: int
+    last_hash: bytes
+    committed_through: int
+    state_root: bytes
+    oldest_uncommitted_us: int
+    """``recorded_at`` of its first uncommitted entry; 0 without one."""
+
+
+class AuditPlace(msgspec.Struct, frozen=True):
+    """Where an entry stands among all nodes' entries by time."""
+
+    recorded_at_us: int
+    node_id: Uuid
+    entry_number: int
+
+
+class AuditWish(msgspec.Struct, frozen=True):
+    """Which entries are wanted; None means any. ``from_us`` is included, ``to_us`` is not."""
+
+    tenant_id: Uuid | None = None
+    node_id: Uuid | None = None
+    actor: str | None = None
+    action: str | None = None
+    from_us: int | None = None
+    to_us: int | None = None
+    after: AuditPlace | None = None
+    """Only entries older than the one at this place."""
+
+
+class JournalVitals(msgspec.Struct, frozen=True):
+    """How the database did by us, since the start; counted here, nobody is asked."""
+
+    done: int = 0
+    away: int = 0
+    """Units that ended without an answer, nothing stored."""
+    contended: int = 0
+    unknown: int = 0
+    """COMMIT sent and not clearly answered."""
+    slow: int = 0
+    """Units that took longer than SLOW_S."""
+    connections: int = 0
+    connections_in_use: int = 0
+    connections_max: int = 0
+
+
 class Journal(Protocol):
     """Raises JournalAway where nothing happened, JournalOutcomeUnknown where that cannot be told."""
 
@@ -451,7 +501,38 @@ class Journal(Protocol):
         """For acts that change nothing else in the journal."""
         ...
 
-    # Our own keys.
+    # The audit trail. Everybody may commit everybody's chain: a node that is gone leaves no open tail.
+
+    async def read_audit_chains(
+        self, *, only: Uuid | None = None, after: Uuid | None = None, limit: int
+    ) -> list[AuditChain]:
+        """By node_id: all nodes', or only one's."""
+        ...
+
+    async def read_audit_chain(self, node_id: Uuid, *, from_number: int, limit: int) -> list[AuditRecord]:
+        """A chain's entries by number."""
+        ...
+
+    async def find_audit_entries(self, wish: AuditWish, *, limit: int) -> list[AuditRecord]:
+        """Newest first."""
+        ...
+
+    async def commit_audit(self, commitment: AuditCommitment) -> Stored | Moved | Away:
+        """Stored only right after the node's last commitment, on its state root, and at or before the head.
+        Raises JournalOutcomeUnknown."""
+        ...
+
+    async def list_audit_commitments(
+        self, node_id: Uuid, *, from_number: int, limit: int
+    ) -> list[AuditCommitment]:
+        """By entry_start; the first is the one that holds ``from_number``, or the next after it."""
+        ...
+
+    def vitals(self) -> JournalVitals:
+        """Never asks the database."""
+        ...
+
+    # Our own keys. What is recorded for the first time leaves an audit entry.
 
     async def claim_receipt_key(self, sequencer_id: Uuid, public_key: bytes) -> int:
         """The key_version under which receipts are to be signed: recorded as version 1 at first sight.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import asyncpg
 import trio
 
-from journal import append, commitments, credentials, keys, own_keys, rates, reads, tokens
+from journal import append, audit_trail, commitments, credentials, keys, own_keys, rates, reads, tokens
 from journal.aio import cross
 from journal.audit import write_audit
 from journal.connections import SERVER_VERSION_MIN, Limits, make_pool
@@ -25,7 +25,9 @@ from journal.migrate import check_schema
 from journal.port import (
     AgentKey,
     ApiKey,
+    AuditChain,
     AuditEntry,
+    AuditWish,
     Away,
     CommitmentCounter,
     CommitmentPage,
@@ -33,6 +35,7 @@ from journal.port import (
     EntityPage,
     EventPage,
     Group,
+    JournalVitals,
     KeyConflict,
     KeyRegistered,
     KeyRevoked,
@@ -48,6 +51,7 @@ from journal.port import (
 )
 from journal.stalled import StalledCopies
 from journal.units import Checkpoint, Undo, Units
+from ves.audit import AuditCommitment, AuditRecord
 from ves.records import Commitment, EntityName, Facts, KeyName, Question, StoredEvent, Uuid
 
 if TYPE_CHECKING:
@@ -338,11 +342,36 @@ class PostgresJournal:
     async def audit(self, entry: AuditEntry) -> None:
         await self._write("audit", lambda c: write_audit(c, self._node_id, entry))
 
+    # The audit trail.
+
+    async def read_audit_chains(
+        self, *, only: Uuid | None = None, after: Uuid | None = None, limit: int
+    ) -> list[AuditChain]:
+        return await self._read(lambda c: audit_trail.read_chains(c, only, after, limit))
+
+    async def read_audit_chain(self, node_id: Uuid, *, from_number: int, limit: int) -> list[AuditRecord]:
+        return await self._read(lambda c: audit_trail.read_chain(c, node_id, from_number, limit))
+
+    async def find_audit_entries(self, wish: AuditWish, *, limit: int) -> list[AuditRecord]:
+        return await self._read(lambda c: audit_trail.find_entries(c, wish, limit))
+
+    async def commit_audit(self, commitment: AuditCommitment) -> Stored | Moved | Away:
+        return await cross(lambda: audit_trail.commit(self._units, commitment))
+
+    async def list_audit_commitments(
+        self, node_id: Uuid, *, from_number: int, limit: int
+    ) -> list[AuditCommitment]:
+        return await self._read(lambda c: audit_trail.list_commitments(c, node_id, from_number, limit))
+
+    def vitals(self) -> JournalVitals:
+        return self._units.vitals()
+
     # Our own keys.
 
     async def claim_receipt_key(self, sequencer_id: Uuid, public_key: bytes) -> int:
         return await self._write(
-            "claim_receipt_key", lambda c: own_keys.claim_receipt_key(c, sequencer_id, public_key)
+            "claim_receipt_key",
+            lambda c: own_keys.claim_receipt_key(c, self._node_id, sequencer_id, public_key),
         )
 
     async def receipt_keys(self) -> list[ReceiptKey]:
@@ -356,7 +385,9 @@ class PostgresJournal:
 
     async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
         # One node at a time: two that start for the first time at once must not both record a ring.
-        act: Callable[[Connection], Awaitable[None]] = lambda c: own_keys.claim_at_rest_keys(c, key_ids)  # noqa: E731
+        act: Callable[[Connection], Awaitable[None]] = lambda c: own_keys.claim_at_rest_keys(  # noqa: E731
+            c, self._node_id, key_ids
+        )
         await cross(lambda: self._units.write(act, begin=begin_alone(_EVERYBODY), named="claim_at_rest_keys"))
 
     # Rate limits: single statements, like reading, since nothing depends on whether they were heard.

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 import asyncpg
 
-from journal.port import JournalAway, JournalOutcomeUnknown
+from journal.port import JournalAway, JournalOutcomeUnknown, JournalVitals
 
 if TYPE_CHECKING:
     from journal.connections import Connection, Pool
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Checkpoint = Callable[[str], None]
 """Called at a named point of a unit. It may raise, or end the process: a crash exactly there."""
+
+SLOW_S = 1.0
+"""A unit that takes longer is counted as slow: an append of a full group takes a tenth of it."""
 
 _TIDY_UP_S = 1.0
 """For a ROLLBACK after a failure; then the connection is cut, which rolls back too."""
@@ -73,17 +77,48 @@ class Units:
         self._checkpoint = checkpoint
         self.disk_full: str | None = None
         """Why the last unit that wrote could not, if that was for want of space."""
+        self._counts: Counter[str] = Counter()
+
+    def vitals(self) -> JournalVitals:
+        size, idle = self._pool.get_size(), self._pool.get_idle_size()
+        return JournalVitals(
+            **{name: self._counts[name] for name in ("done", "away", "contended", "unknown", "slow")},
+            connections=size,
+            connections_in_use=size - idle,
+            connections_max=self._pool.get_max_size(),
+        )
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Counts how a unit ended; a mistake in our own statements counts as done: the database answered."""
+        started = asyncio.get_running_loop().time()
+        outcome = "done"
+        try:
+            yield
+        except Contended:
+            outcome = "contended"
+            raise
+        except JournalAway:
+            outcome = "away"
+            raise
+        except JournalOutcomeUnknown:
+            outcome = "unknown"
+            raise
+        finally:
+            self._counts[outcome] += 1
+            self._counts["slow"] += asyncio.get_running_loop().time() - started > SLOW_S
 
     async def read(self, act: Callable[[Connection], Awaitable[T]], *, deadline_s: float | None = None) -> T:
         """``act`` is one statement outside a transaction. Raises JournalAway."""
-        try:
-            async with (
-                asyncio.timeout(min(deadline_s or math.inf, self._deadline_s)),
-                self._connection() as connection,
-            ):
-                return await act(connection)
-        except _Broken as error:
-            not_stored(error)
+        with self._counted():
+            try:
+                async with (
+                    asyncio.timeout(min(deadline_s or math.inf, self._deadline_s)),
+                    self._connection() as connection,
+                ):
+                    return await act(connection)
+            except _Broken as error:
+                not_stored(error)
 
     async def write(
         self, act: Callable[[Connection], Awaitable[T]], *, begin: str = "BEGIN", named: str
@@ -91,6 +126,10 @@ class Units:
         """One transaction around ``act``; returns its answer once it is durable, or ``Undo``'s value after
         rolling back. ``begin``: BEGIN, with what can be sent along; ``named``: of its crash points. Raises
         JournalAway, Contended, JournalOutcomeUnknown, and what speaks of a mistake in ``act``."""
+        with self._counted():
+            return await self._transaction(act, begin, named)
+
+    async def _transaction(self, act: Callable[[Connection], Awaitable[T]], begin: str, named: str) -> T:
         until = asyncio.get_running_loop().time() + self._deadline_s
         self._checkpoint(f"{named}.begin")
         try:

@@ -11,7 +11,9 @@ import gc
 import os
 import resource
 import signal
+import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +26,9 @@ import structlog
 import trio
 from pydantic import ValidationError
 
+from actors.audit_commitments import ChainBroken, commit_chain
 from actors.certificates import Certificates
+from actors.errors import Unavailable
 from actors.faults import arm_from_environment, checkpoint
 from actors.security_events import SecurityEvents
 from actors.token_keys import KeySet, read_token_keys
@@ -40,9 +44,10 @@ from journal.aio import open_loop
 from journal.connections import Limits
 from journal.embedded import EmbeddedPostgres, embedded_dsn
 from journal.embedded_cluster import APP_LOGIN, DataDirInUse, DataDirLock, EmbeddedPostgresError
-from journal.migrate import migrate
+from journal.migrate import migrate, migrations
 from journal.port import (
     AtRestKeyMissing,
+    AuditEntry,
     Journal,
     JournalAway,
     JournalError,
@@ -57,6 +62,7 @@ from supervisor.branch import GaveUp
 from supervisor.telemetry import TelemetryMissing, exporting
 from supervisor.tree import Built, build
 from transport.cli.app import build_app
+from transport.house import House
 from transport.http.app import create_apps
 from transport.http.serve import serve as serve_http
 from ves.at_rest import key_id, parse_key
@@ -127,8 +133,9 @@ def _serve() -> None:
     token_keys = read_token_keys(settings)
     with exporting(os.environ), database(settings) as where:
         secrets = load_secrets(settings, settings.data_dir, FORMATS, checkpoint=checkpoint)
+        fingerprint = settings.fingerprint()
         settings = settings.without_secrets()
-        trio.run(run_house, settings, secrets, where, token_keys)
+        trio.run(run_house, settings, secrets, where, token_keys, fingerprint)
 
 
 def _rotate(compromised: bool, reason: str) -> None:
@@ -274,8 +281,11 @@ async def run_migrations(dsn: str, app_login: str | None) -> None:
         await patiently(partial(migrate, dsn, app_login))
 
 
-async def run_house(settings: Settings, secrets: Secrets, where: Database, token_keys: KeySet) -> None:
-    """The whole life inside the event loop; returns after an orderly stop."""
+async def run_house(
+    settings: Settings, secrets: Secrets, where: Database, token_keys: KeySet, fingerprint: str
+) -> None:
+    """The whole life inside the event loop; returns after an orderly stop. ``fingerprint``: of all settings,
+    also of the secrets that are gone from these."""
     async with open_loop() as strays:
         if where.admin_dsn is not None:
             await patiently(partial(migrate, where.admin_dsn, where.app_login, checkpoint=checkpoint))
@@ -294,7 +304,10 @@ async def run_house(settings: Settings, secrets: Secrets, where: Database, token
             if claimed.rotated:
                 version = claimed.key.key_version
                 built.house.security.happened("receipt_key_rotated", key_version=version)
+            await audit_start(built.house, fingerprint, claimed.key.key_version)
             await live(settings, secrets, built)
+            await audit_stop(built.house)
+            await audit_stop(built.house)
 
 
 async def enter_journal(stack: AsyncExitStack, settings: Settings, node_id: Uuid, where: Database) -> Journal:
@@ -321,6 +334,40 @@ async def claim_keys(journal: Journal, secrets: Secrets) -> receipt_keys.Claimed
         for path in secrets.created:
             path.unlink(missing_ok=True)
         raise
+
+
+async def audit_start(house: House, fingerprint: str, key_version: int) -> None:
+    details: dict[str, str | int | None] = {
+        "version": version("ves-sequencer"),
+        "configuration": fingerprint,
+        "schema_version": len(migrations()),
+        "receipt_key_version": key_version,
+        "host": socket.gethostname(),
+    }
+    await audit_life(house, "server.start", details, away=False)
+
+
+async def audit_stop(house: House) -> None:
+    """The last entry of this life, and the chain committed through it; while the database is away the entry
+    waits in the spool for the next one. A start without a stop before it was preceded by a crash."""
+    away = "database" in house.readiness.parts
+    await audit_life(house, "server.stop", {}, away=away)
+    if away:
+        return
+    try:
+        for chain in await house.journal.read_audit_chains(only=house.sequencer_id, limit=1):
+            await commit_chain(house.journal, chain, lambda: time.time_ns() // 1000)
+    except (JournalError, ChainBroken) as error:
+        log.warning("the audit chain is not committed through the stop", reason=str(error))
+
+
+async def audit_life(house: House, action: str, details: dict[str, str | int | None], *, away: bool) -> None:
+    """In the chain, else in the spool. A node whose disk is full as well still serves what it can."""
+    entry = AuditEntry("system", action, uuid_text(house.sequencer_id), None, {**details, "outcome": "done"})
+    try:
+        await house.audit_spool.write(entry, journal_away=away)
+    except Unavailable as error:
+        log.error("no audit entry could be written", action=action, reason=str(error))
 
 
 async def patiently(unit: Callable[[], Awaitable[T]]) -> T:

@@ -17,6 +17,7 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       audit-spool           carries audit entries that could not wait for the database into the chain
       rates                 forgets full rate buckets; tells spent ones to the other nodes, if they are shared
       certificates          notices new certificates for the listeners
+      audit-committer       commits every node's audit chain, and says when one is broken
       watchdog              event-loop lag
 """
 
@@ -30,6 +31,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from actors.audit_commitments import AuditCommitter, AuditPolicy
 from actors.audit_spool import AuditSpool, SpoolEmptier
 from actors.buckets import of_seconds
 from actors.certificates import Certificates, CertificateWatcher
@@ -198,6 +200,7 @@ def build(
 
     def tell_pulse(trouble: str | None) -> None:
         nonlocal unready_beats
+        security.tell_withheld()
         if trouble is None:
             readiness.done("database")
         else:
@@ -257,6 +260,21 @@ def build(
             ChildSpec(name="audit-spool", factory=lambda: SpoolEmptier(audit_spool)),
             ChildSpec(name="rates", factory=lambda: RateKeeper(rate_limits, journal=journal)),
             ChildSpec(name="certificates", factory=lambda: CertificateWatcher(certificates)),
+            ChildSpec(
+                name="audit-committer",
+                factory=lambda: AuditCommitter(
+                    journal=journal,
+                    policy=AuditPolicy(
+                        node_id=secrets.sequencer_id,
+                        entries=settings.audit_commitment_entries,
+                        interval_s=settings.audit_commitment_interval_secs,
+                        sweep_s=settings.commitment_sweep_secs,
+                    ),
+                    security=security,
+                    now_us=ports.now_us,
+                ),
+                shutdown_s=settings.db_unit_deadline_s,
+            ),
             ChildSpec(name="watchdog", factory=lambda: ports.watchdog(lag), suspendable=False),
         ],
     )

@@ -33,6 +33,14 @@ ATREST_KEY_ID = b"STATESET_ATREST_KEYID_V1"  # ours: fingerprint of a ring key
 ATREST_MAGIC = b"SSE1"  # VES 5.1
 KDF_CONTEXT = b"stateset-sequencer-v1-encryption"  # ours, the name from the security guide: HKDF's info
 
+# Domain separators of the audit trail: ours, not the streams', so that no proof passes for both.
+AUDIT_ENTRY = b"VES_AUDIT_ENTRY_V1"
+AUDIT_LEAF = b"VES_AUDIT_LEAF_V1"
+AUDIT_PAD_LEAF = b"VES_AUDIT_PAD_LEAF_V1"
+AUDIT_NODE = b"VES_AUDIT_NODE_V1"
+AUDIT_CHAIN = b"VES_AUDIT_CHAIN_V1"
+AUDIT_STATE_ROOT = b"VES_AUDIT_STATE_ROOT_V1"
+
 # Payload kinds (VES 3.4).
 PLAINTEXT = 0
 ENCRYPTED = 1

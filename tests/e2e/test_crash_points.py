@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from tests.auditor.audit import audit
+from tests.auditor.audit_chain import audit_chain, read_chains
 from tests.auditor.reading import over_http, read_stream
 from tests.e2e.nodes import restarts
 from tests.e2e.test_crash import WRITE_PATH
@@ -26,7 +27,13 @@ from tests.e2e.test_receipt_key_rotation import OF_A_ROTATION
 from tests.e2e.world import ROOT, Server, Tenant
 
 STEPS_OF_A_UNIT = ("begin", "commit_sent_before", "committed")
-SMALL = {"VERIFIERS": "1", "ENCRYPTORS": "1", "COMMITMENT_INTERVAL_SECS": "3600"}
+SMALL = {
+    "VERIFIERS": "1",
+    "ENCRYPTORS": "1",
+    "COMMITMENT_INTERVAL_SECS": "3600",
+    "COMMITMENT_SWEEP_SECS": "0.2",
+    "AUDIT_COMMITMENT_ENTRIES": "8",
+}
 
 
 def unit(name: str) -> list[str]:
@@ -58,7 +65,8 @@ AT_WORK = [
     *unit("create_api_key"),
     *unit("revoke_api_key"),
     *unit("revoke_tokens"),
-    *unit("audit"),
+    # The first is the server's start, and its commitment.
+    *(f"{point}:2" for point in (*unit("audit"), "audit_committer.built", *unit("commit_audit"))),
 ]
 OF_A_WORKER = ["worker.worked", "worker.half_answered", "worker.answered"]
 NOTHING_IS_STORED = {
@@ -187,7 +195,7 @@ class Case:
     @property
     def durable(self) -> bool:
         """What was under way is stored: it died after COMMIT."""
-        return self.point.endswith("committed")
+        return self.point.partition(":")[0].endswith("committed")
 
     def dies(self, act: Callable[[], object]) -> None:
         server = self.tenant.server
@@ -314,6 +322,17 @@ def of_an_audit_entry(case: Case) -> None:
     assert len(api_keys(case.tenant)) == 1  # the audit chain goes on: each of these writes to it
 
 
+def of_an_audit_commitment(case: Case) -> None:
+    case.dies(lambda: [api_keys(case.tenant) for _ in range(1000)])
+    case.revives()
+    for _ in range(1000):
+        chains = read_chains(over_http(case.tenant.server.admin_url, case.tenant.server.bootstrap_key))
+        assert [problem for chain in chains for problem in audit_chain(chain)] == []
+        if chains[0].head["committed_through"] > 10:
+            return
+    raise AssertionError("the chain is committed no further")
+
+
 ACTS: dict[str, Callable[[Case], None]] = {
     "settle": of_an_event,
     "verifier": of_an_event,
@@ -326,6 +345,8 @@ ACTS: dict[str, Callable[[Case], None]] = {
     "revoke_api_key": of_a_revoked_api_key,
     "revoke_tokens": of_revoked_tokens,
     "audit": of_an_audit_entry,
+    "audit_committer": of_an_audit_commitment,
+    "commit_audit": of_an_audit_commitment,
 }
 
 

@@ -32,6 +32,7 @@ from actors.tokens import TokenBook
 from actors.vitals import LoopLag
 from config.certificates import CertificateFiles, Listener
 from config.settings import Settings
+from journal.memory import MemoryDatabase, MemoryJournal
 from journal.port import (
     AgentKey,
     ApiKey,
@@ -107,6 +108,17 @@ class CardboardJournal:
         self.revoked: list[Uuid | TokenRevocation] = []
         self.agent_keys: dict[KeyName, AgentKey] = {}
         self.audits: list[AuditEntry] = []
+        self.trail = MemoryJournal(
+            MemoryDatabase(now_us=lambda: 1_700_000_000_000_000), node_id=SEQUENCER.bytes
+        )
+        for name in (
+            "read_audit_chains",
+            "read_audit_chain",
+            "find_audit_entries",
+            "list_audit_commitments",
+            "vitals",
+        ):
+            setattr(self, name, getattr(self.trail, name))
         self.events: list[StoredEvent] = []
         self.commitments: list[Commitment] = []
         self.nodes: dict[Uuid, list[bytes]] = {}
@@ -123,6 +135,7 @@ class CardboardJournal:
     async def audit(self, entry: AuditEntry) -> None:
         await self._unit()
         self.audits.append(entry)
+        await self.trail.audit(entry)
 
     async def read_head(self, tenant_id: Uuid, store_id: Uuid) -> int:
         await self._unit()

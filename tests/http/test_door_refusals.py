@@ -43,6 +43,8 @@ PATH_VALUES = {
     "entity_type": "order",
     "entity_id": "o-1",
     "sequence_number": "1",
+    "node_id": NO_SUCH,
+    "entry_number": "1",
 }
 
 

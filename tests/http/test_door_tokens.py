@@ -29,7 +29,7 @@ from tests.http.doubles import (
 from tests.http.test_door_refusals import check_shape
 from tests.tokens.token_mint import OTHER_PRIVATE, SECRET, jwk, keys, legacy_claims, macced, signed
 from tests.tokens.token_mint import claims as claims_at
-from transport.http.permissions import NEEDED, OPERATOR, holds
+from transport.http.permissions import NEEDED, OF_THE_NODE, holds
 from transport.http.tokens import GRANTABLE
 from ves.records import IssuedToken
 
@@ -101,8 +101,10 @@ async def test_a_scope_gives_what_it_names_and_never_the_operators_rights() -> N
 def test_every_permission_of_the_table_but_the_operators_can_be_given() -> None:
     for needed in NEEDED.values():
         for one in needed:
-            assert (one in GRANTABLE) == (one != OPERATOR)
-            assert holds(frozenset({f"{one.partition(':')[0]}:*"}) & GRANTABLE, (one,)) == (one != OPERATOR)
+            assert (one in GRANTABLE) == (one not in OF_THE_NODE)
+            assert holds(frozenset({f"{one.partition(':')[0]}:*"}) & GRANTABLE, (one,)) == (
+                one not in OF_THE_NODE
+            )
 
 
 async def test_a_legacy_token_is_taken_only_where_a_secret_is_set() -> None:

@@ -20,6 +20,7 @@ from journal.embedded_cluster import APP_LOGIN
 from journal.migrate import migrate, migrations
 from journal.port import JournalAway, SchemaMismatch
 from journal.postgres import UnfitServer, open_journal
+from ves.audit import next_audit_commitment
 
 IN_PLACE = {
     "ves_sequence_counters",
@@ -57,6 +58,17 @@ async def a_row_in_every_table(world: PostgresWorld) -> None:
     await world.journal.claim_receipt_key(uuid(), b"k" * 32)
     if not await sql(world.owner_dsn, "SELECT FROM record.at_rest_keys"):
         await world.journal.claim_at_rest_keys([b"k" * 8])
+    node = world.journal._node_id  # type: ignore[attr-defined]
+    [entry, *_] = await world.journal.read_audit_chain(node, from_number=1, limit=1)
+    await world.journal.commit_audit(
+        next_audit_commitment(
+            node,
+            entry_start=1,
+            entry_hashes=[entry.entry_hash],
+            prev_state_root=bytes(32),
+            committed_at_us=0,
+        )
+    )
 
 
 async def test_nobody_changes_or_removes_a_recorded_row_not_even_the_owner(postgres: PostgresWorld) -> None:

@@ -23,7 +23,7 @@ FOUND = 200
 
 # The credentials that are tried. Those of the first line reach their whole tenant.
 CREDENTIALS = (
-    *("none", "bootstrap", "agent", "reader", "admin", "anchor", "read", "write", "legacy-admin"),
+    *("none", "bootstrap", "agent", "reader", "admin", "anchor", "monitor", "read", "write", "legacy-admin"),
     "admin-of-a-store",  # role admin, bound to one store
     "agent-itself",  # role agent, bound to one agent
     "admin-of-an-agent",  # role admin, bound to one agent
@@ -138,7 +138,14 @@ ADMIN_LISTENER = {
     "GET /api/v1/admin/actors/dead-letters/{number}": may(OPERATOR, NOTHING),
     "DELETE /api/v1/admin/actors/dead-letters/{number}": may(OPERATOR, NOTHING),
     "POST /api/v1/admin/actors/dead-letters/{number}/resend": may(OPERATOR, NOTHING),
-    "GET /metrics": may(ADMINS, NOTHING),
+    f"GET /api/v1/admin/audit?{THE_TENANT}": may(ADMINS, WHOLE_TENANT),
+    "GET /api/v1/admin/audit/proofs/{node_id}/{entry_number}": may(
+        ADMINS, Names(bound_to_store=403, bound_to_agent=403)
+    ),
+    "GET /api/v1/admin/audit/heads": may(OPERATOR, NOTHING),
+    "GET /api/v1/admin/audit/chains/{node_id}": may(OPERATOR, NOTHING),
+    "GET /api/v1/admin/audit/commitments/{node_id}": may(OPERATOR, NOTHING),
+    "GET /metrics": may(f"{OPERATOR} monitor", NOTHING),
     "GET /health/detailed": may(OPERATOR, NOTHING),
     "GET /health": may(PUBLIC, NOTHING),
     "GET /ready": may(PUBLIC, NOTHING),

@@ -51,6 +51,8 @@ OTHERS = {
     "entity_id": "o-1",
     "sequence_number": "1",
     "number": "1",
+    "node_id": str(ABSENT),
+    "entry_number": "1",
 }
 """What stands in a path for all that is not aimed at anybody."""
 LISTENERS = {"public": PUBLIC_LISTENER, "admin": ADMIN_LISTENER}
@@ -153,7 +155,7 @@ class Matrix:
 
 def _credentials(house: Cardboard) -> dict[str, str | None]:
     keys: dict[str, str | None] = {"none": None, "bootstrap": BOOTSTRAP}
-    for role in ("agent", "reader", "admin", "anchor"):
+    for role in ("agent", "reader", "admin", "anchor", "monitor"):
         keys[role] = house.api_key(role=role)
     for flag in ("read", "write"):
         keys[flag] = house.api_key(flag)

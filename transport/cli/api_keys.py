@@ -30,7 +30,7 @@ PAGE = 1000
 HERE = AdminListener()
 
 Tenant = Annotated[UUID, Parameter(env_var="SEQUENCER_TENANT")]
-Role = Literal["agent", "reader", "admin", "anchor"]
+Role = Literal["agent", "reader", "admin", "anchor", "monitor"]
 Flags = Annotated[list[Literal["read", "write", "admin"]] | None, Parameter(name="--permission", negative=())]
 
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhdw])")

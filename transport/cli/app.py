@@ -14,6 +14,7 @@ from cyclopts import App
 from transport.cli.actors import app as actors
 from transport.cli.agent import app as agent
 from transport.cli.api_keys import app as api_key
+from transport.cli.audit import app as audit
 from transport.cli.receipt_key import receipt_key_app
 from transport.cli.status import status
 from transport.cli.tokens import app as token
@@ -39,4 +40,5 @@ def build_app(
     app.command(token)
     app.command(receipt_key_app(rotate))
     app.command(actors)
+    app.command(audit)
     return app

@@ -18,7 +18,7 @@ HASH_PREFIX_DIGITS = 16
 """Of the key's SHA-256, as lists show them."""
 
 Flag = Literal["read", "write", "admin"]
-Role = Literal["agent", "reader", "admin", "anchor"]
+Role = Literal["agent", "reader", "admin", "anchor", "monitor"]
 After = Annotated[UuidText, Meta(description="``next_after`` of the page before.")]
 RateLimit = Annotated[
     int, Meta(ge=1, le=RATE_LIMIT_MAX, description="Requests per minute, in place of the classes' limits.")

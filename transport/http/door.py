@@ -43,6 +43,7 @@ PAGES_MAX = 8
 """Pages of events being read and opened at a time; others wait for their turn."""
 VISIT = "sequencer.visit"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+FORBIDDEN = 403
 CLIENT_GONE = 499
 """In logs and metrics only: the caller did not wait for the answer."""
 
@@ -73,11 +74,23 @@ class Door:
             with trio.fail_at(visit.deadline):
                 return await self._through(visit)
         except ApiError as refusal:
+            if refusal.status == FORBIDDEN:
+                self._tell_denied(visit, refusal)
             return error_reply(refusal, visit.request_id)
         except EXPECTED as reason:
             text = f"{type(reason).__name__}: {reason}"
             log.warning("not now", request_id=visit.request_id, route=_template(visit), reason=text)
             return error_reply(answer_to(reason), visit.request_id)
+
+    def _tell_denied(self, visit: Visit, refusal: ApiError) -> None:
+        self.house.security.happened(
+            "permission_denied",
+            who=visit.caller.name if visit.caller else None,
+            address=visit.address,
+            request_id=visit.request_id,
+            route=f"{visit.method} {_template(visit)}",
+            what=refusal.message,
+        )
 
     async def _through(self, visit: Visit) -> Reply:
         route = visit.route

@@ -30,6 +30,7 @@ async def ingest(visit: Visit) -> IngestReply:
     appended = await _append(visit, batch)
     refusals = [verdict for verdict in appended.verdicts if isinstance(verdict, Refusal)]
     visit.door.metrics.ingested(appended.events_accepted, appended.events_replayed, refusals)
+    _tell_bad_signatures(visit, batch, refusals)
     if appended.events_accepted:
         visit.door.heads.announce(batch.tenant_id, batch.store_id)
     return _reply(appended, refusals)
@@ -44,6 +45,20 @@ async def _append(visit: Visit, batch: VerifiedBatch) -> Appended:
     message = Append(batch=batch, credential_id=visit.who.credential_id)
     sequencer = house.sequencer_of(batch.tenant_id)
     return await visit.ask(sequencer, message, visit.door.room_at_sequencers)
+
+
+def _tell_bad_signatures(visit: Visit, batch: VerifiedBatch, refusals: list[Refusal]) -> None:
+    bad = sum(refusal.reason.startswith("invalid_signature") for refusal in refusals)
+    if bad:
+        visit.house.security.happened(
+            "signature_failed",
+            times=bad,
+            who=visit.who.name,
+            tenant=uuid_text(batch.tenant_id),
+            agent=uuid_text(batch.agent_id),
+            address=visit.address,
+            request_id=visit.request_id,
+        )
 
 
 def _reply(appended: Appended, refusals: list[Refusal]) -> IngestReply:

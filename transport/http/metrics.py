@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from actors.rate_limits import RateLimits
 from actors.views import ActorView
+from journal.port import JournalVitals
 from transport.house import House
 from transport.http.limits import BytesInFlight
 from ves.records import Refusal
@@ -49,6 +50,8 @@ class Metrics:
         self._rejected = Counter(
             "sequencer_events_rejected", "Refused events.", ["reason"], registry=self.registry
         )
+        for reason in (*REASONS, "other"):
+            self._rejected.labels(reason)  # 0 from the start: an alert rule needs the series to exist
         flying = Gauge("sequencer_bytes_in_flight", "Of requests and replies.", registry=self.registry)
         flying.set_function(lambda: float(in_flight.total))
         self.registry.register(_Inhabitants(house))
@@ -128,6 +131,11 @@ class _Inhabitants:
         for listener, seconds in self._house.certificates.seconds_left().items():
             expiry.add_metric([listener], seconds)
         yield expiry
+        yield from _of_the_database(self._house.journal.vitals())
+        reasons = self._house.readiness.reasons
+        yield _one_gauge("sequencer_ready", "1 when the node should get traffic.", float(not reasons))
+        waiting = self._house.audit_spool.bytes_waiting
+        yield _one_gauge("sequencer_audit_spool_bytes", "Audit entries not yet in the chain.", waiting)
         yield _counter("sequencer_dead_letters", "Letters nobody could handle.", seen.dead_letters_total)
         yield _counter(
             "sequencer_driver_strays", "Failures nobody waited for, in the driver.", self._house.strays()
@@ -154,6 +162,21 @@ def _rate_limits(limits: RateLimits) -> Iterator[Metric]:
         "Times the database did not hear what was spent of shared limits.",
         0 if sharing is None else sharing.failures,
     )
+
+
+def _of_the_database(vitals: JournalVitals) -> Iterator[Metric]:
+    units = CounterMetricFamily(
+        "sequencer_database_units", "Units of work, by how they ended.", labels=["outcome"]
+    )
+    for outcome in ("done", "away", "contended", "unknown"):
+        units.add_metric([outcome], getattr(vitals, outcome))
+    yield units
+    yield _counter("sequencer_database_units_slow", "Units that took longer than a second.", vitals.slow)
+    connections = GaugeMetricFamily("sequencer_database_connections", "Of the pool.", labels=["state"])
+    connections.add_metric(["in_use"], vitals.connections_in_use)
+    connections.add_metric(["idle"], vitals.connections - vitals.connections_in_use)
+    yield connections
+    yield _one_gauge("sequencer_database_connections_max", "What the pool may open.", vitals.connections_max)
 
 
 def _gauge(name: str, text: str) -> GaugeMetricFamily:

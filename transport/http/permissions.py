@@ -20,6 +20,12 @@ EVERYTHING: Final = "*"
 OPERATOR: Final = "operator"
 """What concerns the node and all tenants; not within ``*``, only the bootstrap key holds it."""
 
+METRICS: Final = "metrics:read"
+"""The node's numbers, all tenants' together; not within a tenant's ``*``."""
+
+OF_THE_NODE: Final[Permissions] = frozenset({OPERATOR, METRICS})
+"""Within no wildcard: held only by name."""
+
 SELF: Final = "self"
 """Held by a credential that is bound to an agent, for what concerns this agent: the handler checks which."""
 
@@ -34,10 +40,11 @@ ROLES: Final[dict[str, Permissions]] = {
     "reader": frozenset({"events:read", "commitments:read"}),
     "admin": frozenset({EVERYTHING}),
     "anchor": frozenset({"commitments:*", "anchor:*"}),
+    "monitor": frozenset({METRICS}),
 }
-"""The security guide's."""
+"""The security guide's, and one for whoever scrapes ``/metrics``: only an operator can give it away."""
 
-BOOTSTRAP: Final[Permissions] = frozenset({EVERYTHING, OPERATOR})
+BOOTSTRAP: Final[Permissions] = OF_THE_NODE | {EVERYTHING}
 
 NEEDED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     # The public listener.
@@ -80,7 +87,12 @@ NEEDED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("GET", "/api/v1/admin/actors/dead-letters/{id}"): (OPERATOR,),
     ("DELETE", "/api/v1/admin/actors/dead-letters/{id}"): (OPERATOR,),
     ("POST", "/api/v1/admin/actors/dead-letters/{id}/resend"): (OPERATOR,),
-    ("GET", "/metrics"): ("metrics:read",),
+    ("GET", "/api/v1/admin/audit"): ("audit:read",),
+    ("GET", "/api/v1/admin/audit/proofs/{node_id}/{entry_number}"): ("audit:read",),
+    ("GET", "/api/v1/admin/audit/heads"): (OPERATOR,),
+    ("GET", "/api/v1/admin/audit/chains/{node_id}"): (OPERATOR,),
+    ("GET", "/api/v1/admin/audit/commitments/{node_id}"): (OPERATOR,),
+    ("GET", "/metrics"): (METRICS,),
     ("GET", "/health/detailed"): (OPERATOR,),
 }
 
@@ -120,4 +132,4 @@ def covers(held: Permissions, wanted: Permissions) -> bool:
 def _has(held: Permissions, one: str) -> bool:
     if one in held:
         return True
-    return one != OPERATOR and (EVERYTHING in held or f"{one.partition(':')[0]}:*" in held)
+    return one not in OF_THE_NODE and (EVERYTHING in held or f"{one.partition(':')[0]}:*" in held)

@@ -11,11 +11,12 @@ from typing import Final
 from actors.token_rules import Token, TokenRefused
 from actors.tokens import TokenBook
 from transport.http.errors import ApiError, Code
-from transport.http.permissions import EVERYTHING, NEEDED, OPERATOR, ROLES, Permissions, of_flags
+from transport.http.permissions import EVERYTHING, NEEDED, OF_THE_NODE, ROLES, Permissions, of_flags
 
-_NAMED: Final = frozenset().union(*NEEDED.values(), *ROLES.values()) - {OPERATOR, EVERYTHING}
+_NAMED: Final = frozenset().union(*NEEDED.values(), *ROLES.values()) - OF_THE_NODE - {EVERYTHING}
 GRANTABLE: Final[Permissions] = _NAMED | {f"{name.partition(':')[0]}:*" for name in _NAMED} | {EVERYTHING}
-"""What a scope may give: every permission some route needs, its family's wildcard, and ``*``."""
+"""What a scope may give: every permission some route needs but the node's own, its family's wildcard, and
+``*``."""
 
 
 async def believed(text: str, book: TokenBook) -> Token:

@@ -143,14 +143,16 @@ class Visit:
     def act(
         self, action: str, subject: str, tenant_id: Uuid | None, **details: str | int | None
     ) -> AuditEntry:
-        """The audit entry of an act, to be written in the act's own transaction."""
-        details["request_id"] = self.request_id
+        """The audit entry of an act, to be written in the act's own transaction: there means done."""
+        details |= {"request_id": self.request_id, "address": self.address, "outcome": "done"}
         return AuditEntry(self.who.name, action, subject, tenant_id, details)
 
     async def audit(self, entry: AuditEntry) -> None:
         """Write the entry of an act that changes nothing else in the journal, before it is done. Raises what
         the journal raises, except on a route that works without the database: there it waits in the spool."""
         assert self.route is not None
+        # What becomes of the act is not known yet.
+        entry = msgspec.structs.replace(entry, details={**entry.details, "outcome": "begun"})
         if self.route.works_without_database:
             away = "database" in self.house.readiness.reasons
             await self.house.audit_spool.write(entry, journal_away=away)
