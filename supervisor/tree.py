@@ -11,6 +11,7 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       committer             commitments, one at a time
       sweeper               asks the committer for what is due
       revocations           polls revoked credentials
+      key-watch             counts keys that are over age
       pulse                 tells readiness whether the database answers
       audit-spool           carries audit entries that could not wait for the database into the chain
       watchdog              event-loop lag
@@ -29,6 +30,7 @@ from actors.audit_spool import AuditSpool, SpoolEmptier
 from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
+from actors.key_ages import KeyAgePolicy, KeyAges, KeyWatch
 from actors.mailbox import Actor, Mailbox, Ref
 from actors.registry import KeyRegistry
 from actors.security_events import SecurityEvents
@@ -104,6 +106,7 @@ def build(
     lag = LoopLag()
     tally = Tally()
     security = SecurityEvents()
+    key_ages = KeyAges()
     credentials = CredentialBook(journal=journal)
     audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
@@ -145,6 +148,7 @@ def build(
             ),
             chance=ports.chance,
             tally=tally,
+            key_age_max_us=settings.agent_key_age_enforced_us,
         )
 
     sequencers = DynamicSupervisor(
@@ -209,6 +213,21 @@ def build(
                 factory=lambda: RevocationPoller(journal=journal, book=credentials),
             ),
             ChildSpec(
+                name="key-watch",
+                factory=lambda: KeyWatch(
+                    journal=journal,
+                    policy=KeyAgePolicy(
+                        watched=settings.key_rotation_mode != "off",
+                        agent_key_age_max_us=settings.agent_key_age_max_us,
+                        receipt_key_age_max_us=settings.receipt_key_age_max_us,
+                    ),
+                    sequencer_id=secrets.sequencer_id,
+                    now_us=ports.now_us,
+                    ages=key_ages,
+                    security=security,
+                ),
+            ),
+            ChildSpec(
                 name="pulse",
                 factory=lambda: Pulse(journal=journal, every_s=PULSE_S, tell=tell_pulse),
                 suspendable=False,  # readiness would go on telling what was true before
@@ -233,6 +252,7 @@ def build(
         overseer=TreeOverseer(root),
         audit_spool=audit_spool,
         security=security,
+        key_ages=key_ages,
         lag=lag,
         tally=tally,
         strays=strays,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from actors.audit_spool import AuditSpool
 from actors.credentials import CredentialBook
+from actors.key_ages import KeyAges
 from actors.mailbox import Ref
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
@@ -63,6 +64,8 @@ class House:
     """For the acts of operators, who must not wait for the database."""
     security: SecurityEvents
     """Counts and logs what somebody should look at."""
+    key_ages: KeyAges
+    """How many keys are over age."""
     lag: LoopLag
     tally: Tally
     """What the sequencers count together."""

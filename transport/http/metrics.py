@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from actors.key_ages import KeyAges
 from actors.views import ActorView
 from transport.house import House
 from transport.http.limits import BytesInFlight
@@ -108,10 +109,26 @@ class _Inhabitants:
         for kind, count in self._house.security.counts.items():
             events.add_metric([kind], count)
         yield events
+        yield from _key_ages(self._house.key_ages)
         yield _counter("sequencer_dead_letters", "Letters nobody could handle.", seen.dead_letters_total)
         yield _counter(
             "sequencer_driver_strays", "Failures nobody waited for, in the driver.", self._house.strays()
         )
+
+
+def _key_ages(ages: KeyAges) -> Iterator[Metric]:
+    """As the last sweep found them."""
+    for name, text, value in (
+        (
+            "agent_keys_overdue",
+            "Agent keys older than allowed, without a successor.",
+            ages.agent_keys_overdue,
+        ),
+        ("agent_keys_expiring", "Agent keys that end or are overdue in 14 days.", ages.agent_keys_expiring),
+        ("receipt_keys_overdue", "This node's receipt keys older than allowed.", ages.receipt_keys_overdue),
+        ("receipt_keys_expiring", "This node's receipt keys overdue in 14 days.", ages.receipt_keys_expiring),
+    ):
+        yield _one_gauge(f"sequencer_{name}", text, value)
 
 
 def _gauge(name: str, text: str) -> GaugeMetricFamily:

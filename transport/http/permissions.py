@@ -50,6 +50,8 @@ NEEDED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("POST", "/api/v1/ves/proofs/verify"): ("events:read", "commitments:read"),
     ("POST", "/api/v1/agents/keys"): ("agent_keys:write",),
     ("POST", "/api/v1/agents/keys/revoke"): ("agent_keys:write",),
+    # An agent's own credential rotates its own key: the handler asks for the old key's signature then.
+    ("POST", "/api/v1/agents/keys/rotate"): ("agent_keys:write", "events:write"),
     ("GET", "/api/v1/agents/{agent_id}/keys"): ("events:read", "commitments:read"),
     ("GET", "/.well-known/ves-sequencer"): PUBLIC,
     ("GET", "/health"): PUBLIC,
@@ -59,6 +61,8 @@ NEEDED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("POST", "/api/v1/admin/api-keys"): ("api_keys:write",),
     ("GET", "/api/v1/admin/api-keys"): ("api_keys:read",),
     ("DELETE", "/api/v1/admin/api-keys/{id}"): ("api_keys:write",),
+    ("GET", "/api/v1/admin/agent-keys"): ("agent_keys:read",),
+    ("GET", "/api/v1/admin/agent-keys/{agent_id}/{key_id}/events"): ("agent_keys:read",),
     ("GET", "/api/v1/admin/actors"): (OPERATOR,),
     ("GET", "/api/v1/admin/actors/tenants"): (OPERATOR,),
     ("POST", "/api/v1/admin/actors/kill"): (OPERATOR,),
