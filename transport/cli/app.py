@@ -13,6 +13,7 @@ from cyclopts import App
 
 from transport.cli.actors import app as actors
 from transport.cli.agent import app as agent
+from transport.cli.agent_keys import app as agent_key
 from transport.cli.api_keys import app as api_key
 from transport.cli.status import status
 from transport.cli.verify import app as verify
@@ -30,6 +31,7 @@ def build_app(serve: Callable[..., int], migrate: Callable[..., int]) -> App:
     app.command(migrate, name="migrate")
     app.command(status)
     app.command(agent)
+    app.command(agent_key)
     app.command(verify)
     app.command(api_key)
     app.command(actors)
