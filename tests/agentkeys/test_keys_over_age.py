@@ -66,11 +66,16 @@ class Town:
 
 
 @pytest.fixture
-async def town(autojump_clock: trio.testing.MockClock) -> Town:
+def town() -> Town:
     return Town()
 
 
-async def test_keys_over_age_are_one_line_with_their_number_and_a_few_names(town: Town) -> None:
+Clock = trio.testing.MockClock
+
+
+async def test_keys_over_age_are_one_line_with_their_number_and_a_few_names(
+    town: Town, autojump_clock: Clock
+) -> None:
     for key_id in range(1, 8):
         await town.register(key_id)
     town.now_us += 91 * DAY_US
@@ -84,7 +89,9 @@ async def test_keys_over_age_are_one_line_with_their_number_and_a_few_names(town
     assert town.security.counts["agent_key_overdue"] == 7
 
 
-async def test_a_key_that_has_a_successor_or_has_ended_is_nobodys_worry(town: Town) -> None:
+async def test_a_key_that_has_a_successor_or_has_ended_is_nobodys_worry(
+    town: Town, autojump_clock: Clock
+) -> None:
     rotated = await town.register(1)
     revoked = await town.register(2)
     await town.register(3, valid_to_us=town.now_us + DAY_US)
@@ -100,7 +107,9 @@ async def test_a_key_that_has_a_successor_or_has_ended_is_nobodys_worry(town: To
     assert (town.ages.agent_keys_overdue, town.ages.agent_keys_expiring) == (0, 0)
 
 
-async def test_it_looks_again_every_hour_and_soon_when_the_database_was_away(town: Town) -> None:
+async def test_it_looks_again_every_hour_and_soon_when_the_database_was_away(
+    town: Town, autojump_clock: Clock
+) -> None:
     await town.register(1)
     town.now_us += 91 * DAY_US
     town.journal.fail_next("walk_agent_keys", "away")
@@ -109,7 +118,9 @@ async def test_it_looks_again_every_hour_and_soon_when_the_database_was_away(tow
     assert len(await town.watch_for(60 + 3600 + 60)) == 2
 
 
-async def test_this_nodes_receipt_key_is_watched_and_other_nodes_keys_are_not(town: Town) -> None:
+async def test_this_nodes_receipt_key_is_watched_and_other_nodes_keys_are_not(
+    town: Town, autojump_clock: Clock
+) -> None:
     await town.journal.claim_receipt_key(OURS, b"o" * 32)
     await town.journal.claim_receipt_key(bytes(16), b"t" * 32)
     town.now_us += 170 * DAY_US
@@ -121,7 +132,7 @@ async def test_this_nodes_receipt_key_is_watched_and_other_nodes_keys_are_not(to
     assert (town.ages.receipt_keys_overdue, town.ages.receipt_keys_expiring) == (1, 0)
 
 
-async def test_switched_off_nobody_looks(town: Town) -> None:
+async def test_switched_off_nobody_looks(town: Town, autojump_clock: Clock) -> None:
     await town.register(1)
     town.now_us += 91 * DAY_US
     assert await town.watch_for(7200, watched=False) == []
@@ -142,7 +153,7 @@ async def test_the_metrics_tell_what_the_watch_found() -> None:
 
 @pytest.mark.parametrize(("mode", "refused"), [("off", False), ("report", False), ("enforce", True)])
 async def test_enforced_an_old_key_signs_nothing_new_and_its_replays_are_answered(
-    town: Town, mode: str, refused: bool
+    town: Town, autojump_clock: Clock, mode: str, refused: bool
 ) -> None:
     settings = Settings(_env_file=None, key_rotation_mode=mode)
     await town.register(1)
