@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cli.conftest import sequencer
 from tests.e2e.world import OPENED, Server, Tenant
+
+__all__ = ["sequencer", "server", "tenant"]
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.agentkeys.rotating import listed, operator
+from tests.agentkeys.rotating import listed
+from tests.cli.conftest import Command
 from tests.e2e.world import Agent as Stranger
-from tests.e2e.world import Server, Tenant
+from tests.e2e.world import Tenant
 from transport.client.agent import Agent
 from transport.client.errors import KeyFileError
 from transport.client.rotation import KeyChange
@@ -85,21 +86,24 @@ def test_neither_a_foreign_next_key_nor_another_old_one_is_touched(tmp_path: Pat
 
 
 def test_the_command_rotates_with_the_agents_own_credential_and_goes_on_when_interrupted(
-    tenant: Tenant, tmp_path: Path
+    tenant: Tenant, sequencer: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "agent.json"
+    folder = tmp_path / "agent"
+    folder.mkdir()
+    path = folder / "agent.json"
     mine = Agent.generate(tenant.tenant_id.bytes, tenant.agent.agent_id.bytes, 2)
     mine.save(path)
     body = {"tenantId": str(tenant.tenant_id), "agentId": str(tenant.agent.agent_id), "keyId": 2}
     body["publicKey"] = mine.public_key.hex()
     assert tenant.http.post("/api/v1/agents/keys", json=body).status_code == 200
     own = tenant.new_api_key(["read", "write"], agentId=str(tenant.agent.agent_id))
-    desk = Server(tenant.server.data_dir, SEQUENCER_API_KEY=own)
+    monkeypatch.setenv("DATA_DIR", str(tenant.server.data_dir))
+    monkeypatch.setenv("SEQUENCER_API_KEY", own)
 
     def rotate(*more: str) -> dict[str, Any]:
-        done = desk.command("agent-key", "rotate", "--key", str(path), "--json", *more)
-        assert done.returncode == 0, done.stderr
-        return dict(json.loads(done.stdout))
+        done = sequencer("agent-key", "rotate", "--key", path, "--json", *more)
+        assert done.code == 0, done.err
+        return dict(done.json)
 
     # Another key of the agent is in the way of 3: the next free id is taken.
     other = Stranger(tenant.tenant_id, tenant.store_id, tenant.agent.agent_id, 3)
@@ -112,25 +116,26 @@ def test_the_command_rotates_with_the_agents_own_credential_and_goes_on_when_int
     assert (keys[2]["replacedBy"], keys[4]["proofOfPossession"]) == (4, 2)
     assert keys[2]["rotationSignature"] is not None
     assert rotate()["key_id"] == 5
-    assert key_ids(tmp_path) == {"agent.json": 5, "agent.json.old-2": 2, "agent.json.old-4": 4}
+    assert key_ids(folder) == {"agent.json": 5, "agent.json.old-2": 2, "agent.json.old-4": 4}
 
 
-def test_operators_list_revoke_and_look_at_what_was_signed(tenant: Tenant) -> None:
+def test_operators_list_revoke_and_look_at_what_was_signed(
+    tenant: Tenant, sequencer: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tenant.server.data_dir))
+    monkeypatch.delenv("SEQUENCER_API_KEY")  # on the server's machine the bootstrap key is at hand
     agent = tenant.agent
     tenant.post(agent.event({"n": 1}))
-    who = ["--tenant", str(tenant.tenant_id), "--agent", str(agent.agent_id)]
-    desk = Server(tenant.server.data_dir)
-    key = ["--key-id", "1"]
-    both = desk.command("agent-key", "revoke", *who, *key, "--all-keys", "--reason", "lost")
-    assert both.returncode == 2
-    assert "either --key-id or --all-keys" in both.stderr
-    done = desk.command("agent-key", "revoke", *who, "--all-keys", "--reason", "suspected_compromise")
-    assert done.returncode == 0, done.stderr
-    listing = desk.command("agent-key", "list", *who[:2], "--status", "revoked")
-    assert listing.returncode == 0, listing.stderr
-    assert f"agent {agent.agent_id}  key 1  revoked" in listing.stdout
-    assert "(suspected_compromise)" in listing.stdout
-    events = desk.command("agent-key", "events", *who, *key)
-    assert events.returncode == 0, events.stderr
-    assert json.loads(events.stdout)["sequence_number"] == 1
-    assert operator(tenant, "GET", "/api/v1/admin/agent-keys").status_code == 200
+    who = ["--tenant", tenant.tenant_id, "--agent", agent.agent_id]
+    both = sequencer("agent-key", "revoke", *who, "--key-id", 1, "--all-keys", "--reason", "lost")
+    assert both.code == 2
+    assert "either --key-id or --all-keys" in both.err
+    done = sequencer("agent-key", "revoke", *who, "--all-keys", "--reason", "suspected_compromise")
+    assert done.code == 0, done.err
+    listing = sequencer("agent-key", "list", *who[:2], "--status", "revoked")
+    assert listing.code == 0, listing.err
+    assert f"agent {agent.agent_id}  key 1  revoked" in listing.out
+    assert "(suspected_compromise)" in listing.out
+    events = sequencer("agent-key", "events", *who, "--key-id", 1)
+    assert events.code == 0, events.err
+    assert json.loads(events.out)["sequence_number"] == 1

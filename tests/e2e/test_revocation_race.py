@@ -67,7 +67,7 @@ class Client(threading.Thread):
     def _hear(self, told: dict[str, Any]) -> None:
         self.accepted += [receipt["sequenceNumber"] for receipt in told.get("receipts", [])]
         reasons = {rejection["reason"] for rejection in told.get("rejections", [])}
-        if reasons == {"agent_key_invalid: Agent key has been revoked"} and not told["receipts"]:
+        if reasons == {"agent_key_invalid: Agent key has been revoked"} and not told.get("receipts"):
             self.refused += 1
         elif reasons or "error" in told:
             self.problems.append(str(told)[:300])
