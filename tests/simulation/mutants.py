@@ -68,7 +68,7 @@ def counter_kept_in_memory() -> Iterator[None]:
             for store, head in facts.fence.heads.items()
         }
         fence = msgspec.structs.replace(facts.fence, heads=heads)
-        plan = honest(requests, msgspec.structs.replace(facts, fence=fence))
+        plan = honest(requests, msgspec.structs.replace(facts, fence=fence), **policy)
         for numbered in plan.numbered:
             remembered[tenant, numbered.store_id] = numbered.sequence_number
         return plan
