@@ -75,7 +75,7 @@ async def revoke_key(visit: Visit) -> KeyRevokedReply:
     if revoked is None:
         raise ApiError(Code.AGENT_KEY_NOT_FOUND, "no such agent key")
     if not revoked.already:
-        _alert(visit, name, reason, keys=1)
+        _alert(visit, name, reason, keys=1, key_id=name.key_id)
     at_us = revoked.key.revoked_at_us
     return KeyRevokedReply(
         True,
@@ -99,7 +99,7 @@ async def _revoke_all(visit: Visit, body: RevokeKeyBody) -> KeyRevokedReply:
     if done is None:
         raise ApiError(Code.AGENT_KEY_NOT_FOUND, "this agent has no key")
     if done.revoked:
-        _alert(visit, name, reason, keys=done.revoked)
+        _alert(visit, name, reason, keys=done.revoked, key_id=None)
     return KeyRevokedReply(
         True,
         "All keys of the agent are revoked",
@@ -113,12 +113,13 @@ async def _revoke_all(visit: Visit, body: RevokeKeyBody) -> KeyRevokedReply:
     )
 
 
-def _alert(visit: Visit, name: KeyName, reason: str, *, keys: int) -> None:
+def _alert(visit: Visit, name: KeyName, reason: str, *, keys: int, key_id: int | None) -> None:
+    """``key_id`` None: all of the agent's."""
     visit.house.security.happened(
         "agent_key_revoked",
         tenant=uuid_text(name.tenant_id),
         agent=uuid_text(name.agent_id),
-        key_id=name.key_id if keys == 1 else None,
+        key_id=key_id,
         keys=keys,
         reason=reason,
         compromise="suspected" if reason.strip().lower() == COMPROMISE else None,
