@@ -45,7 +45,7 @@ async def rotate(
         await insert(connection, key)
     elif adds_proof(new, key):
         await insert_proof(connection, key)
-    await _retire(connection, old_name, rotation, verdict)
+    await _retire(connection, old_name, key.name.key_id, verdict)
     await raise_epoch(connection, key.name.tenant_id, keys=1)
     replaced, registered = await find_key(connection, old_name), await find_key(connection, key.name)
     assert replaced is not None, "keys are never removed"
@@ -70,13 +70,13 @@ async def _was_replaced(connection: Connection, old: KeyName, by: int) -> bool:
     return found
 
 
-async def _retire(connection: Connection, old: KeyName, rotation: KeyRotation, verdict: Retire) -> None:
+async def _retire(connection: Connection, old: KeyName, by: int, verdict: Retire) -> None:
     await connection.execute(
         "INSERT INTO record.agent_key_retirements "
         "(tenant_id, agent_id, key_id, replaced_by, retires_at, recorded_at, rotation_signature) "
         "VALUES ($1, $2, $3, $4, $5, clock_timestamp(), $6)",
         *old,
-        rotation.key.name.key_id,
+        by,
         verdict.retires_at_us,
-        rotation.rotation_signature,
+        verdict.rotation_signature,
     )

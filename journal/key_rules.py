@@ -15,6 +15,7 @@ class Retire(NamedTuple):
     """Go on: register the new key unless it is there, and let the old one end then."""
 
     retires_at_us: int
+    rotation_signature: bytes | None
 
 
 def binding(key: AgentKey) -> tuple[bytes, int, int | None, int | None]:
@@ -50,7 +51,13 @@ def judge(
         return KeyEnded(old.name)
     if new is not None and (new.retires_at_us is not None or _is_over(new, now_us)):
         return KeyEnded(new.name)
-    return Retire(ends_us if stands_us is None else min(ends_us, stands_us))
+    return Retire(ends_us if stands_us is None else min(ends_us, stands_us), _word(rotation, old))
+
+
+def _word(rotation: KeyRotation, old: AgentKey) -> bytes | None:
+    """What the old key signed for this successor, now or when its end was first recorded."""
+    given = old.rotation_signature if old.replaced_by == rotation.key.name.key_id else None
+    return rotation.rotation_signature or given
 
 
 def _is_over(key: AgentKey, now_us: int) -> bool:

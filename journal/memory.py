@@ -521,7 +521,7 @@ class MemoryJournal:
                 old,
                 retires_at_us=verdict.retires_at_us,
                 replaced_by=key.name.key_id,
-                rotation_signature=rotation.rotation_signature,
+                rotation_signature=verdict.rotation_signature,
             )
 
             def apply() -> None:

@@ -273,7 +273,7 @@ class CardboardJournal:
             old,
             retires_at_us=verdict.retires_at_us,
             replaced_by=rotation.key.name.key_id,
-            rotation_signature=rotation.rotation_signature,
+            rotation_signature=verdict.rotation_signature,
         )
         new = new or msgspec.structs.replace(rotation.key, registered_at_us=now_us, proof=None)
         self.agent_keys |= {old_name: old, new.name: new}

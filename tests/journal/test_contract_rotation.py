@@ -76,20 +76,22 @@ async def test_the_same_rotation_again_changes_nothing_and_an_earlier_end_only_b
     world: World,
 ) -> None:
     old = await registered(world)
-    rotation = KeyRotation(successor(old), 1, DAY_S)
+    rotation = KeyRotation(successor(old), 1, DAY_S, rotation_signature=b"s" * 64)
     first = await rotated(world, rotation)
     for later in (rotation, msgspec.structs.replace(rotation, grace_s=2 * DAY_S)):
         again = await world.other.rotate_agent_key(later, AUDIT)
         assert again == KeyRotated(first.key, first.replaced, already=True)
-    earlier = await rotated(world, msgspec.structs.replace(rotation, grace_s=60))
+    sooner = msgspec.structs.replace(rotation, grace_s=60, rotation_signature=None)
+    earlier = await rotated(world, sooner)
     assert not earlier.already
+    assert earlier.replaced.rotation_signature == b"s" * 64, "given once, it stays given"
     assert earlier.replaced.retires_at_us is not None
     assert first.replaced.retires_at_us is not None
     assert earlier.replaced.retires_at_us < first.replaced.retires_at_us
     assert earlier.key == first.key
     third = await rotated(world, KeyRotation(successor(old, 3), 1, 90 * DAY_S))
     assert third.replaced.retires_at_us == earlier.replaced.retires_at_us, "a later end stands no chance"
-    assert third.replaced.replaced_by == 3
+    assert (third.replaced.replaced_by, third.replaced.rotation_signature) == (3, None)
 
 
 async def test_a_rotation_of_a_key_that_is_not_there_or_to_a_taken_name_or_key_does_nothing(
