@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     payload_encryption_keys: SecretStr | None = None
     payload_encryption_key: SecretStr | None = None
 
+    api_key_mode: Literal["live", "test"] = "live"
+    """The kind of API keys this node issues; those of the other kind are refused."""
+
     # Keys: what shows that somebody holds one, and how old they may get.
     require_pop: Literal["off", "v1", "v2"] = "off"
     """Proof of possession at registration. off: checked when sent; v1: any; v2: bound to the key's name."""

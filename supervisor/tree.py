@@ -107,7 +107,7 @@ def build(
     tally = Tally()
     security = SecurityEvents()
     key_ages = KeyAges()
-    credentials = CredentialBook(journal=journal)
+    credentials = CredentialBook(journal=journal, now_us=ports.now_us)
     audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
     registry = Mailbox("registry", letters_max=settings.mailbox_letters_max)
