@@ -12,6 +12,8 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       sweeper               asks the committer for what is due
       revocations           polls revoked credentials
       key-watch             counts keys that are over age
+      token-keys            reads the tokens' key file again when it changes
+      failed-attempts       writes failed authentications into the audit chain, summed up
       pulse                 tells readiness whether the database answers
       audit-spool           carries audit entries that could not wait for the database into the chain
       watchdog              event-loop lag
@@ -30,11 +32,15 @@ from actors.audit_spool import AuditSpool, SpoolEmptier
 from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
+from actors.failed_attempts import FailedAttempts, FailureReporter, Patience
 from actors.key_ages import KeyAgePolicy, KeyAges, KeyWatch
 from actors.mailbox import Actor, Mailbox, Ref
 from actors.registry import KeyRegistry
 from actors.security_events import SecurityEvents
 from actors.sequencer import GroupLimits, ReceiptIdentity, Sequencer, Tally
+from actors.token_keys import NO_KEYS, KeySet
+from actors.token_rules import Rules
+from actors.tokens import KeyFile, KeySetWatcher, TokenBook
 from actors.verifier import Verifier
 from actors.vitals import LoopLag, Pulse
 from actors.worker_spawn import OwnProcess, Spawn
@@ -96,6 +102,7 @@ def build(
     journal: Journal,
     *,
     key_version: int,
+    token_keys: KeySet = NO_KEYS,
     strays: Callable[[], int] = lambda: 0,
     ports: Ports | None = None,
 ) -> Built:
@@ -108,6 +115,22 @@ def build(
     security = SecurityEvents()
     key_ages = KeyAges()
     credentials = CredentialBook(journal=journal, now_us=ports.now_us)
+    tokens = TokenBook(
+        journal=journal,
+        keys=token_keys,
+        rules=Rules(settings.jwt_issuer, settings.jwt_audience, settings.jwt_leeway_secs),
+        now_s=lambda: ports.now_us() / 1_000_000,
+    )
+    failed_attempts = FailedAttempts(
+        patience=Patience(
+            settings.auth_failures_burst,
+            settings.auth_failures_per_minute,
+            settings.auth_failures_addresses_max,
+        ),
+        security=security,
+        now_s=lambda: ports.now_us() / 1_000_000,
+    )
+    key_file = None if settings.jwt_jwks_file is None else KeyFile(settings.jwt_jwks_file)
     audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
     registry = Mailbox("registry", letters_max=settings.mailbox_letters_max)
@@ -210,7 +233,12 @@ def build(
             ),
             ChildSpec(
                 name="revocations",
-                factory=lambda: RevocationPoller(journal=journal, book=credentials),
+                factory=lambda: RevocationPoller(journal=journal, book=credentials, tokens=tokens),
+            ),
+            ChildSpec(name="token-keys", factory=lambda: KeySetWatcher(book=tokens, file=key_file)),
+            ChildSpec(
+                name="failed-attempts",
+                factory=lambda: FailureReporter(journal=journal, attempts=failed_attempts),
             ),
             ChildSpec(
                 name="key-watch",
@@ -241,6 +269,8 @@ def build(
         settings=settings,
         journal=journal,
         credentials=credentials,
+        tokens=tokens,
+        failed_attempts=failed_attempts,
         verifiers=verifiers.ref,
         encryptors=encryptors.ref,
         sequencer_of=sequencers.ref,

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 
 from actors.audit_spool import AuditSpool
 from actors.credentials import CredentialBook
+from actors.failed_attempts import FailedAttempts
 from actors.key_ages import KeyAges
 from actors.mailbox import Ref
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
+from actors.tokens import TokenBook
 from actors.views import Overseer
 from actors.vitals import LoopLag
 from config.settings import Settings
@@ -49,6 +51,8 @@ class House:
     settings: Settings
     journal: Journal
     credentials: CredentialBook
+    tokens: TokenBook
+    failed_attempts: FailedAttempts
     verifiers: Ref
     encryptors: Ref
     sequencer_of: Callable[[Uuid], Ref]

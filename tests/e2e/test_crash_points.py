@@ -58,6 +58,7 @@ AT_WORK = [
     *unit("rotate_agent_key"),
     *unit("create_api_key"),
     *unit("revoke_api_key"),
+    *unit("revoke_tokens"),
     *unit("audit"),
 ]
 OF_A_WORKER = ["worker.worked", "worker.half_answered", "worker.answered"]
@@ -320,6 +321,24 @@ def of_a_revoked_api_key(case: Case) -> None:
     case.tenant.moved_to(case.tenant.server)
 
 
+def of_revoked_tokens(case: Case) -> None:
+    tenant = case.tenant
+    body = {"tenantId": str(tenant.tenant_id), "agentId": str(tenant.agent.agent_id)}
+
+    def act(method: str, path: str, **more: object) -> httpx.Response:
+        key = {"authorization": f"ApiKey {tenant.server.bootstrap_key}"}
+        url = f"{tenant.server.admin_url}/api/v1/admin/tokens/{path}"
+        return httpx.request(method, url, headers=key, timeout=30, **more)  # type: ignore[arg-type]
+
+    case.dies(lambda: act("POST", "revoke", json=body))
+    case.revives()
+    assert act("GET", "revocations").json()["count"] == case.durable
+    assert act("POST", "revoke", json=body).status_code == 200
+    listed = act("GET", "revocations").json()["revocations"]
+    assert [one["number"] for one in listed] == list(range(1, len(listed) + 1))
+    assert len(listed) == case.durable + 1
+
+
 def of_an_audit_entry(case: Case) -> None:
     case.dies(lambda: api_keys(case.tenant))
     case.revives()
@@ -338,6 +357,7 @@ ACTS: dict[str, Callable[[Case], None]] = {
     "rotate_agent_key": of_a_rotation,
     "create_api_key": of_a_new_api_key,
     "revoke_api_key": of_a_revoked_api_key,
+    "revoke_tokens": of_revoked_tokens,
     "audit": of_an_audit_entry,
 }
 

@@ -5,6 +5,7 @@ Real are the applications, the serving loop, the sockets and the client.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,10 +21,14 @@ import trio
 
 from actors.audit_spool import AuditSpool
 from actors.credentials import CredentialBook
+from actors.failed_attempts import FailedAttempts, Patience
 from actors.key_ages import KeyAges
 from actors.messages import Append, Appended, Commit, Committed, FindKeys, Open, Verify
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
+from actors.token_keys import KeySet
+from actors.token_rules import Rules
+from actors.tokens import TokenBook
 from actors.vitals import LoopLag
 from config.settings import Settings
 from journal.key_rules import Retire, judge
@@ -47,6 +52,7 @@ from journal.port import (
     Revocations,
     SignedEvent,
     SignedPage,
+    TokenRevocation,
 )
 from journal.signed_by import signed_page
 from supervisor.dynamic import DynamicSupervisor
@@ -104,7 +110,7 @@ class CardboardJournal:
     def __init__(self) -> None:
         self.away = False
         self.api_keys: dict[bytes, ApiKey] = {}
-        self.revoked: list[Uuid] = []
+        self.revoked: list[Uuid | TokenRevocation] = []
         self.agent_keys: dict[KeyName, AgentKey] = {}
         self.audits: list[AuditEntry] = []
         self.events: list[StoredEvent] = []
@@ -377,7 +383,35 @@ class CardboardJournal:
 
     async def revocations_since(self, cursor: int | None) -> Revocations:
         await self._unit()
-        return Revocations([] if cursor is None else self.revoked[cursor:], len(self.revoked))
+        told = [] if cursor is None else self.revoked[cursor:]
+        tokens = [one for one in told if isinstance(one, TokenRevocation)]
+        return Revocations([one for one in told if isinstance(one, bytes)], len(self.revoked), tokens)
+
+    async def revoke_tokens(
+        self, tenant_id: Uuid, subject: Uuid, *, ahead_s: int, reason: str | None, audit: AuditEntry
+    ) -> TokenRevocation:
+        await self._unit()
+        until_s, number = int(time.time()) + 1 + ahead_s, len(self.revoked) + 1
+        revocation = TokenRevocation(number, tenant_id, subject, until_s, 1_700_000_000_000_004, reason)
+        self.revoked.append(revocation)
+        self.audits.append(audit)
+        return revocation
+
+    async def tokens_revoked_until(self, tenant_id: Uuid, subject: Uuid) -> int:
+        self.lookups += 1
+        await self._unit()
+        found = (one for one in self._token_revocations() if one.tenant_id == tenant_id)
+        return max((one.revoked_until_s for one in found if one.subject in (tenant_id, subject)), default=-1)
+
+    async def list_token_revocations(
+        self, tenant_id: Uuid | None, *, after: int, limit: int
+    ) -> list[TokenRevocation]:
+        await self._unit()
+        found = [one for one in self._token_revocations() if tenant_id in (None, one.tenant_id)]
+        return [one for one in found if one.number > after][:limit]
+
+    def _token_revocations(self) -> list[TokenRevocation]:
+        return [one for one in self.revoked if isinstance(one, TokenRevocation)]
 
     async def receipt_keys(self) -> list[ReceiptKey]:
         await self._unit()
@@ -464,6 +498,9 @@ class Cardboard:
     settings: dict[str, Any] = field(default_factory=dict)
     folder: Path = Path("nowhere")
     root: Supervisor = field(default_factory=lambda: _tree())
+    token_keys: KeySet = field(default_factory=KeySet)
+    token_rules: Rules = field(default_factory=Rules)
+    patience: Patience = field(default_factory=lambda: Patience(burst=1_000_000))
 
     def __post_init__(self) -> None:
         self.journal = CardboardJournal()
@@ -472,12 +509,17 @@ class Cardboard:
         self.sequencer = CardboardRef("sequencer", _append_all)
         self.committer = CardboardRef("committer", self._commit)
         self.credentials = CredentialBook(journal=self.journal)
+        self.security = SecurityEvents()
+        self.tokens = TokenBook(journal=self.journal, keys=self.token_keys, rules=self.token_rules)
+        self.failed_attempts = FailedAttempts(patience=self.patience, security=self.security)
         self.readiness = Readiness()
         self.shutdown = trio.Event()
         self.house = House(
             settings=Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings}),
             journal=self.journal,
             credentials=self.credentials,
+            tokens=self.tokens,
+            failed_attempts=self.failed_attempts,
             verifiers=self.verifiers,
             encryptors=self.encryptors,
             sequencer_of=lambda tenant_id: self.sequencer,
@@ -488,7 +530,7 @@ class Cardboard:
             readiness=self.readiness,
             overseer=TreeOverseer(self.root),
             audit_spool=AuditSpool(journal=self.journal, path=self.folder / "audit-spool.jsonl"),
-            security=SecurityEvents(),
+            security=self.security,
             key_ages=KeyAges(),
             lag=LoopLag(),
             tally=Tally(),
@@ -558,11 +600,11 @@ def _nobody(_: object) -> Any:
 
 @asynccontextmanager
 async def serving(
-    *, patience_s: float = 25, root: Supervisor | None = None, **settings: Any
+    *, patience_s: float = 25, root: Supervisor | None = None, house: Cardboard | None = None, **settings: Any
 ) -> AsyncIterator[Cardboard]:
     """The house served on two sockets of its own, stopped and checked to be empty afterwards."""
     with TemporaryDirectory() as folder, trio.fail_after(patience_s):
-        house = Cardboard(settings, Path(folder), root or _tree())
+        house = house or Cardboard(settings, Path(folder), root or _tree())
         async with trio.open_nursery() as nursery:
             for app, where in ((house.public, "url"), (house.admin, "admin_url")):
                 listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")

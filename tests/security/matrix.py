@@ -125,6 +125,8 @@ ADMIN_LISTENER = {
     ),
     f"GET /api/v1/admin/api-keys?{THE_TENANT}": may(ADMINS, WHOLE_TENANT),
     "DELETE /api/v1/admin/api-keys/{id}": may(ADMINS, API_KEY),
+    "POST /api/v1/admin/tokens/revoke": may(ADMINS, WHOLE_TENANT, body=f"{{{BOTH}}}"),
+    f"GET /api/v1/admin/tokens/revocations?{THE_TENANT}": may(ADMINS, WHOLE_TENANT),
     "GET /api/v1/admin/actors": may(OPERATOR, NOTHING),
     "GET /api/v1/admin/actors/tenants": may(OPERATOR, NOTHING),
     "POST /api/v1/admin/actors/kill": may(OPERATOR, NOTHING, body="{}"),

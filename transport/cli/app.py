@@ -16,6 +16,7 @@ from transport.cli.agent import app as agent
 from transport.cli.agent_keys import app as agent_key
 from transport.cli.api_keys import app as api_key
 from transport.cli.status import status
+from transport.cli.tokens import app as token
 from transport.cli.verify import app as verify
 
 HELP = """Verifiable event sequencer: signed events in, durable receipts and verifiable proofs out.
@@ -34,5 +35,6 @@ def build_app(serve: Callable[..., int], migrate: Callable[..., int]) -> App:
     app.command(agent_key)
     app.command(verify)
     app.command(api_key)
+    app.command(token)
     app.command(actors)
     return app
