@@ -11,9 +11,9 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       committer             commitments, one at a time
       sweeper               asks the committer for what is due
       revocations           polls revoked credentials
-      key-watch             counts keys that are over age
       token-keys            reads the tokens' key file again when it changes
       failed-attempts       writes failed authentications into the audit chain, summed up
+      key-watch             counts keys that are over age
       pulse                 tells readiness whether the database answers
       audit-spool           carries audit entries that could not wait for the database into the chain
       watchdog              event-loop lag
