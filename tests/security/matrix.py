@@ -130,7 +130,7 @@ ADMIN_LISTENER = {
     f"GET /api/v1/admin/api-keys?{THE_TENANT}": may(ADMINS, WHOLE_TENANT),
     "DELETE /api/v1/admin/api-keys/{id}": may(ADMINS, API_KEY),
     f"GET /api/v1/admin/agent-keys?{THE_TENANT}": may(ADMINS, WHOLE_TENANT._replace(bound_to_agent=403)),
-    f"GET /api/v1/admin/agent-keys/{{agent_id}}/1/events?{THE_TENANT}": may(ADMINS, AGENT),
+    f"GET /api/v1/admin/agent-keys/{{agent_id}}/{{key_id}}/events?{THE_TENANT}": may(ADMINS, AGENT),
     "POST /api/v1/admin/tokens/revoke": may(ADMINS, WHOLE_TENANT, body=f"{{{BOTH}}}"),
     f"GET /api/v1/admin/tokens/revocations?{THE_TENANT}": may(ADMINS, WHOLE_TENANT),
     "GET /api/v1/admin/actors": may(OPERATOR, NOTHING),

@@ -46,6 +46,7 @@ from ves.verification import verify_body
 OTHER_AGENT = uuid.UUID("88888888-8888-4888-8888-888888888888")
 ABSENT = uuid.UUID("99999999-9999-4999-8999-999999999999")
 OTHERS = {
+    "key_id": "1",
     "event_id": str(ABSENT),
     "entity_type": "order",
     "entity_id": "o-1",
