@@ -64,14 +64,13 @@ async def rotate_key(visit: Visit) -> KeyRotatedReply:
 def _own_key_name(visit: Visit, body: RotateKeyBody) -> KeyName:
     """The agent's own key, which its own credential may replace. All of this before anything is looked up."""
     name = KeyName(visit.uuid(body, "tenant_id"), visit.uuid(body, "agent_id"), body.key_id)
-    visit.who.must_reach_tenant(name.tenant_id)
     if visit.who.agent_id != name.agent_id:
-        raise denied("agent_keys:write permission required, or a credential bound to this agent")
+        raise denied("agent_keys:write permission required")
     if body.previous_signature is None:
-        text = "previousSignature: required without agent_keys:write permission"
-        raise denied(f"{text}; {HOW_TO_CONTINUE}")
+        raise denied(f"without previousSignature ({HOW_TO_CONTINUE}) agent_keys:write permission required")
     if body.proof_of_possession is None and body.proof_of_possession_bundle is None:
-        raise denied("proofOfPossession: required without agent_keys:write permission")
+        raise denied("without proofOfPossession agent_keys:write permission required")
+    visit.who.must_reach_tenant(name.tenant_id)
     return name
 
 
