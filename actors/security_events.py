@@ -59,7 +59,7 @@ class SecurityEvents:
         revoked for a ``reason`` of COMPROMISE counts as ``agent_key_compromised`` too."""
         self.counts[kind] += times
         self.told(kind, times=times, **about)
-        if kind == "agent_key_revoked" and about.get("reason") in COMPROMISE:
+        if kind == "agent_key_revoked" and str(about.get("reason")).strip().lower() in COMPROMISE:
             self.happened("agent_key_compromised", times=times, **about)
 
     def told(self, kind: SecurityEvent, /, *, times: int, **about: str | int | None) -> None:

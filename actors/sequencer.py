@@ -74,7 +74,9 @@ class Sequencer:
         limits: GroupLimits,
         chance: random.Random,
         tally: Tally,
+        key_age_max_us: int | None = None,
     ) -> None:
+        """``key_age_max_us``: new events signed by older agent keys are refused."""
         self._tenant_id = tenant_id
         self._journal = journal
         self._encryptors = encryptors
@@ -82,6 +84,7 @@ class Sequencer:
         self._limits = limits
         self._chance = chance
         self._tally = tally
+        self._key_age_max_us = key_age_max_us
         self._settled = False
         self._pause_s = 0.0
 
@@ -139,7 +142,7 @@ class Sequencer:
         except JournalAway as error:
             return Away(str(error))
         checkpoint("sequencer.read")
-        plan = decide(requests, facts)
+        plan = decide(requests, facts, key_age_max_us=self._key_age_max_us)
         try:
             sealed = await self._seal(plan)
         except NotNow as reason:  # the encryptors' (sealing stores nothing, so doing it twice is harmless)

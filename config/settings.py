@@ -30,8 +30,11 @@ NetworkList = Annotated[
 """Addresses and networks, comma-separated."""
 PerSecond = Annotated[float, Field(ge=0.02, le=1_000_000)]
 Burst = Annotated[int, Field(ge=1, le=1_000_000)]
+Days = Annotated[int, Field(ge=1, le=36_500)]
+
 RATE_CLASSES = ("events_ingest", "events_read", "commitments", "agent_keys", "admin", "public", "failed")
 RATE_REFILL_S_MAX = 3600
+_DAY_US = 86_400_000_000
 
 
 _POSTGRESQL = ("postgresql://", "postgres://")
@@ -126,6 +129,15 @@ class Settings(BaseSettings):
     """So many more are forgiven each minute."""
     auth_failures_addresses_max: Count = 10_000
     """Addresses remembered; beyond it the one that failed longest ago is forgotten."""
+
+    # Keys: what shows that somebody holds one, and how old they may get.
+    require_pop: Literal["off", "v1", "v2"] = "off"
+    """Proof of possession at registration. off: checked when sent; v1: any; v2: bound to the key's name."""
+    key_rotation_mode: Literal["off", "report", "enforce"] = "report"
+    """report: keys over age are counted and told; enforce: events signed by them are refused as well."""
+    agent_key_max_age_days: Days = 90
+    sequencer_key_max_age_days: Days = 180
+    """Of the receipt key. Told, never enforced."""
 
     # Limits at the door.
     max_body_size_bytes: Annotated[int, Field(ge=1, le=33_554_432)] = 10_485_760
@@ -276,6 +288,19 @@ class Settings(BaseSettings):
     @property
     def encryptor_count(self) -> int:
         return self.encryptors or max(1, (os.cpu_count() or 1) // 2)
+
+    @property
+    def agent_key_age_max_us(self) -> int:
+        return self.agent_key_max_age_days * _DAY_US
+
+    @property
+    def agent_key_age_enforced_us(self) -> int | None:
+        """None: agent keys of any age may sign."""
+        return self.agent_key_age_max_us if self.key_rotation_mode == "enforce" else None
+
+    @property
+    def receipt_key_age_max_us(self) -> int:
+        return self.sequencer_key_max_age_days * _DAY_US
 
 
 def database_address(given: SecretStr) -> str:

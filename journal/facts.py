@@ -33,7 +33,10 @@ from ves.records import (
 if TYPE_CHECKING:
     from journal.connections import Connection
 
-_COLUMNS = ("kind", "u1", "u2", "u3", "u4", "t1", "t2", "n1", "n2", "n3", "w1", "w2", "b1", "b2", "b3", "b4")
+_COLUMNS = (
+    *("kind", "u1", "u2", "u3", "u4", "t1", "t2", "n1", "n2", "n3"),
+    *("w1", "w2", "w3", "w4", "b1", "b2", "b3", "b4"),
+)
 _EPOCHS, _HEAD, _KNOWN, _COMMAND, _ENTITY, _KEY, _CREDENTIAL, _TOKEN = range(8)
 
 _TYPES = {"u": "uuid", "t": "text", "n": "bigint", "w": "timestamptz", "b": "bytea"}
@@ -101,6 +104,9 @@ _BRANCHES: dict[str, tuple[list[str], str]] = {
         _branch(
             _KEY,
             "FROM unnest({}, {}) AS q (agent_id, key_id), LATERAL (SELECT k.valid_from, k.valid_to, "
+            "k.registered_at, (SELECT min(t.retires_at) FROM record.agent_key_retirements t "
+            "WHERE t.tenant_id = k.tenant_id AND t.agent_id = k.agent_id AND t.key_id = k.key_id) "
+            "AS retires_at, "
             "(SELECT 1 FROM record.agent_key_revocations r WHERE r.tenant_id = k.tenant_id "
             "AND r.agent_id = k.agent_id AND r.key_id = k.key_id) AS revoked FROM record.agent_keys k "
             "WHERE k.tenant_id = $1 AND k.agent_id = q.agent_id AND k.key_id = q.key_id LIMIT 1) k",
@@ -109,6 +115,8 @@ _BRANCHES: dict[str, tuple[list[str], str]] = {
             n2="k.revoked::bigint",
             w1="k.valid_from",
             w2="k.valid_to",
+            w3="k.retires_at",
+            w4="k.registered_at",
         ),
     ),
     "credentials": (
@@ -203,7 +211,7 @@ def _facts(question: Question, rows: Iterable[Any]) -> Facts:
     keys: dict[KeyName, KeyStatus] = {}
     revoked: set[CredentialId] = set()
     credential_ends_us: dict[CredentialId, int] = {}
-    for kind, u1, u2, u3, u4, t1, t2, n1, n2, n3, w1, w2, b1, b2, b3, b4 in rows:
+    for kind, u1, u2, u3, u4, t1, t2, n1, n2, n3, w1, w2, w3, w4, b1, b2, b3, b4 in rows:
         if kind == _ENTITY:
             versions[EntityName(u1, t1, t2)] = n1
         elif kind == _KNOWN:
@@ -212,7 +220,7 @@ def _facts(question: Question, rows: Iterable[Any]) -> Facts:
         elif kind == _HEAD:
             heads[u1] = Head(n1, w1)
         elif kind == _KEY:
-            keys[KeyName(question.tenant_id, u1, n1)] = KeyStatus(w1, w2, bool(n2))
+            keys[KeyName(question.tenant_id, u1, n1)] = KeyStatus(w1, w2, bool(n2), w3, w4)
         elif kind == _COMMAND:
             commands.add(CommandName(u1, u2))
         elif kind == _CREDENTIAL:

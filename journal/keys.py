@@ -1,4 +1,4 @@
-"""Agent keys: bindings that never change, and revocations that are rows of their own.
+"""Agent keys: bindings that never change; revocations, retirements and proofs are rows of their own.
 
 (tenant, agent, key_id) -> public key is for ever; a public key belongs to one (tenant, agent) over the whole
 database, which may know it under several key ids. Registering and revoking hold the tenant's key lock alone
@@ -11,20 +11,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from journal.audit import write_audit
+from journal.key_rules import adds_proof, binding
 from journal.locks import raise_epoch
-from journal.port import AgentKey, AuditEntry, KeyConflict, KeyRegistered, KeyRevoked
+from journal.port import AgentKey, AuditEntry, KeyConflict, KeyRegistered, KeyRevoked, KeysRevoked
 from journal.units import Undo
 from ves.records import KeyName, Uuid
 
 if TYPE_CHECKING:
     from journal.connections import Connection
 
-_SELECT = """
+SELECT_KEY = """
 SELECT k.tenant_id, k.agent_id, k.key_id, k.public_key, k.key_algorithm, k.valid_from, k.valid_to,
-       k.registered_at, k.proof_of_possession, r.revoked_at, r.reason
-FROM record.agent_keys k LEFT JOIN record.agent_key_revocations r USING (tenant_id, agent_id, key_id)
-WHERE k.tenant_id = $1 AND k.agent_id = $2 AND
+       k.registered_at, greatest(k.proof_of_possession, (
+           SELECT max(p.version) FROM record.agent_key_proofs p
+           WHERE (p.tenant_id, p.agent_id, p.key_id) = (k.tenant_id, k.agent_id, k.key_id)
+       )), NULL, r.revoked_at, r.reason, t.retires_at, t.replaced_by, t.rotation_signature
+FROM record.agent_keys k
+LEFT JOIN record.agent_key_revocations r USING (tenant_id, agent_id, key_id)
+LEFT JOIN LATERAL (
+    SELECT t.retires_at, t.replaced_by, t.rotation_signature FROM record.agent_key_retirements t
+    WHERE (t.tenant_id, t.agent_id, t.key_id) = (k.tenant_id, k.agent_id, k.key_id)
+    ORDER BY t.retires_at, t.recorded_at DESC LIMIT 1
+) t ON true
 """
+_OF_AGENT = SELECT_KEY + "WHERE k.tenant_id = $1 AND k.agent_id = $2 AND "
 
 
 async def find_public_keys(connection: Connection, names: list[KeyName]) -> dict[KeyName, bytes]:
@@ -43,10 +53,25 @@ async def register(
     connection: Connection, node_id: Uuid, key: AgentKey, audit: AuditEntry
 ) -> KeyRegistered | KeyConflict:
     """In a transaction that began alone. Undone when nothing is new."""
-    present = await _find(connection, key.name)
-    if present is not None:
-        same = _binding(present) == _binding(key)
-        raise Undo(KeyRegistered(present, already=True) if same else KeyConflict(same_name=True))
+    present = await find_key(connection, key.name)
+    if present is not None and binding(present) != binding(key):
+        raise Undo(KeyConflict(same_name=True))
+    if present is not None and not adds_proof(present, key):
+        raise Undo(KeyRegistered(present, already=True))
+    if present is None:
+        await insert(connection, key)
+        await raise_epoch(connection, key.name.tenant_id, keys=1)
+    else:
+        # No epoch: what a key may sign does not depend on it.
+        await insert_proof(connection, key)
+    registered = await find_key(connection, key.name)
+    assert registered is not None, "inserted in this transaction"
+    await write_audit(connection, node_id, audit)
+    return KeyRegistered(registered, already=present is not None)
+
+
+async def insert(connection: Connection, key: AgentKey) -> None:
+    """A key that is not there yet, with its proof. Undone when its public key belongs to another agent."""
     if not await _take_public_key(connection, key):
         raise Undo(KeyConflict(same_name=False))
     await connection.execute(
@@ -60,11 +85,18 @@ async def register(
         key.valid_to_us,
         key.public_key,
     )
-    await raise_epoch(connection, key.name.tenant_id, keys=1)
-    registered = await _find(connection, key.name)
-    assert registered is not None, "inserted in this transaction"
-    await write_audit(connection, node_id, audit)
-    return KeyRegistered(registered, already=False)
+    if key.proof is not None:
+        await insert_proof(connection, key)
+
+
+async def insert_proof(connection: Connection, key: AgentKey) -> None:
+    await connection.execute(
+        "INSERT INTO record.agent_key_proofs (tenant_id, agent_id, key_id, version, recorded_at, signature) "
+        "VALUES ($1, $2, $3, $4, clock_timestamp(), $5)",
+        *key.name,
+        key.proof_of_possession,
+        key.proof,
+    )
 
 
 async def _take_public_key(connection: Connection, key: AgentKey) -> bool:
@@ -87,7 +119,26 @@ async def list_keys(
     connection: Connection, tenant_id: Uuid, agent_id: Uuid, from_key_id: int, limit: int
 ) -> list[AgentKey]:
     rows = await connection.fetch(
-        _SELECT + "k.key_id >= $3 ORDER BY k.key_id LIMIT $4", tenant_id, agent_id, from_key_id, limit
+        _OF_AGENT + "k.key_id >= $3 ORDER BY k.key_id LIMIT $4", tenant_id, agent_id, from_key_id, limit
+    )
+    return [_agent_key(row) for row in rows]
+
+
+async def walk(
+    connection: Connection, tenant_id: Uuid | None, after: KeyName | None, limit: int
+) -> list[AgentKey]:
+    tests: list[str] = []
+    arguments: list[Any] = [limit]
+    if tenant_id is not None:
+        tests.append("k.tenant_id = $2")
+        arguments.append(tenant_id)
+    if after is not None:
+        start = len(arguments) + 1
+        tests.append(f"(k.tenant_id, k.agent_id, k.key_id) > (${start}, ${start + 1}, ${start + 2})")
+        arguments += after
+    where = f"WHERE {' AND '.join(tests)} " if tests else ""
+    rows = await connection.fetch(
+        SELECT_KEY + where + "ORDER BY k.tenant_id, k.agent_id, k.key_id LIMIT $1", *arguments
     )
     return [_agent_key(row) for row in rows]
 
@@ -96,7 +147,7 @@ async def revoke(
     connection: Connection, node_id: Uuid, name: KeyName, reason: str, audit: AuditEntry
 ) -> KeyRevoked | None:
     """In a transaction that began alone. Undone when there is no such key or it was revoked before."""
-    present = await _find(connection, name)
+    present = await find_key(connection, name)
     if present is None:
         raise Undo(None)
     if present.revoked_at_us is not None:
@@ -108,20 +159,39 @@ async def revoke(
         reason,
     )
     await raise_epoch(connection, name.tenant_id, keys=1)
-    revoked = await _find(connection, name)
+    revoked = await find_key(connection, name)
     assert revoked is not None, "keys are never removed"
     await write_audit(connection, node_id, audit)
     return KeyRevoked(revoked, already=False)
 
 
-async def _find(connection: Connection, name: KeyName) -> AgentKey | None:
-    row = await connection.fetchrow(_SELECT + "k.key_id = $3", *name)
+async def revoke_all(
+    connection: Connection, node_id: Uuid, tenant_id: Uuid, agent_id: Uuid, reason: str, audit: AuditEntry
+) -> KeysRevoked | None:
+    """In a transaction that began alone. Undone when nothing was left to revoke."""
+    row = await connection.fetchrow(
+        "WITH revoked AS (INSERT INTO record.agent_key_revocations "
+        "(tenant_id, agent_id, key_id, revoked_at, reason) "
+        "SELECT tenant_id, agent_id, key_id, clock_timestamp(), $3 FROM record.agent_keys "
+        "WHERE tenant_id = $1 AND agent_id = $2 ON CONFLICT DO NOTHING RETURNING key_id) "
+        "SELECT (SELECT count(*) FROM revoked), "
+        "(SELECT count(*) FROM record.agent_keys WHERE tenant_id = $1 AND agent_id = $2)",
+        tenant_id,
+        agent_id,
+        reason,
+    )
+    assert row is not None, "an aggregate has a row"
+    revoked, there = row
+    if not revoked:
+        raise Undo(KeysRevoked(0, there) if there else None)
+    await raise_epoch(connection, tenant_id, keys=1)
+    await write_audit(connection, node_id, audit)
+    return KeysRevoked(revoked, there - revoked)
+
+
+async def find_key(connection: Connection, name: KeyName) -> AgentKey | None:
+    row = await connection.fetchrow(_OF_AGENT + "k.key_id = $3", *name)
     return None if row is None else _agent_key(row)
-
-
-def _binding(key: AgentKey) -> tuple[bytes, int, int | None, int | None]:
-    """What registering promises for ever; whether possession was proven is no part of it."""
-    return key.public_key, key.key_algorithm, key.valid_from_us, key.valid_to_us
 
 
 def _agent_key(row: Any) -> AgentKey:

@@ -17,6 +17,7 @@ import trio
 
 from journal import memory_audit
 from journal.audit import entry_text
+from journal.key_rules import Retire, adds_proof, binding, judge
 from journal.own_keys import at_rest_key_claimed, receipt_key_claimed, refuse_a_retired_key
 from journal.port import (
     RATE_REFILL_S_MAX,
@@ -38,18 +39,25 @@ from journal.port import (
     JournalOutcomeUnknown,
     JournalVitals,
     KeyConflict,
+    KeyEnded,
     KeyRegistered,
     KeyRevoked,
+    KeyRotated,
+    KeyRotation,
+    KeysRevoked,
     LeafSource,
     Moved,
     RateSpending,
     ReceiptKey,
     ReceiptKeyDiffers,
     Revocations,
+    SignedEvent,
+    SignedPage,
     Stored,
     StreamBehind,
     TokenRevocation,
 )
+from journal.signed_by import FIRST, signed_page
 from ves.audit import AuditCommitment, AuditRecord, entry_hash
 from ves.constants import ZERO_HASH
 from ves.records import (
@@ -63,7 +71,6 @@ from ves.records import (
     Head,
     IssuedToken,
     KeyName,
-    KeyStatus,
     KnownEvent,
     NumberedEvent,
     Question,
@@ -124,6 +131,8 @@ class MemoryDatabase:
     versions: dict[tuple[Uuid, EntityName], int] = field(default_factory=dict)
     epochs: defaultdict[Uuid, tuple[int, int]] = field(default_factory=lambda: defaultdict(lambda: (0, 0)))
     agent_keys: dict[KeyName, AgentKey] = field(default_factory=dict)
+    replacements: set[tuple[KeyName, int]] = field(default_factory=set)
+    """Which key was replaced by which key_id, ever."""
     api_keys: dict[Uuid, ApiKey] = field(default_factory=dict)
     revocations: list[Uuid | TokenRevocation] = field(default_factory=list)
     """Of API keys, by id, and of tokens, in the order of their numbers (1, 2, …)."""
@@ -437,20 +446,21 @@ class MemoryJournal:
     async def register_agent_key(self, key: AgentKey, audit: AuditEntry) -> KeyRegistered | KeyConflict:
         def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
             present = database.agent_keys.get(key.name)
-            if present is not None:
-                same = _binding(present) == _binding(key)
-                return Refused(KeyRegistered(present, already=True) if same else KeyConflict(same_name=True))
-            for other in database.agent_keys.values():
-                if other.public_key == key.public_key and other.name[:2] != key.name[:2]:
-                    return Refused(KeyConflict(same_name=False))
-            registered = msgspec.structs.replace(key, registered_at_us=database.now_us())
+            if present is not None and binding(present) != binding(key):
+                return Refused(KeyConflict(same_name=True))
+            if present is not None and not adds_proof(present, key):
+                return Refused(KeyRegistered(present, already=True))
+            if present is None and _is_anothers(database, key):
+                return Refused(KeyConflict(same_name=False))
+            registered = _proven(present, key) if present else _registered(database, key)
 
             def apply() -> None:
                 database.agent_keys[key.name] = registered
-                self._raise_epoch(database, key.name.tenant_id, keys=1)
+                if present is None:
+                    self._raise_epoch(database, key.name.tenant_id, keys=1)
                 self._audit(database, audit)
 
-            return Change(KeyRegistered(registered, already=False), apply)
+            return Change(KeyRegistered(registered, already=present is not None), apply)
 
         return await self._write("register_agent_key", act, behind=_of_tenant(key.name.tenant_id))
 
@@ -480,6 +490,103 @@ class MemoryJournal:
             return Change(KeyRevoked(revoked, already=False), apply)
 
         return await self._write("revoke_agent_key", act, behind=_of_tenant(name.tenant_id))
+
+    async def revoke_agent_keys(
+        self, tenant_id: Uuid, agent_id: Uuid, reason: str, audit: AuditEntry
+    ) -> KeysRevoked | None:
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            there = [key for name, key in database.agent_keys.items() if name[:2] == (tenant_id, agent_id)]
+            left = [key for key in there if key.revoked_at_us is None]
+            if not left:
+                return Refused(KeysRevoked(0, len(there)) if there else None)
+            at_us = database.now_us()
+
+            def apply() -> None:
+                for key in left:
+                    database.agent_keys[key.name] = msgspec.structs.replace(
+                        key, revoked_at_us=at_us, revocation_reason=reason
+                    )
+                self._raise_epoch(database, tenant_id, keys=1)
+                self._audit(database, audit)
+
+            return Change(KeysRevoked(len(left), len(there) - len(left)), apply)
+
+        return await self._write("revoke_agent_keys", act, behind=_of_tenant(tenant_id))
+
+    async def rotate_agent_key(
+        self, rotation: KeyRotation, audit: AuditEntry
+    ) -> KeyRotated | KeyConflict | KeyEnded | None:
+        key = rotation.key
+        old_name = key.name._replace(key_id=rotation.replaces)
+
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            old, new = database.agent_keys.get(old_name), database.agent_keys.get(key.name)
+            now_us = database.now_us()
+            verdict = judge(
+                rotation,
+                old,
+                new,
+                done=(old_name, key.name.key_id) in database.replacements,
+                now_us=now_us,
+                ends_us=max(now_us + rotation.grace_s * 1_000_000, _last_sequenced(database, key)),
+            )
+            if not isinstance(verdict, Retire):
+                return Refused(verdict)
+            if new is None and _is_anothers(database, key):
+                return Refused(KeyConflict(same_name=False))
+            assert old is not None, "judged so"
+            registered = _proven(new, key) if new else _registered(database, key)
+            replaced = msgspec.structs.replace(
+                old,
+                retires_at_us=verdict.retires_at_us,
+                replaced_by=key.name.key_id,
+                rotation_signature=verdict.rotation_signature,
+            )
+
+            def apply() -> None:
+                database.agent_keys |= {key.name: registered, old_name: replaced}
+                database.replacements.add((old_name, key.name.key_id))
+                self._raise_epoch(database, key.name.tenant_id, keys=1)
+                self._audit(database, audit)
+
+            return Change(KeyRotated(registered, replaced, already=False), apply)
+
+        return await self._write("rotate_agent_key", act, behind=_of_tenant(key.name.tenant_id))
+
+    async def walk_agent_keys(
+        self, tenant_id: Uuid | None, *, after: KeyName | None, limit: int
+    ) -> list[AgentKey]:
+        def walked(database: MemoryDatabase) -> list[AgentKey]:
+            names = sorted(
+                name
+                for name in database.agent_keys
+                if tenant_id in (None, name.tenant_id) and (after is None or name > after)
+            )
+            return [database.agent_keys[name] for name in names[:limit]]
+
+        return await self._read("walk_agent_keys", walked)
+
+    async def read_signed_by(
+        self, key: KeyName, *, after: tuple[Uuid, int] | None, limit: int, looked_at_max: int
+    ) -> SignedPage:
+        def signed(database: MemoryDatabase) -> SignedPage:
+            streams = sorted(s for s in database.events if s[0] == key.tenant_id)
+            places = [
+                (store, event.receipt.sequence_number, event)
+                for tenant, store in streams
+                for event in database.events[tenant, store]
+                if (store, event.receipt.sequence_number) > (after or FIRST)
+            ]
+            looked_at = places[:looked_at_max]
+            found = [
+                SignedEvent(store, number, event.receipt.event_id, event.receipt.sequenced_at_us)
+                for store, number, event in looked_at
+                if (event.source_agent_id, event.agent_key_id) == key[1:]
+            ]
+            full = looked_at and len(looked_at) == looked_at_max
+            return signed_page(found, limit, looked_at[-1][:2] if full else None)
+
+        return await self._read("read_signed_by", signed)
 
     # Credentials.
 
@@ -791,6 +898,27 @@ def _of_tenant(tenant_id: Uuid) -> Callable[[_Held], bool]:
     return lambda held: held.tenant_id == tenant_id
 
 
+def _registered(database: MemoryDatabase, key: AgentKey) -> AgentKey:
+    return msgspec.structs.replace(key, registered_at_us=database.now_us(), proof=None)
+
+
+def _proven(present: AgentKey, key: AgentKey) -> AgentKey:
+    better = key.proof_of_possession if adds_proof(present, key) else present.proof_of_possession
+    return msgspec.structs.replace(present, proof_of_possession=better)
+
+
+def _is_anothers(database: MemoryDatabase, key: AgentKey) -> bool:
+    return any(
+        other.public_key == key.public_key and other.name[:2] != key.name[:2]
+        for other in database.agent_keys.values()
+    )
+
+
+def _last_sequenced(database: MemoryDatabase, key: AgentKey) -> int:
+    tenant_id = key.name.tenant_id
+    return max((h.last_sequenced_at_us for s, h in database.heads.items() if s[0] == tenant_id), default=0)
+
+
 def _is_of(key: ApiKey, tenant_id: Uuid, agent_id: Uuid | None) -> bool:
     return key.tenant_id == tenant_id and key.agent_id == agent_id
 
@@ -822,10 +950,6 @@ def _newest_first(
     return sorted(keys, key=_age, reverse=True)
 
 
-def _binding(key: AgentKey) -> tuple[bytes, int, int | None, int | None]:
-    return key.public_key, key.key_algorithm, key.valid_from_us, key.valid_to_us
-
-
 def _fence(database: MemoryDatabase, like: Fence) -> Fence:
     """What is true now of all that this fence speaks of."""
     heads = {store: database.heads.get((like.tenant_id, store), NEW_STREAM) for store in like.heads}
@@ -847,10 +971,7 @@ def _facts(database: MemoryDatabase, question: Question) -> Facts:
             for e in question.entities
             if (tenant_id, e) in database.versions
         },
-        keys={
-            name: KeyStatus(key.valid_from_us, key.valid_to_us, key.revoked_at_us is not None)
-            for name, key in keys.items()
-        },
+        keys={name: key.status for name, key in keys.items()},
         revoked_credentials=frozenset(
             one for one in question.credential_ids if _is_revoked(database, tenant_id, one)
         ),

@@ -20,6 +20,7 @@ from ves.records import (
     Facts,
     Fence,
     KeyName,
+    KeyStatus,
     NumberedEvent,
     Question,
     SealedEvent,
@@ -175,14 +176,33 @@ class AgentKey(msgspec.Struct, frozen=True):
     """Set by the journal."""
     proof_of_possession: int | None = None
     """Which challenge was proven: 1, 2, or None."""
+    proof: bytes | None = None
+    """The signature that proved it, on its way into the journal; never comes back."""
     revoked_at_us: int | None = None
     revocation_reason: str | None = None
+    retires_at_us: int | None = None
+    """The last moment it may sign at, once another key has taken its place."""
+    replaced_by: int | None = None
+    """That key's key_id."""
+    rotation_signature: bytes | None = None
+    """This key's own signature over its successor's name (``ves.signatures.rotation_hash``)."""
+
+    @property
+    def status(self) -> KeyStatus:
+        return KeyStatus(
+            self.valid_from_us,
+            self.valid_to_us,
+            self.revoked_at_us is not None,
+            self.retires_at_us,
+            self.registered_at_us,
+        )
 
 
 class KeyRegistered(msgspec.Struct, frozen=True):
     key: AgentKey
     already: bool
-    """True: exactly this binding was there before; nothing changed."""
+    """True: exactly this binding was there before; nothing changed, or a better proof of its possession
+    was added."""
 
 
 class KeyConflict(msgspec.Struct, frozen=True):
@@ -195,6 +215,54 @@ class KeyConflict(msgspec.Struct, frozen=True):
 class KeyRevoked(msgspec.Struct, frozen=True):
     key: AgentKey
     already: bool
+
+
+class KeysRevoked(msgspec.Struct, frozen=True):
+    """All keys of an agent are revoked; so many of them just now."""
+
+    revoked: int
+    already: int
+
+
+class KeyRotation(msgspec.Struct, frozen=True):
+    """``key`` takes the place of ``replaces`` (key_id of the same agent), which ends in ``grace_s``."""
+
+    key: AgentKey
+    replaces: int
+    grace_s: int
+    rotation_signature: bytes | None = None
+    by_holder: bool = False
+    """Asked by whoever holds the old key and nobody else: refused when it has a successor already."""
+
+
+class KeyRotated(msgspec.Struct, frozen=True):
+    key: AgentKey
+    replaced: AgentKey
+    already: bool
+    """True: this was done before and the old key ends no later than asked; nothing changed."""
+
+
+class KeyEnded(msgspec.Struct, frozen=True):
+    """Nothing done: this key of the two is revoked, retired or expired, or is about to be replaced itself."""
+
+    name: KeyName
+
+
+class SignedEvent(msgspec.Struct, frozen=True):
+    """Where an event stands that was signed by the key asked for; without its content."""
+
+    store_id: Uuid
+    sequence_number: int
+    event_id: Uuid
+    sequenced_at_us: int
+
+
+class SignedPage(msgspec.Struct, frozen=True):
+    """What was found among the events looked at, which may be nothing although more follows."""
+
+    events: list[SignedEvent]
+    next_after: tuple[Uuid, int] | None
+    """(store_id, sequence_number) of the last event looked at; None: there are no more."""
 
 
 # Credentials.
@@ -427,6 +495,32 @@ class Journal(Protocol):
 
     async def revoke_agent_key(self, name: KeyName, reason: str, audit: AuditEntry) -> KeyRevoked | None:
         """None: no such key."""
+        ...
+
+    async def revoke_agent_keys(
+        self, tenant_id: Uuid, agent_id: Uuid, reason: str, audit: AuditEntry
+    ) -> KeysRevoked | None:
+        """All keys of an agent in one transaction. None: it has none."""
+        ...
+
+    async def rotate_agent_key(
+        self, rotation: KeyRotation, audit: AuditEntry
+    ) -> KeyRotated | KeyConflict | KeyEnded | None:
+        """Registers the new key, unless it is there, and records when the old one ends: never later than
+        recorded before, never before what was sequenced already. None: no such old key."""
+        ...
+
+    async def walk_agent_keys(
+        self, tenant_id: Uuid | None, *, after: KeyName | None, limit: int
+    ) -> list[AgentKey]:
+        """Ordered by (tenant_id, agent_id, key_id); of all tenants or of one."""
+        ...
+
+    async def read_signed_by(
+        self, key: KeyName, *, after: tuple[Uuid, int] | None, limit: int, looked_at_max: int
+    ) -> SignedPage:
+        """Which of the tenant's events this key signed, at most ``limit``. Looks at so many events at most,
+        in the order of (store_id, sequence_number), so that no call reads all a tenant has."""
         ...
 
     # Credentials. Revoking takes the tenant's exclusive key lock and raises its credential_epoch.

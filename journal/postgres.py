@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, TypeVar
 import asyncpg
 import trio
 
-from journal import append, audit_trail, commitments, credentials, keys, own_keys, rates, reads, tokens
+from journal import (
+    append,
+    audit_trail,
+    commitments,
+    credentials,
+    key_rotation,
+    keys,
+    own_keys,
+    rates,
+    reads,
+    signed_by,
+    tokens,
+)
 from journal.aio import cross
 from journal.audit import write_audit
 from journal.connections import SERVER_VERSION_MIN, Limits, make_pool
@@ -37,14 +49,19 @@ from journal.port import (
     Group,
     JournalVitals,
     KeyConflict,
+    KeyEnded,
     KeyRegistered,
     KeyRevoked,
+    KeyRotated,
+    KeyRotation,
+    KeysRevoked,
     LeafSource,
     Moved,
     RateSpending,
     ReceiptKey,
     Revocations,
     SchemaMismatch,
+    SignedPage,
     Stored,
     StreamBehind,
     TokenRevocation,
@@ -254,6 +271,34 @@ class PostgresJournal:
         return await self._write_alone(
             "revoke_agent_key", name.tenant_id, lambda c: keys.revoke(c, self._node_id, name, reason, audit)
         )
+
+    async def revoke_agent_keys(
+        self, tenant_id: Uuid, agent_id: Uuid, reason: str, audit: AuditEntry
+    ) -> KeysRevoked | None:
+        return await self._write_alone(
+            "revoke_agent_keys",
+            tenant_id,
+            lambda c: keys.revoke_all(c, self._node_id, tenant_id, agent_id, reason, audit),
+        )
+
+    async def rotate_agent_key(
+        self, rotation: KeyRotation, audit: AuditEntry
+    ) -> KeyRotated | KeyConflict | KeyEnded | None:
+        return await self._write_alone(
+            "rotate_agent_key",
+            rotation.key.name.tenant_id,
+            lambda c: key_rotation.rotate(c, self._node_id, rotation, audit),
+        )
+
+    async def walk_agent_keys(
+        self, tenant_id: Uuid | None, *, after: KeyName | None, limit: int
+    ) -> list[AgentKey]:
+        return await self._read(lambda c: keys.walk(c, tenant_id, after, limit))
+
+    async def read_signed_by(
+        self, key: KeyName, *, after: tuple[Uuid, int] | None, limit: int, looked_at_max: int
+    ) -> SignedPage:
+        return await self._read(lambda c: signed_by.read_signed_by(c, key, after, limit, looked_at_max))
 
     # Credentials.
 

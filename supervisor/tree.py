@@ -13,6 +13,7 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       revocations           polls revoked credentials
       token-keys            reads the tokens' key file again when it changes
       failed-attempts       writes failed authentications into the audit chain, summed up
+      key-watch             counts keys that are over age
       pulse                 tells readiness whether the database answers
       audit-spool           carries audit entries that could not wait for the database into the chain
       rates                 forgets full rate buckets; tells spent ones to the other nodes, if they are shared
@@ -39,6 +40,7 @@ from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
 from actors.failed_attempts import FailedAttempts, FailureReporter, Patience
+from actors.key_ages import KeyAgePolicy, KeyAges, KeyWatch
 from actors.mailbox import Actor, Mailbox, Ref
 from actors.rate_limits import CLASSES, RateLimits
 from actors.rate_sharing import RateKeeper, Sharing
@@ -127,6 +129,7 @@ def build(
     certificates = Certificates(
         files_of_listeners(settings), security=security, now_s=lambda: ports.now_us() / 1_000_000
     )
+    key_ages = KeyAges()
     credentials = CredentialBook(journal=journal, now_us=ports.now_us)
     tokens = TokenBook(
         journal=journal,
@@ -183,6 +186,7 @@ def build(
             ),
             chance=ports.chance,
             tally=tally,
+            key_age_max_us=settings.agent_key_age_enforced_us,
         )
 
     sequencers = DynamicSupervisor(
@@ -253,6 +257,21 @@ def build(
                 factory=lambda: FailureReporter(journal=journal, attempts=failed_attempts),
             ),
             ChildSpec(
+                name="key-watch",
+                factory=lambda: KeyWatch(
+                    journal=journal,
+                    policy=KeyAgePolicy(
+                        watched=settings.key_rotation_mode != "off",
+                        agent_key_age_max_us=settings.agent_key_age_max_us,
+                        receipt_key_age_max_us=settings.receipt_key_age_max_us,
+                    ),
+                    sequencer_id=secrets.sequencer_id,
+                    now_us=ports.now_us,
+                    ages=key_ages,
+                    security=security,
+                ),
+            ),
+            ChildSpec(
                 name="pulse",
                 factory=lambda: Pulse(journal=journal, every_s=PULSE_S, tell=tell_pulse),
                 suspendable=False,  # readiness would go on telling what was true before
@@ -297,6 +316,7 @@ def build(
         security=security,
         rate_limits=rate_limits,
         certificates=certificates,
+        key_ages=key_ages,
         lag=lag,
         tally=tally,
         strays=strays,

@@ -12,6 +12,7 @@ from actors.audit_spool import AuditSpool
 from actors.certificates import Certificates
 from actors.credentials import CredentialBook
 from actors.failed_attempts import FailedAttempts
+from actors.key_ages import KeyAges
 from actors.mailbox import Ref
 from actors.rate_limits import RateLimits
 from actors.security_events import SecurityEvents
@@ -71,6 +72,8 @@ class House:
     rate_limits: RateLimits
     certificates: Certificates
     """What the listeners show; a change of files is noticed."""
+    key_ages: KeyAges
+    """How many keys are over age."""
     lag: LoopLag
     tally: Tally
     """What the sequencers count together."""

@@ -25,6 +25,7 @@ STREAM = b"VES_STREAM_V1"  # VES 3.9
 STATE_ROOT = b"VES_STATE_ROOT_V1"  # VES 3.9
 POP_V1 = b"VES_POP_V1"  # VES 6.3
 POP_V2 = b"VES_POP_V2"  # ours: binds the proof to the key's name as well
+KEY_ROTATION = b"VES_KEY_ROTATION_V1"  # ours: a key names its successor
 ATREST_PAYLOAD = b"STATESET_PAYLOAD_ATREST_AAD_V1"  # VES 5.1, legacy event rows
 ATREST_VES_PAYLOAD = b"STATESET_VES_PAYLOAD_ATREST_AAD_V1"  # ours: VES event rows
 ATREST_VALIDITY_PROOF = b"STATESET_VES_VALIDITY_PROOF_ATREST_AAD_V1"  # VES 5.1

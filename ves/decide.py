@@ -17,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from ves.encoding import uuid_text
+from ves.key_life import unfit
 from ves.records import (
     CommandName,
     CredentialId,
@@ -24,7 +25,6 @@ from ves.records import (
     Facts,
     Head,
     KeyName,
-    KeyStatus,
     KnownEvent,
     NumberedEvent,
     Question,
@@ -111,9 +111,12 @@ def ask(tenant_id: Uuid, requests: Sequence[Request]) -> Question:
     )
 
 
-def decide(requests: Sequence[Request], facts: Facts) -> Plan:
-    """The plan for these requests, given these facts. Same input, same plan."""
-    deciding = _Deciding(facts)
+def decide(requests: Sequence[Request], facts: Facts, *, key_age_max_us: int | None = None) -> Plan:
+    """The plan for these requests, given these facts. Same input, same plan.
+
+    ``key_age_max_us``: new events signed by older keys are refused; None: keys may be of any age.
+    """
+    deciding = _Deciding(facts, key_age_max_us)
     for request in requests:
         deciding.request(request)
     return deciding.plan
@@ -122,9 +125,10 @@ def decide(requests: Sequence[Request], facts: Facts) -> Plan:
 class _Deciding:
     """The facts, as they change while the group is walked through."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, key_age_max_us: int | None) -> None:
         self.plan = Plan()
         self._facts = facts
+        self._key_age_max_us = key_age_max_us
         self._heads: dict[Uuid, Head] = dict(facts.fence.heads)
         self._planned: dict[Uuid, int] = {}
 
@@ -205,7 +209,7 @@ class _Deciding:
             finding = event.findings[0]
             return Refusal(event.event_id, finding.reason, finding.message)
         key = KeyName(batch.tenant_id, event.source_agent_id, event.agent_key_id)
-        trouble = _key_trouble(self._facts.keys.get(key), sequenced_at_us)
+        trouble = unfit(self._facts.keys.get(key), sequenced_at_us, age_max_us=self._key_age_max_us)
         if trouble is not None:
             return Refusal(event.event_id, f"agent_key_invalid: {trouble}", trouble)
         if event.command_id is not None:
@@ -248,16 +252,3 @@ def _doubled(event: VerifiedEvent) -> Refusal:
 
 def _other_content(event: VerifiedEvent) -> Refusal:
     return Refusal(event.event_id, "duplicate_event_id", "Event ID already exists with different contents")
-
-
-def _key_trouble(key: KeyStatus | None, sequenced_at_us: int) -> str | None:
-    """Why this key may not sign an event sequenced at this time (VES 6.4), or None."""
-    if key is None:
-        return "Agent key not found"
-    if key.revoked:
-        return "Agent key has been revoked"
-    if key.valid_from_us is not None and sequenced_at_us < key.valid_from_us:
-        return "Agent key is not yet valid"
-    if key.valid_to_us is not None and sequenced_at_us > key.valid_to_us:
-        return "Agent key has expired"
-    return None

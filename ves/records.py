@@ -176,6 +176,9 @@ class KeyStatus(msgspec.Struct, frozen=True):
     valid_from_us: int | None
     valid_to_us: int | None
     revoked: bool
+    retires_at_us: int | None = None
+    """Its last moment, when another key has taken its place; also inclusive."""
+    registered_at_us: int = 0
 
 
 class EntityName(NamedTuple):

@@ -18,7 +18,7 @@ from nacl.bindings import (
 )
 from nacl.exceptions import CryptoError
 
-from ves.constants import POP_V1, POP_V2
+from ves.constants import KEY_ROTATION, POP_V1, POP_V2
 from ves.encoding import u32
 from ves.records import KeyName
 
@@ -81,3 +81,16 @@ def proven_possession(name: KeyName, public_key: bytes, proof: bytes) -> int | N
     if verify_signature(public_key, pop_challenge_v1(public_key), proof):
         return 1
     return None
+
+
+def rotation_hash(old: KeyName, old_public_key: bytes, new_key_id: int, new_public_key: bytes) -> bytes:
+    """What an agent's key signs to name the one that takes its place. 32 bytes."""
+    return sha256(
+        KEY_ROTATION
+        + old.tenant_id
+        + old.agent_id
+        + u32(old.key_id)
+        + old_public_key
+        + u32(new_key_id)
+        + new_public_key
+    ).digest()

@@ -75,6 +75,11 @@ class AgentKey:
     public_key: bytes
     valid_from_us: int | None = None
     valid_to_us: int | None = None
+    retires_at_us: int | None = None
+    """Its last moment, since another key took its place."""
+    replaced_by: int | None = None
+    rotation_signature: bytes | None = None
+    """Its own word for that key."""
 
 
 @dataclass
@@ -126,6 +131,7 @@ def _problems(evidence: Evidence) -> Iterator[str]:
     yield from _identities(evidence.events)
     for event in evidence.events:
         yield from _event(event, evidence)
+    yield from _rotations(evidence)
     yield from _times(evidence.events)
     yield from _entity_versions(evidence.events)
     yield from _commitments(evidence)
@@ -262,6 +268,23 @@ def _agent_signature_faults(event: Json, signing_hash: bytes, evidence: Evidence
         yield "the agent's key was not yet valid when it was sequenced"
     if key.valid_to_us is not None and now > key.valid_to_us:
         yield "the agent's key had expired when it was sequenced"
+    if key.retires_at_us is not None and now > key.retires_at_us:
+        yield "the agent's key had been retired when it was sequenced"
+
+
+def _rotations(evidence: Evidence) -> Iterator[str]:
+    """Where a key gave its word for its successor, it gave it for the key that is listed."""
+    for (agent_id, key_id), old in evidence.agent_keys.items():
+        if old.rotation_signature is None:
+            continue
+        new = evidence.agent_keys.get((agent_id, old.replaced_by or 0))
+        if new is None:
+            yield f"key {key_id} of agent {agent_id} was replaced by {old.replaced_by}, which is not listed"
+            continue
+        name = evidence.tenant_id, agent_id, key_id, old.replaced_by or 0
+        message = rules.rotation_hash(*name, old.public_key, new.public_key)
+        if not rules.signature_holds(old.public_key, message, old.rotation_signature):
+            yield f"key {key_id} of agent {agent_id} did not sign for key {old.replaced_by}"
 
 
 def _receipt_faults(event: Json, receipt: Json, number: int, evidence: Evidence) -> Iterator[str]:

@@ -130,11 +130,15 @@ def _agent_keys(get: Get, tenant_id: str, agents: Iterable[str]) -> dict[tuple[s
     keys = {}
     for agent_id in sorted(agents):
         for entry in _paged(get, f"/api/v1/agents/{agent_id}/keys", {"tenant_id": tenant_id}, "keys"):
-            start, end = entry.get("validFrom"), entry.get("validTo")
+            start, end, retired = (entry.get(name) for name in ("validFrom", "validTo", "retiresAt"))
+            word = entry.get("rotationSignature")
             keys[agent_id, entry["keyId"]] = AgentKey(
                 public_key=rules.unhex(entry["publicKey"], 32, "publicKey"),
                 valid_from_us=rules.instant_us(start) if start else None,
                 valid_to_us=rules.instant_us(end) if end else None,
+                retires_at_us=rules.instant_us(retired) if retired else None,
+                replaced_by=entry.get("replacedBy"),
+                rotation_signature=rules.unhex(word, 64, "rotationSignature") if word else None,
             )
     return keys
 

@@ -226,6 +226,14 @@ def event_signing_hash(event: dict[str, Any]) -> bytes:
     )
 
 
+def rotation_hash(
+    tenant_id: str, agent_id: str, old_id: int, new_id: int, old_key: bytes, new_key: bytes
+) -> bytes:
+    """What an agent's key signs for the one that takes its place."""
+    agent = uuid16(tenant_id), uuid16(agent_id)
+    return sha256(b"VES_KEY_ROTATION_V1", *agent, u32(old_id), old_key, u32(new_id), new_key)
+
+
 def receipt_hash(event: dict[str, Any], sequence_number: int) -> bytes:
     return sha256(
         b"VES_RECEIPT_V1",

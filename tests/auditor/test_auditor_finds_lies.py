@@ -159,6 +159,20 @@ def expired_key(e: Evidence) -> None:
     e.agent_keys = {name: AgentKey(k.public_key, None, 1) for name, k in e.agent_keys.items()}
 
 
+def retired_key(e: Evidence) -> None:
+    e.agent_keys = {name: AgentKey(k.public_key, retires_at_us=1) for name, k in e.agent_keys.items()}
+
+
+def smuggled_successor(e: Evidence) -> None:
+    (name, old), *_ = e.agent_keys.items()
+    new = LIAR.public_key().public_bytes_raw()
+    message = rules.rotation_hash(e.tenant_id, *name, 2, old.public_key, new)
+    e.agent_keys = {
+        name: AgentKey(old.public_key, replaced_by=2, rotation_signature=LIAR.sign(message)),
+        (name[0], 2): AgentKey(new),
+    }
+
+
 def key_of_the_future(e: Evidence) -> None:
     e.agent_keys = {name: AgentKey(k.public_key, 2**62, None) for name, k in e.agent_keys.items()}
 
@@ -338,6 +352,8 @@ LIES: dict[Lie, str] = {
     forged_agent_signature: r"\(number 6\): the agent's signature does not hold",
     unlisted_agent_key: "has no key 1 in the list",
     expired_key: "had expired when it was sequenced",
+    retired_key: "had been retired when it was sequenced",
+    smuggled_successor: "did not sign for key 2",
     key_of_the_future: "not yet valid when it was sequenced",
     weak_agent_key: "the agent's signature does not hold",
     other_tenant: "it belongs to another stream",

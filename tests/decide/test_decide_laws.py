@@ -237,11 +237,42 @@ def test_key_windows_are_inclusive_and_judged_at_sequencing_time() -> None:
         (KeyStatus(100, 100, False), "ok"),
         (KeyStatus(101, None, False), "agent_key_invalid: Agent key is not yet valid"),
         (KeyStatus(None, 99, False), "agent_key_invalid: Agent key has expired"),
+        (KeyStatus(None, None, False, retires_at_us=100), "ok"),
+        (KeyStatus(None, None, False, retires_at_us=99), "agent_key_invalid: Agent key has been retired"),
+        (KeyStatus(None, 200, False, retires_at_us=99), "agent_key_invalid: Agent key has been retired"),
     ]:
         fresh = Ledger(now_us=100, keys={KEY: status})
         verdict = fresh.submit(a_batch(an_event(1))).requests[0].verdicts[0]
         assert (verdict.reason if isinstance(verdict, Refusal) else "ok") == reason
     assert ledger.now_us == 100
+
+
+def test_age_counts_only_when_it_is_enforced_and_from_when_the_key_could_first_be_used() -> None:
+    old = "agent_key_invalid: Agent key is older than the rotation policy allows"
+    for status, age_max_us, reason in [
+        (KeyStatus(None, None, False, registered_at_us=10), None, "ok"),
+        (KeyStatus(None, None, False, registered_at_us=10), 90, "ok"),
+        (KeyStatus(None, None, False, registered_at_us=10), 89, old),
+        (KeyStatus(50, None, False, registered_at_us=10), 50, "ok"),
+        (KeyStatus(50, None, False, registered_at_us=10), 49, old),
+        (KeyStatus(1, None, False, registered_at_us=50), 50, "ok"),
+    ]:
+        ledger = Ledger(now_us=100, keys={KEY: status})
+        requests = [Request(a_batch(an_event(1)), None)]
+        verdict = decide(requests, ledger.facts(requests), key_age_max_us=age_max_us).requests[0].verdicts[0]
+        assert (verdict.reason if isinstance(verdict, Refusal) else "ok") == reason
+
+
+def test_neither_retirement_nor_age_touches_a_replay() -> None:
+    ledger = Ledger(now_us=100)
+    ledger.submit(a_batch(an_event(1)))
+    ledger.keys[KEY] = KeyStatus(None, None, False, retires_at_us=50)
+    ledger.now_us = 10_000
+    requests = [Request(a_batch(an_event(1), an_event(2)), None)]
+    plan = decide(requests, ledger.facts(requests), key_age_max_us=1)
+    assert isinstance(plan.requests[0].verdicts[0], Receipt)
+    assert isinstance(plan.requests[0].verdicts[1], Refusal)
+    assert plan.depends_on_state, "the fence is looked at before that is told"
 
 
 def test_a_request_of_a_revoked_credential_gets_no_verdicts_and_its_neighbours_do() -> None:

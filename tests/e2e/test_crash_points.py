@@ -24,7 +24,7 @@ from tests.auditor.reading import over_http, read_stream
 from tests.e2e.nodes import restarts
 from tests.e2e.test_crash import WRITE_PATH
 from tests.e2e.test_receipt_key_rotation import OF_A_ROTATION
-from tests.e2e.world import ROOT, Server, Tenant
+from tests.e2e.world import ROOT, Agent, Server, Tenant
 
 STEPS_OF_A_UNIT = ("begin", "commit_sent_before", "committed")
 SMALL = {
@@ -62,6 +62,8 @@ AT_WORK = [
     *unit("commit"),
     *unit("register_agent_key"),
     *unit("revoke_agent_key"),
+    *unit("revoke_agent_keys"),
+    *unit("rotate_agent_key"),
     *unit("create_api_key"),
     *unit("revoke_api_key"),
     *unit("revoke_tokens"),
@@ -277,6 +279,39 @@ def of_a_revocation(case: Case) -> None:
     assert told["rejections"][0]["reason"].startswith("agent_key_invalid")
 
 
+def revoke_all_keys(tenant: Tenant) -> httpx.Response:
+    body = {"tenantId": str(tenant.tenant_id), "agentId": str(tenant.agent.agent_id), "allKeys": True}
+    return tenant.http.post("/api/v1/agents/keys/revoke", json=body)
+
+
+def of_a_revocation_of_all(case: Case) -> None:
+    case.dies(lambda: revoke_all_keys(case.tenant))
+    case.revives()
+    told = case.tenant.post(case.tenant.agent.event({"n": 3})).json()
+    assert told["eventsAccepted"] == (0 if case.durable else 1)
+    assert revoke_all_keys(case.tenant).json()["keysRevoked"] == (0 if case.durable else 1)
+    told = case.tenant.post(case.tenant.agent.event({"n": 4})).json()
+    assert told["rejections"][0]["reason"].startswith("agent_key_invalid")
+
+
+def of_a_rotation(case: Case) -> None:
+    """The old key ends at once, so that its end can be seen."""
+    tenant, old = case.tenant, case.tenant.agent
+    new = Agent(old.tenant_id, old.store_id, old.agent_id, 2)
+    body = {"tenantId": str(old.tenant_id), "agentId": str(old.agent_id), "keyId": 2, "replaces": 1}
+    body |= {"publicKey": new.public_key, "gracePeriodSecs": 0}
+    case.dies(lambda: tenant.http.post("/api/v1/agents/keys/rotate", json=body))
+    case.revives()
+    # Both or neither: the old key's end and the new key.
+    assert tenant.post(old.event({"n": 1})).json()["eventsAccepted"] == (0 if case.durable else 1)
+    assert tenant.post(new.event({"n": 2}), agent=new).json()["eventsAccepted"] == (1 if case.durable else 0)
+    again = tenant.http.post("/api/v1/agents/keys/rotate", json=body)
+    assert again.status_code == 200, again.text
+    assert again.json()["alreadyRotated"] is case.durable
+    assert tenant.post(new.event({"n": 3}), agent=new).json()["eventsAccepted"] == 1
+    assert tenant.post(old.event({"n": 4})).json()["eventsAccepted"] == 0
+
+
 def of_a_new_api_key(case: Case) -> None:
     before = len(api_keys(case.tenant))
     case.dies(lambda: case.tenant.new_api_key(["read"]))
@@ -341,6 +376,8 @@ ACTS: dict[str, Callable[[Case], None]] = {
     "commit": of_a_commitment,
     "register_agent_key": of_a_registration,
     "revoke_agent_key": of_a_revocation,
+    "revoke_agent_keys": of_a_revocation_of_all,
+    "rotate_agent_key": of_a_rotation,
     "create_api_key": of_a_new_api_key,
     "revoke_api_key": of_a_revoked_api_key,
     "revoke_tokens": of_revoked_tokens,

@@ -23,6 +23,7 @@ from actors.audit_spool import AuditSpool
 from actors.certificates import Certificates
 from actors.credentials import CredentialBook
 from actors.failed_attempts import FailedAttempts, Patience
+from actors.key_ages import KeyAges
 from actors.messages import Append, Appended, Commit, Committed, FindKeys, Open, Verify
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
@@ -32,6 +33,7 @@ from actors.tokens import TokenBook
 from actors.vitals import LoopLag
 from config.certificates import CertificateFiles, Listener
 from config.settings import Settings
+from journal.key_rules import Retire, judge
 from journal.memory import MemoryDatabase, MemoryJournal
 from journal.port import (
     AgentKey,
@@ -43,12 +45,19 @@ from journal.port import (
     EventPage,
     JournalAway,
     KeyConflict,
+    KeyEnded,
     KeyRegistered,
     KeyRevoked,
+    KeyRotated,
+    KeyRotation,
+    KeysRevoked,
     ReceiptKey,
     Revocations,
+    SignedEvent,
+    SignedPage,
     TokenRevocation,
 )
+from journal.signed_by import signed_page
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.overseer import TreeOverseer
 from supervisor.supervisor import Supervisor
@@ -262,6 +271,61 @@ class CardboardJournal:
             self.agent_keys[name] = key
             self.audits.append(audit)
         return KeyRevoked(key, already)
+
+    async def revoke_agent_keys(
+        self, tenant_id: Uuid, agent_id: Uuid, reason: str, audit: AuditEntry
+    ) -> KeysRevoked | None:
+        names = [name for name in self.agent_keys if name[:2] == (tenant_id, agent_id)]
+        done = [await self.revoke_agent_key(name, reason, audit) for name in names]
+        new = sum(1 for one in done if one is not None and not one.already)
+        return KeysRevoked(new, len(names) - new) if names else None
+
+    async def rotate_agent_key(
+        self, rotation: KeyRotation, audit: AuditEntry
+    ) -> KeyRotated | KeyConflict | KeyEnded | None:
+        await self._unit()
+        old_name = rotation.key.name._replace(key_id=rotation.replaces)
+        old, new = self.agent_keys.get(old_name), self.agent_keys.get(rotation.key.name)
+        now_us = 1_700_000_000_000_000
+        done = old is not None and old.replaced_by == rotation.key.name.key_id
+        ends_us = now_us + rotation.grace_s * 1_000_000
+        verdict = judge(rotation, old, new, done=done, now_us=now_us, ends_us=ends_us)
+        if not isinstance(verdict, Retire):
+            return verdict
+        assert old is not None
+        old = msgspec.structs.replace(
+            old,
+            retires_at_us=verdict.retires_at_us,
+            replaced_by=rotation.key.name.key_id,
+            rotation_signature=verdict.rotation_signature,
+        )
+        new = new or msgspec.structs.replace(rotation.key, registered_at_us=now_us, proof=None)
+        self.agent_keys |= {old_name: old, new.name: new}
+        self.audits.append(audit)
+        return KeyRotated(new, old, False)
+
+    async def walk_agent_keys(
+        self, tenant_id: Uuid | None, *, after: KeyName | None, limit: int
+    ) -> list[AgentKey]:
+        await self._unit()
+        names = sorted(n for n in self.agent_keys if tenant_id in (None, n.tenant_id))
+        return [self.agent_keys[n] for n in names if after is None or n > after][:limit]
+
+    async def find_public_keys(self, keys: list[KeyName]) -> dict[KeyName, bytes]:
+        await self._unit()
+        return {name: self.agent_keys[name].public_key for name in keys if name in self.agent_keys}
+
+    async def read_signed_by(
+        self, key: KeyName, *, after: tuple[Uuid, int] | None, limit: int, looked_at_max: int
+    ) -> SignedPage:
+        await self._unit()
+        found = [
+            SignedEvent(e.store_id, e.receipt.sequence_number, e.receipt.event_id, e.receipt.sequenced_at_us)
+            for e in self.events
+            if (e.tenant_id, e.source_agent_id, e.agent_key_id) == key
+            and (after is None or (e.store_id, e.receipt.sequence_number) > after)
+        ]
+        return signed_page(found, limit, None)
 
     async def create_api_key(self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None = None) -> ApiKey:
         await self._unit()
@@ -488,6 +552,7 @@ class Cardboard:
             security=self.security,
             rate_limits=rate_limits_of(settings),
             certificates=self.certificates,
+            key_ages=KeyAges(),
             lag=LoopLag(),
             tally=Tally(),
             strays=lambda: 0,

@@ -35,6 +35,7 @@ from transport.http.routing import Route
 
 NO_SUCH = str(uuid.uuid4())
 PATH_VALUES = {
+    "key_id": 1,
     "event_id": NO_SUCH,
     "batch_id": NO_SUCH,
     "agent_id": str(AGENT),

@@ -122,7 +122,7 @@ async def test_facts_answer_everything_that_was_asked_and_nothing_else(world: Wo
     assert event.command_id is not None
     assert facts.used_commands == {CommandName(store, event.command_id)}
     assert facts.entity_versions == {EntityName(store, "order", event.entity_id): 1}
-    assert facts.keys == {key: KeyStatus(1_000_000, None, False)}
+    assert facts.keys == {key: KeyStatus(1_000_000, None, False, None, registered.key.registered_at_us)}
     assert facts.revoked_credentials == frozenset()
 
 

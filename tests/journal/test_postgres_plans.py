@@ -10,11 +10,11 @@ import trio
 from journal_builders import Database, an_event, question, uuid
 from journal_worlds import LIMITS, PostgresWorld, sql
 
-from journal import commitments
+from journal import commitments, keys, signed_by
 from journal.aio import cross, open_loop
 from journal.facts import read_facts
 from journal.postgres import PostgresJournal, open_journal
-from ves.records import IssuedToken
+from ves.records import IssuedToken, KeyName
 
 
 class Explaining:
@@ -143,3 +143,43 @@ async def test_a_tenant_that_joined_after_the_last_analyze_is_looked_up_by_name_
         text = "\n".join((await explain(journal, lambda c: read_facts(c, wanted))).plan)
     assert "using ves_events_tenant_id_event_id_key" in text, text
     assert "ves_events_entity" not in text
+
+
+async def test_a_step_through_a_tenants_events_reads_a_bounded_part_of_its_primary_key(
+    database: Database,
+) -> None:
+    tenant, store = uuid(), uuid()
+    key = KeyName(tenant, uuid(), 1)
+    async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
+        for _ in range(3):
+            await fill(database.app_dsn, uuid(), uuid(), 5000)
+        await fill(database.app_dsn, tenant, store, 20_000)
+        await sql(database.owner_dsn, "ANALYZE record.ves_events")
+        for after in (None, (store, 10_000)):
+            explaining = await explain(
+                journal,
+                lambda c, after=after: signed_by.read_signed_by(c, key, after, 100, 1000),
+            )
+            text = "\n".join(explaining.plan)
+            assert "Index Scan using ves_events_pkey" in text, text
+            assert "ROW(store_id, sequence_number) >" in text, text
+            for greedy in ("Seq Scan", "Bitmap", "Sort Key: ves_events"):
+                assert greedy not in text, text
+
+
+async def test_walking_all_keys_goes_along_their_primary_key(database: Database) -> None:
+    async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
+        await sql(
+            database.app_dsn,
+            "WITH made AS (INSERT INTO record.agent_public_keys "
+            "SELECT decode(lpad(to_hex(n), 64, '0'), 'hex'), gen_random_uuid(), gen_random_uuid() "
+            "FROM generate_series(1, 20000) n RETURNING *) "
+            "INSERT INTO record.agent_keys SELECT tenant_id, agent_id, 1, 1, NULL, NULL, NULL, now(), "
+            "public_key FROM made",
+        )
+        await sql(database.owner_dsn, "ANALYZE record.agent_keys")
+        middle = KeyName(b"\x80" * 16, bytes(16), 0)
+        explaining = await explain(journal, lambda c: keys.walk(c, None, middle, 500))
+        text = "\n".join(explaining.plan)
+        assert "agent_keys_pkey" in text, text
+        assert "Seq Scan on agent_keys" not in text, text

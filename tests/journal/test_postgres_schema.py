@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 import trio
 from journal_builders import AUDIT, Database, a_commitment, an_agent_key, an_api_key, an_event, decided, uuid
@@ -18,7 +19,7 @@ from journal import migrate as migrations_room
 from journal.aio import cross, open_loop
 from journal.embedded_cluster import APP_LOGIN
 from journal.migrate import migrate, migrations
-from journal.port import JournalAway, SchemaMismatch
+from journal.port import JournalAway, KeyRotation, SchemaMismatch
 from journal.postgres import UnfitServer, open_journal
 from ves.audit import next_audit_commitment
 
@@ -49,8 +50,10 @@ async def a_row_in_every_table(world: PostgresWorld) -> None:
     await world.journal.append(await decided(world.journal, tenant, store, an_event(command=uuid())))
     commitment, levels, believed = await a_commitment(world.journal, tenant, store, 1)
     await world.journal.commit(commitment, levels=levels, believed_through=believed)
-    key = an_agent_key(tenant)
+    key = msgspec.structs.replace(an_agent_key(tenant), proof=b"p" * 64)
     await world.journal.register_agent_key(key, AUDIT)
+    successor = an_agent_key(tenant, agent=key.name.agent_id, key_id=2)
+    await world.journal.rotate_agent_key(KeyRotation(successor, 1, 60), AUDIT)
     await world.journal.revoke_agent_key(key.name, "lost", AUDIT)
     api_key = await world.journal.create_api_key(an_api_key(tenant), AUDIT)
     await world.journal.revoke_api_key(api_key.id, tenant_id=None, audit=AUDIT)

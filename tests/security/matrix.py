@@ -107,6 +107,10 @@ PUBLIC_LISTENER = {
     f"GET /api/v1/ves/proofs/{{sequence_number}}?{AIMED}": may(COMMITMENTS_READ, STREAM),
     "POST /api/v1/ves/proofs/verify": may(COMMITMENTS_READ, NOTHING, body=PROOF),
     "POST /api/v1/agents/keys": may(ADMINS, AGENT, body=f'{{{BOTH}, "keyId": 1, "publicKey": "{HASH}"}}'),
+    # An agent itself too, but only with its old key's signature, which is missing here.
+    "POST /api/v1/agents/keys/rotate": may(
+        ADMINS, AGENT, body=f'{{{BOTH}, "keyId": 2, "publicKey": "{HASH}", "replaces": 1}}'
+    ),
     "POST /api/v1/agents/keys/revoke": may(ADMINS, AGENT, body=f'{{{BOTH}, "keyId": 1}}'),
     f"GET /api/v1/agents/{{agent_id}}/keys?{THE_TENANT}": may(COMMITMENTS_READ, TENANT),
     f"GET /api/v1/agents/{{agent_id}}?{THE_TENANT}": may(ITSELF, AGENT),
@@ -125,6 +129,8 @@ ADMIN_LISTENER = {
     ),
     f"GET /api/v1/admin/api-keys?{THE_TENANT}": may(ADMINS, WHOLE_TENANT),
     "DELETE /api/v1/admin/api-keys/{id}": may(ADMINS, API_KEY),
+    f"GET /api/v1/admin/agent-keys?{THE_TENANT}": may(ADMINS, WHOLE_TENANT._replace(bound_to_agent=403)),
+    f"GET /api/v1/admin/agent-keys/{{agent_id}}/{{key_id}}/events?{THE_TENANT}": may(ADMINS, AGENT),
     "POST /api/v1/admin/tokens/revoke": may(ADMINS, WHOLE_TENANT, body=f"{{{BOTH}}}"),
     f"GET /api/v1/admin/tokens/revocations?{THE_TENANT}": may(ADMINS, WHOLE_TENANT),
     "GET /api/v1/admin/actors": may(OPERATOR, NOTHING),

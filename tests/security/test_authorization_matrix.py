@@ -46,6 +46,7 @@ from ves.verification import verify_body
 OTHER_AGENT = uuid.UUID("88888888-8888-4888-8888-888888888888")
 ABSENT = uuid.UUID("99999999-9999-4999-8999-999999999999")
 OTHERS = {
+    "key_id": "1",
     "event_id": str(ABSENT),
     "entity_type": "order",
     "entity_id": "o-1",
@@ -267,6 +268,8 @@ WRONG = {
     "readers may": ("commitments:read",),
     "only the operator may": ("operator",),
 }
+ASKS_FOR_MORE = {("POST", "/api/v1/agents/keys/rotate"): ("agents may", "readers may")}
+"""Mistakes nobody can notice here: the handler asks those for a signature that they do not have."""
 
 
 @pytest.mark.parametrize("mistake", WRONG)
@@ -276,6 +279,8 @@ async def test_a_wrong_annotation_is_caught_on_every_route(mistake: str) -> None
         for route, listener in ANNOTATIONS:
             right = route.needed
             assert right == NEEDED[route.method, route.path]
+            if mistake in ASKS_FOR_MORE.get((route.method, route.path), ()):
+                continue
             if set(right) == set(WRONG[mistake]) or set(right) < set(WRONG[mistake]):
                 continue
             spelled, row = next(

@@ -60,7 +60,7 @@ def counter_kept_in_memory() -> Iterator[None]:
     honest = actors.sequencer.decide
     remembered: dict[tuple[Uuid, Uuid], int] = {}
 
-    def decide(requests: Sequence[Request], facts: Facts) -> Plan:
+    def decide(requests: Sequence[Request], facts: Facts, **policy: Any) -> Plan:
         tenant = facts.fence.tenant_id
         heads = {
             store: Head(
@@ -69,7 +69,7 @@ def counter_kept_in_memory() -> Iterator[None]:
             for store, head in facts.fence.heads.items()
         }
         fence = msgspec.structs.replace(facts.fence, heads=heads)
-        plan = honest(requests, msgspec.structs.replace(facts, fence=fence))
+        plan = honest(requests, msgspec.structs.replace(facts, fence=fence), **policy)
         for numbered in plan.numbered:
             remembered[tenant, numbered.store_id] = numbered.sequence_number
         return plan
@@ -129,9 +129,9 @@ def revocation_from_a_stale_cache() -> Iterator[None]:
     honest = actors.sequencer.decide
     seen: dict[KeyName, KeyStatus] = {}
 
-    def decide(requests: Sequence[Request], facts: Facts) -> Plan:
+    def decide(requests: Sequence[Request], facts: Facts, **policy: Any) -> Plan:
         keys = {name: seen.setdefault(name, status) for name, status in facts.keys.items()}
-        return honest(requests, msgspec.structs.replace(facts, keys=keys))
+        return honest(requests, msgspec.structs.replace(facts, keys=keys), **policy)
 
     with patch.object(actors.sequencer, "decide", decide):
         yield
@@ -156,8 +156,8 @@ def credential_not_looked_at() -> Iterator[None]:
     """Whether the API key was revoked is asked at the door only."""
     honest = actors.sequencer.decide
 
-    def decide(requests: Sequence[Request], facts: Facts) -> Plan:
-        return honest(requests, msgspec.structs.replace(facts, revoked_credentials=frozenset()))
+    def decide(requests: Sequence[Request], facts: Facts, **policy: Any) -> Plan:
+        return honest(requests, msgspec.structs.replace(facts, revoked_credentials=frozenset()), **policy)
 
     with patch.object(actors.sequencer, "decide", decide):
         yield
@@ -242,10 +242,10 @@ def clock_believed() -> Iterator[None]:
     """sequenced_at is what the database's clock says, though it fell back."""
     honest = actors.sequencer.decide
 
-    def decide(requests: Sequence[Request], facts: Facts) -> Plan:
+    def decide(requests: Sequence[Request], facts: Facts, **policy: Any) -> Plan:
         heads = {store: Head(head.current_sequence, 0) for store, head in facts.fence.heads.items()}
         fence = msgspec.structs.replace(facts.fence, heads=heads)
-        return honest(requests, msgspec.structs.replace(facts, fence=fence))
+        return honest(requests, msgspec.structs.replace(facts, fence=fence), **policy)
 
     with patch.object(actors.sequencer, "decide", decide):
         yield

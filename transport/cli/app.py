@@ -13,6 +13,7 @@ from cyclopts import App
 
 from transport.cli.actors import app as actors
 from transport.cli.agent import app as agent
+from transport.cli.agent_keys import app as agent_key
 from transport.cli.api_keys import app as api_key
 from transport.cli.audit import app as audit
 from transport.cli.receipt_key import receipt_key_app
@@ -35,6 +36,7 @@ def build_app(
     app.command(migrate, name="migrate")
     app.command(status)
     app.command(agent)
+    app.command(agent_key)
     app.command(verify)
     app.command(api_key)
     app.command(token)

@@ -24,7 +24,7 @@ from ves.encoding import hex_bytes, prefixed_hex, uuid_bytes, uuid_text
 from ves.events import EventHeader, encrypted_envelope, plaintext_envelope
 from ves.payload_encryption import DEK_BYTES, NONCE_BYTES, SALT_BYTES, seal
 from ves.records import KeyName, Uuid
-from ves.signatures import Signer, pop_challenge_v2
+from ves.signatures import Signer, pop_challenge_v2, rotation_hash
 
 
 class _KeyFile(msgspec.Struct):
@@ -57,6 +57,12 @@ class Agent:
     def proof_of_possession(self) -> bytes:
         """64 bytes that show whoever registers this key under this name that we hold it."""
         return self._signer.sign(pop_challenge_v2(self.name, self.public_key))
+
+    def word_for(self, successor: Agent) -> bytes:
+        """64 bytes that show whoever rotates keys that this key wants that one in its place."""
+        return self._signer.sign(
+            rotation_hash(self.name, self.public_key, successor.name.key_id, successor.public_key)
+        )
 
     def sign(
         self,

@@ -46,6 +46,7 @@ from transport.client.wire import (
     Leaves,
     ProofFile,
     ReceiptKeys,
+    Rotation,
     Stream,
     WellKnown,
     WireCommitment,
@@ -142,19 +143,33 @@ class SequencerClient:
 
         Registering the same key again is harmless. Refused (409) if the name is bound to another key.
         """
-        tenant_id, agent_id, key_id = agent.name
-        body: dict[str, Any] = {
-            "tenantId": uuid_text(tenant_id),
-            "agentId": uuid_text(agent_id),
-            "keyId": key_id,
-            "publicKey": prefixed_hex(agent.public_key),
-            "proofOfPossessionBundle": {"ed25519Pop": prefixed_hex(agent.proof_of_possession())},
-        }
-        if valid_from is not None:
-            body["validFrom"] = valid_from
-        if valid_to is not None:
-            body["validTo"] = valid_to
+        body = _registration(agent, valid_from, valid_to)
         await self._send("POST", "/api/v1/agents/keys", body=msgspec.json.encode(body))
+
+    async def rotate_key(
+        self,
+        agent: Agent,
+        new_agent: Agent,
+        *,
+        grace_s: int | None = None,
+        valid_from: str | None = None,
+        valid_to: str | None = None,
+    ) -> Rotation:
+        """The new key is registered and the old one may sign for ``grace_s`` more (None: the server's week).
+
+        With both keys' signatures, so a credential bound to the agent is enough. The same again is harmless.
+        Have the new key on disk before you call this, and sign with it only afterwards.
+        """
+        if agent.name[:2] != new_agent.name[:2]:
+            raise ValueError("both keys are of one agent")
+        body = _registration(new_agent, valid_from, valid_to)
+        body["replaces"] = agent.name.key_id
+        body["previousSignature"] = prefixed_hex(agent.word_for(new_agent))
+        if grace_s is not None:
+            body["gracePeriodSecs"] = grace_s
+        path = "/api/v1/agents/keys/rotate"
+        answer = await self._send("POST", path, body=msgspec.json.encode(body))
+        return decode(answer.body, Rotation, "the reply to a rotation")
 
     async def agent_keys(self, tenant_id: Uuid, agent_id: Uuid) -> dict[KeyName, bytes]:
         """All keys ever registered for an agent, revoked ones too: old events are checked with old keys."""
@@ -487,6 +502,19 @@ class _ApiKey(httpx.Auth):
             scheme = "ApiKey" if self._api_key.startswith("ss_") else "Bearer"
             request.headers["authorization"] = f"{scheme} {self._api_key}"
         yield request
+
+
+def _registration(agent: Agent, valid_from: str | None, valid_to: str | None) -> dict[str, Any]:
+    """Names the agent's public key, with proof of possession."""
+    body: dict[str, Any] = {
+        "tenantId": uuid_text(agent.name.tenant_id),
+        "agentId": uuid_text(agent.name.agent_id),
+        "keyId": agent.name.key_id,
+        "publicKey": prefixed_hex(agent.public_key),
+        "proofOfPossessionBundle": {"ed25519Pop": prefixed_hex(agent.proof_of_possession())},
+    }
+    given = {"validFrom": valid_from, "validTo": valid_to}
+    return body | {name: moment for name, moment in given.items() if moment is not None}
 
 
 def request_bytes(envelopes: Sequence[Envelope]) -> bytes:

@@ -324,6 +324,16 @@ class AgentKeyEntry(msgspec.Struct, frozen=True, rename="camel"):
     valid_to: str | None = None
 
 
+class Rotation(msgspec.Struct, frozen=True, rename="camel"):
+    """What became of a rotation: the replaced key may sign until ``retires_at``."""
+
+    key_id: int
+    replaces: int
+    retires_at: str
+    continuity_proven: bool
+    already_rotated: bool
+
+
 class AgentKeysPage(msgspec.Struct, frozen=True):
     keys: list[AgentKeyEntry]
     has_more: bool

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from journal.port import AgentKey, KeyConflict
+from journal.port import KeyConflict
 from transport.http.errors import ApiError, Code
+from transport.http.new_keys import key_of
 from transport.http.replies import agent_key_reply
 from transport.http.routing import Route
 from transport.http.shapes import (
@@ -17,69 +18,61 @@ from transport.http.shapes import (
 )
 from transport.http.visit import Visit
 from ves.constants import U32_MAX
-from ves.encoding import hex_bytes, prefixed_hex, uuid_text
+from ves.encoding import prefixed_hex, uuid_text
 from ves.records import KeyName
-from ves.signatures import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, is_registrable, proven_possession
-from ves.timestamps import parse_rfc3339, utc_text
-
-ED25519 = 1
+from ves.timestamps import utc_text
 
 
 async def register_key(visit: Visit) -> KeyRegisteredReply:
     body = await visit.json(RegisterKeyBody)
-    name = _key_name(visit, body)
-    if body.key_algorithm not in (None, 0, ED25519):
-        raise ApiError(Code.INVALID_FIELD_VALUE, "keyAlgorithm: only Ed25519 (0 or 1) is supported")
-    public_key = _hex(body.public_key, "publicKey", PUBLIC_KEY_BYTES)
-    if not is_registrable(public_key):
-        text = "publicKey: not a canonical Ed25519 point of the prime-order group"
-        raise ApiError(Code.INVALID_PUBLIC_KEY, text)
-    key = AgentKey(
-        name=name,
-        public_key=public_key,
-        key_algorithm=ED25519,
-        valid_from_us=_time(body.valid_from, "validFrom"),
-        valid_to_us=_time(body.valid_to, "validTo"),
-        proof_of_possession=_possession(body, name, public_key),
-    )
-    if key.valid_from_us is not None and key.valid_to_us is not None and key.valid_from_us > key.valid_to_us:
-        raise ApiError(Code.INVALID_FIELD_VALUE, "validTo: earlier than validFrom")
+    name = key_name(visit, body, body.key_id)
+    key = key_of(body, name, visit.house.settings.require_pop)
     entry = visit.act(
         "agent_key.register",
-        _subject(name),
+        subject(name),
         name.tenant_id,
-        public_key=public_key.hex(),
+        public_key=key.public_key.hex(),
         proof_of_possession=key.proof_of_possession,
     )
     outcome = await visit.house.journal.register_agent_key(key, entry)
     if isinstance(outcome, KeyConflict):
-        raise ApiError(
-            Code.ALREADY_EXISTS,
-            f"keyId {name.key_id} of this agent is registered already, with another key or validity"
-            if outcome.same_name
-            else "this public key is in use already; generate a new one",
+        raise conflict(outcome, name)
+    tenant, agent = uuid_text(name.tenant_id), uuid_text(name.agent_id)
+    if not outcome.already:
+        visit.house.security.happened(
+            "agent_key_registered", tenant=tenant, agent=agent, key_id=name.key_id, by=visit.who.name
         )
     return KeyRegisteredReply(
         True,
         "Agent key registered successfully",
-        uuid_text(name.tenant_id),
-        uuid_text(name.agent_id),
+        tenant,
+        agent,
         name.key_id,
         body.key_algorithm or 0,
-        prefixed_hex(public_key),
+        prefixed_hex(key.public_key),
         utc_text(outcome.key.registered_at_us),
         outcome.already,
+        outcome.key.proof_of_possession,
     )
 
 
 async def revoke_key(visit: Visit) -> KeyRevokedReply:
     body = await visit.json(RevokeKeyBody)
-    name = _key_name(visit, body)
+    if body.all_keys and body.key_id is not None:
+        raise ApiError(Code.INVALID_FIELD_VALUE, "keyId: given together with allKeys; send one of them")
+    if body.all_keys:
+        return await _revoke_all(visit, body)
+    if body.key_id is None:
+        text = "keyId: missing; name a key, or send allKeys: true for all of the agent's"
+        raise ApiError(Code.MISSING_REQUIRED_FIELD, text, status=422)
+    name = key_name(visit, body, body.key_id)
     reason = body.reason or "revoked by request"
-    entry = visit.act("agent_key.revoke", _subject(name), name.tenant_id, reason=reason)
+    entry = visit.act("agent_key.revoke", subject(name), name.tenant_id, reason=reason)
     revoked = await visit.house.journal.revoke_agent_key(name, reason, entry)
     if revoked is None:
         raise ApiError(Code.AGENT_KEY_NOT_FOUND, "no such agent key")
+    if not revoked.already:
+        _alert(visit, name, reason, keys=1, key_id=name.key_id)
     at_us = revoked.key.revoked_at_us
     return KeyRevokedReply(
         True,
@@ -90,6 +83,43 @@ async def revoke_key(visit: Visit) -> KeyRevokedReply:
         None if at_us is None else utc_text(at_us),
         revoked.key.revocation_reason,
         revoked.already,
+        0 if revoked.already else 1,
+    )
+
+
+async def _revoke_all(visit: Visit, body: RevokeKeyBody) -> KeyRevokedReply:
+    """In an emergency nobody counts keys first."""
+    name = key_name(visit, body, 0)
+    reason = body.reason or "revoked by request"
+    entry = visit.act("agent_key.revoke_all", uuid_text(name.agent_id), name.tenant_id, reason=reason)
+    done = await visit.house.journal.revoke_agent_keys(name.tenant_id, name.agent_id, reason, entry)
+    if done is None:
+        raise ApiError(Code.AGENT_KEY_NOT_FOUND, "this agent has no key")
+    if done.revoked:
+        _alert(visit, name, reason, keys=done.revoked, key_id=None)
+    return KeyRevokedReply(
+        True,
+        "All keys of the agent are revoked",
+        uuid_text(name.tenant_id),
+        uuid_text(name.agent_id),
+        None,
+        None,
+        reason,
+        not done.revoked,
+        done.revoked,
+    )
+
+
+def _alert(visit: Visit, name: KeyName, reason: str, *, keys: int, key_id: int | None) -> None:
+    """``key_id`` None: all of the agent's."""
+    visit.house.security.happened(
+        "agent_key_revoked",
+        tenant=uuid_text(name.tenant_id),
+        agent=uuid_text(name.agent_id),
+        key_id=key_id,
+        keys=keys,
+        reason=reason,
+        by=visit.who.name,
     )
 
 
@@ -106,47 +136,25 @@ async def list_keys(visit: Visit) -> AgentKeysReply:
     return AgentKeysReply(replies, len(replies), len(found) > query.limit, next_from)
 
 
-def _key_name(visit: Visit, body: RegisterKeyBody | RevokeKeyBody) -> KeyName:
+def key_name(visit: Visit, body: RegisterKeyBody | RevokeKeyBody, key_id: int) -> KeyName:
     """The key's name, within the caller's scope: a key belongs to an agent in all stores of its tenant."""
-    name = KeyName(visit.uuid(body, "tenant_id"), visit.uuid(body, "agent_id"), body.key_id)
+    name = KeyName(visit.uuid(body, "tenant_id"), visit.uuid(body, "agent_id"), key_id)
     visit.who.must_reach_whole_tenant(name.tenant_id)
     visit.who.must_be(name.agent_id)
     return name
 
 
-def _subject(name: KeyName) -> str:
+def subject(name: KeyName) -> str:
     return f"{uuid_text(name.agent_id)}/{name.key_id}"
 
 
-def _possession(body: RegisterKeyBody, name: KeyName, public_key: bytes) -> int | None:
-    """Which challenge was answered, None when no proof was sent. A wrong proof is refused."""
-    bundle = body.proof_of_possession_bundle
-    proof = body.proof_of_possession or (bundle.ed25519_pop if bundle else None)
-    if proof is None:
-        return None
-    version = proven_possession(name, public_key, _hex(proof, "proofOfPossession", SIGNATURE_BYTES))
-    if version is None:
-        text = "proofOfPossession: not this key's signature over its challenge"
-        raise ApiError(Code.SIGNATURE_VERIFICATION_FAILED, text)
-    return version
-
-
-def _hex(text: str, field: str, length: int) -> bytes:
-    try:
-        return hex_bytes(text, length)
-    except ValueError as wrong:
-        raise ApiError(Code.INVALID_FIELD_VALUE, f"{field}: {wrong}", status=422) from None
-
-
-def _time(text: str | None, field: str) -> int | None:
-    if text is None:
-        return None
-    try:
-        moment_us = parse_rfc3339(text)
-        utc_text(moment_us)  # what cannot be written could never be listed again
-    except (ValueError, OverflowError) as wrong:
-        raise ApiError(Code.INVALID_FIELD_VALUE, f"{field}: {wrong}") from None
-    return moment_us
+def conflict(found: KeyConflict, name: KeyName) -> ApiError:
+    return ApiError(
+        Code.ALREADY_EXISTS,
+        f"keyId {name.key_id} of this agent is registered already, with another key or validity"
+        if found.same_name
+        else "this public key is in use already; generate a new one",
+    )
 
 
 ROUTES = [
@@ -163,7 +171,7 @@ ROUTES = [
         "POST",
         "/api/v1/agents/keys/revoke",
         revoke_key,
-        "Revoke an agent's signing key: no event of it is sequenced afterwards",
+        "Revoke an agent's signing key, or all of them: no event of it is sequenced afterwards",
         KeyRevokedReply,
         body_shape=RevokeKeyBody,
         refuses=(Code.AGENT_KEY_NOT_FOUND,),

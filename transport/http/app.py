@@ -15,6 +15,8 @@ from transport.http import (
     audit,
     committing,
     ingest,
+    key_reports,
+    key_rotation,
     reading,
     token_revocations,
 )
@@ -27,6 +29,7 @@ PUBLIC: list[Route] = [
     *reading.ROUTES,
     *committing.ROUTES,
     *agent_keys.ROUTES,
+    *key_rotation.ROUTES,
     *agent_api_keys.ROUTES,
     about.WELL_KNOWN,
     about.HEALTH,
@@ -34,6 +37,7 @@ PUBLIC: list[Route] = [
 ]
 ADMIN: list[Route] = [
     *api_keys.ROUTES,
+    *key_reports.ROUTES,
     *token_revocations.ROUTES,
     *actors.ROUTES,
     *audit.ROUTES,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from actors.key_ages import KeyAges
 from actors.rate_limits import RateLimits
 from actors.views import ActorView
 from journal.port import JournalVitals
@@ -112,6 +113,7 @@ class _Inhabitants:
         for kind, count in self._house.security.counts.items():
             events.add_metric([kind], count)
         yield events
+        yield from _key_ages(self._house.key_ages)
         yield _one_gauge(
             "sequencer_token_keys_broken",
             "1 while JWT_JWKS_FILE holds what is not believed, and older keys are used.",
@@ -177,6 +179,21 @@ def _of_the_database(vitals: JournalVitals) -> Iterator[Metric]:
     connections.add_metric(["idle"], vitals.connections - vitals.connections_in_use)
     yield connections
     yield _one_gauge("sequencer_database_connections_max", "What the pool may open.", vitals.connections_max)
+
+
+def _key_ages(ages: KeyAges) -> Iterator[Metric]:
+    """As the last sweep found them."""
+    for name, text, value in (
+        (
+            "agent_keys_overdue",
+            "Agent keys older than allowed, without a successor.",
+            ages.agent_keys_overdue,
+        ),
+        ("agent_keys_expiring", "Agent keys that end or are overdue in 14 days.", ages.agent_keys_expiring),
+        ("receipt_keys_overdue", "This node's receipt keys older than allowed.", ages.receipt_keys_overdue),
+        ("receipt_keys_expiring", "This node's receipt keys overdue in 14 days.", ages.receipt_keys_expiring),
+    ):
+        yield _one_gauge(f"sequencer_{name}", text, value)
 
 
 def _gauge(name: str, text: str) -> GaugeMetricFamily:

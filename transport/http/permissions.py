@@ -61,6 +61,8 @@ NEEDED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("POST", "/api/v1/ves/proofs/verify"): ("events:read", "commitments:read"),
     ("POST", "/api/v1/agents/keys"): ("agent_keys:write",),
     ("POST", "/api/v1/agents/keys/revoke"): ("agent_keys:write",),
+    # An agent's own credential rotates its own key: the handler asks for the old key's signature then.
+    ("POST", "/api/v1/agents/keys/rotate"): ("agent_keys:write", "events:write"),
     ("GET", "/api/v1/agents/{agent_id}/keys"): ("events:read", "commitments:read"),
     ("GET", "/api/v1/agents/{agent_id}"): (SELF, "api_keys:read"),
     ("POST", "/api/v1/agents/{agent_id}/api-keys"): (SELF, "api_keys:write"),
@@ -74,6 +76,8 @@ NEEDED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("POST", "/api/v1/admin/api-keys"): ("api_keys:write",),
     ("GET", "/api/v1/admin/api-keys"): ("api_keys:read",),
     ("DELETE", "/api/v1/admin/api-keys/{id}"): ("api_keys:write",),
+    ("GET", "/api/v1/admin/agent-keys"): ("agent_keys:read",),
+    ("GET", "/api/v1/admin/agent-keys/{agent_id}/{key_id}/events"): ("agent_keys:read",),
     ("POST", "/api/v1/admin/tokens/revoke"): ("tokens:write",),
     ("GET", "/api/v1/admin/tokens/revocations"): ("tokens:read",),
     ("GET", "/api/v1/admin/actors"): (OPERATOR,),

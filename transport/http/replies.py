@@ -108,6 +108,9 @@ def agent_key_reply(key: AgentKey) -> AgentKeyReply:
         1 if proven == 1 else 2 if proven == 2 else None,
         _time(key.revoked_at_us),
         key.revocation_reason,
+        _time(key.retires_at_us),
+        key.replaced_by,
+        None if key.rotation_signature is None else prefixed_hex(key.rotation_signature),
     )
 
 

@@ -389,9 +389,16 @@ class PossessionBundle(msgspec.Struct):
     ed25519_pop: Hex64In | None = msgspec.field(default=None, name="ed25519Pop")
 
 
+class PublicKeyBundle(msgspec.Struct):
+    """The original's. Keys of other algorithms in it are ignored."""
+
+    ed25519_public_key: Hex32In | None = msgspec.field(default=None, name="ed25519PublicKey")
+
+
 class RegisterKeyBody(msgspec.Struct, rename="camel"):
     """An Ed25519 signing key of an agent. snake_case is read too. The proof of possession is a signature
-    over H("VES_POP_V2" || tenant || agent || U32(keyId) || key) or, older, H("VES_POP_V1" || key)."""
+    over H("VES_POP_V2" || tenant || agent || U32(keyId) || key) or, older, H("VES_POP_V1" || key), and may
+    come with a later registration of the same key too."""
 
     tenant_id: UuidText
     agent_id: UuidText
@@ -402,10 +409,12 @@ class RegisterKeyBody(msgspec.Struct, rename="camel"):
     key_algorithm: Annotated[int, Meta(description="0 or 1: Ed25519; others are refused.")] | None = None
     proof_of_possession: Hex64In | None = None
     proof_of_possession_bundle: PossessionBundle | None = None
+    public_key_bundle: PublicKeyBundle | None = None
 
 
 class KeyRegisteredReply(msgspec.Struct, rename="camel"):
-    """``alreadyRegistered``: this very key was there before, nothing changed."""
+    """``alreadyRegistered``: this very key was there before; at most a better proof of possession was added.
+    ``proofOfPossession``: which challenge was proven, as recorded."""
 
     success: bool
     message: str
@@ -416,29 +425,38 @@ class KeyRegisteredReply(msgspec.Struct, rename="camel"):
     public_key: PrefixedHex32
     registered_at: Time
     already_registered: bool
+    proof_of_possession: int | None
 
 
 class RevokeKeyBody(msgspec.Struct, rename="camel"):
-    """snake_case is read too."""
+    """One key by its keyId, or all of the agent's. ``reason``: any text; ``suspected_compromise`` is told
+    apart in alerts. snake_case is read too."""
 
     tenant_id: UuidText
     agent_id: UuidText
-    key_id: U32
+    key_id: U32 | None = None
     reason: ShortText | None = None
+    all_keys: bool = False
 
 
 class KeyRevokedReply(msgspec.Struct, rename="camel"):
+    """``keyId`` and ``revokedAt`` are null when all keys were meant. ``keysRevoked``: by this request."""
+
     success: bool
     message: str
     tenant_id: UuidText
     agent_id: UuidText
-    key_id: U32
+    key_id: U32 | None
     revoked_at: Time | None
     reason: str | None
     already_revoked: bool
+    keys_revoked: Count
 
 
 class AgentKeyReply(msgspec.Struct, rename="camel"):
+    """``retiresAt``: its last moment, since ``replacedBy`` (a keyId) takes its place. ``rotationSignature``:
+    this key's own signature for its successor, where it gave one."""
+
     tenant_id: UuidText
     agent_id: UuidText
     key_id: U32
@@ -450,6 +468,9 @@ class AgentKeyReply(msgspec.Struct, rename="camel"):
     proof_of_possession: Literal[1, 2] | None
     revoked_at: Time | None
     revocation_reason: str | None
+    retires_at: Time | None
+    replaced_by: U32 | None
+    rotation_signature: PrefixedHex64 | None
 
 
 class AgentKeysReply(msgspec.Struct):
