@@ -11,11 +11,26 @@ from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+_MODES = {
+    "disabled": ("disabled", "off", "none", "false", "0"),
+    "warn": ("warn", "warnonly", "warn_only", "warning"),
+    "enforce": ("enforce", "on", "true", "1"),
+    "required": ("required", "require", "strict"),
+}
+
+
+def _mode(text: object) -> object:
+    """The mode by its name or one of the original service's other words for it."""
+    word = str(text).strip().lower()
+    return next((mode for mode, words in _MODES.items() if word in words), text)
+
+
+SchemaValidationMode = Annotated[Literal["disabled", "warn", "enforce", "required"], BeforeValidator(_mode)]
 
 
 class Settings(BaseSettings):
@@ -64,6 +79,15 @@ class Settings(BaseSettings):
     graceful_timeout_secs: Seconds = 20.0
     shutdown_pause_secs: Annotated[float, Field(ge=0)] = 0.0
     """Between /ready going false and the listener closing, for a load balancer to notice."""
+    # What is demanded of events.
+    max_event_payload_size: Annotated[int, Field(ge=1, le=1024 * 1024)] = 1024 * 1024
+    """Bytes of a payload's canonical JSON, or of the encrypted payload; the protocol's limit or less."""
+    max_future_skew_secs: Annotated[float, Field(ge=0, le=31_536_000)] = 3600.0
+    """How far ``created_at`` may lie ahead of our clock."""
+    allowed_entity_types: str | None = None
+    """Comma-separated; None: all. A tenant may narrow it."""
+    schema_validation_mode: SchemaValidationMode = "enforce"
+    """Unless a tenant chose its own."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
@@ -109,6 +133,24 @@ class Settings(BaseSettings):
                 "is no address of PostgreSQL; write postgresql://user:password@host:5432/database"
             )
         return value
+
+    @field_validator("allowed_entity_types")
+    @classmethod
+    def _is_a_list_of_names(cls, value: str | None) -> str | None:
+        if value is not None:
+            names = [name.strip() for name in value.split(",")]
+            if not all(0 < len(name.encode()) <= 128 for name in names):
+                raise ValueError(
+                    "give names of 1 to 128 bytes, separated by commas, or unset it to allow all"
+                )
+        return value
+
+    @property
+    def entity_types(self) -> tuple[str, ...] | None:
+        """The allowed ones; None: all."""
+        if self.allowed_entity_types is None:
+            return None
+        return tuple(dict.fromkeys(name.strip() for name in self.allowed_entity_types.split(",")))
 
     @property
     def verifier_count(self) -> int:

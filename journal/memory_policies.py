@@ -13,6 +13,7 @@ import msgspec
 
 from journal.port import (
     SCHEMA_BYTES_ACTIVE_MAX,
+    SCHEMAS_ACTIVE_MAX,
     EventSchema,
     Moved,
     PolicyChanges,
@@ -101,7 +102,8 @@ class PolicyTables:
         others = self.listed(schema.tenant_id, None, None, len(self.schemas))
         active = [s for s in others if s.status == "active" and s.id != schema.id]
         size = sum(len(s.schema_json.encode()) for s in [*active, schema])
-        return SchemaLimit(size) if size > SCHEMA_BYTES_ACTIVE_MAX else schema
+        over = size > SCHEMA_BYTES_ACTIVE_MAX or len(active) + 1 > SCHEMAS_ACTIVE_MAX
+        return SchemaLimit() if over else schema
 
 
 def _order(schema: EventSchema) -> tuple[bytes, int]:

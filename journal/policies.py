@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from journal.audit import write_audit
 from journal.port import (
     SCHEMA_BYTES_ACTIVE_MAX,
+    SCHEMAS_ACTIVE_MAX,
     AuditEntry,
     EventSchema,
     Moved,
@@ -39,8 +40,8 @@ FROM record.event_schemas s CROSS JOIN LATERAL (
     WHERE t.schema_id = s.id ORDER BY t.change_number DESC LIMIT 1) newest
 """
 
-_BYTES_ACTIVE = """
-SELECT coalesce(sum(octet_length(s.schema_json)), 0)
+_SUMS_ACTIVE = """
+SELECT coalesce(sum(octet_length(s.schema_json)), 0), count(*)
 FROM record.event_schemas s CROSS JOIN LATERAL (
     SELECT t.status FROM record.event_schema_statuses t
     WHERE t.schema_id = s.id ORDER BY t.change_number DESC LIMIT 1) newest
@@ -125,9 +126,10 @@ async def _with_status(
         status,
     )
     if status == "active":
-        size = await connection.fetchval(_BYTES_ACTIVE, tenant_id)
-        if size > SCHEMA_BYTES_ACTIVE_MAX:
-            raise Undo(SchemaLimit(size))
+        sums = await connection.fetchrow(_SUMS_ACTIVE, tenant_id)
+        assert sums is not None, "an aggregate is always one row"
+        if sums[0] > SCHEMA_BYTES_ACTIVE_MAX or sums[1] > SCHEMAS_ACTIVE_MAX:
+            raise Undo(SchemaLimit())
     changed = await find_schema(connection, schema_id, tenant_id)
     assert changed is not None, "it was there in this transaction"
     await write_audit(connection, node_id, audit)

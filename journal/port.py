@@ -226,6 +226,8 @@ SchemaStatus = Literal["active", "deprecated", "archived"]
 Compatibility = Literal["backward", "forward", "full", "none"]
 SCHEMA_BYTES_ACTIVE_MAX = 4 * 1024 * 1024
 """Of all active schemas of a tenant together: what a request may need at most."""
+SCHEMAS_ACTIVE_MAX = 1000
+"""Active schemas of a tenant, what every node remembers of it."""
 
 
 class EventSchema(msgspec.Struct, frozen=True):
@@ -246,9 +248,7 @@ class EventSchema(msgspec.Struct, frozen=True):
 
 
 class SchemaLimit(msgspec.Struct, frozen=True):
-    """Nothing changed: the tenant's active schemas would have so many bytes."""
-
-    size: int
+    """Nothing changed: the tenant's active schemas would be too many, or have too many bytes together."""
 
 
 class TenantPolicy(msgspec.Struct, frozen=True):

@@ -6,11 +6,13 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
     house                   one_for_one
       registry              agent-key bindings
       encryptors            pool of worker processes: seal, sign receipts, open
-      verifiers             pool of worker processes: decode, canonicalise, hash, verify
+      verifiers             pool of worker processes: decode, canonicalise, hash, verify, compare with schemas
+      schema-checker        tries schemas before they are registered, in a worker process of its own
       sequencers            one per tenant, on first use, retired when idle
       committer             commitments, one at a time
       sweeper               asks the committer for what is due
       revocations           polls revoked credentials
+      policies              polls what tenants demand of their events
       pulse                 tells readiness whether the database answers
       audit-spool           carries audit entries that could not wait for the database into the chain
       watchdog              event-loop lag
@@ -30,12 +32,15 @@ from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
 from actors.mailbox import Actor, Mailbox, Ref
+from actors.policies import PolicyBook, PolicyPoller
 from actors.registry import KeyRegistry
+from actors.schema_checker import SchemaChecker
 from actors.security_events import SecurityEvents
 from actors.sequencer import GroupLimits, ReceiptIdentity, Sequencer, Tally
 from actors.verifier import Verifier
 from actors.vitals import LoopLag, Pulse
 from actors.worker_spawn import OwnProcess, Spawn
+from actors.worker_wire import BecomeVerifier
 from config.secrets import Secrets
 from config.settings import Settings
 from journal.port import Journal
@@ -46,11 +51,14 @@ from supervisor.supervisor import ChildSpec, Pool, Supervisor
 from supervisor.watchdog import Watchdog
 from transport.house import House, Readiness
 from ves.encoding import uuid_text
+from ves.policy import Policy
 from ves.records import Uuid
 
 PULSE_S = 1.0
 AUDIT_SPOOL = "audit-spool.jsonl"
 UNREADY_BEATS = 5
+SCHEMA_LETTERS_MAX = 32
+"""Registering schemas is rare, and each may take seconds."""
 WORKER_DEATHS = 20
 WORKER_PERIOD_S = 30.0
 WORKER_PAUSES = Pauses(max_s=0.5)
@@ -105,10 +113,18 @@ def build(
     tally = Tally()
     security = SecurityEvents()
     credentials = CredentialBook(journal=journal)
+    demands = Policy(entity_types=settings.entity_types, schema_mode=settings.schema_validation_mode)
+    policies = PolicyBook(journal=journal, defaults=demands)
+    become_verifier = BecomeVerifier(
+        demands=demands,
+        payload_bytes_max=settings.max_event_payload_size,
+        future_us_max=round(settings.max_future_skew_secs * 1_000_000),
+    )
     audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
     registry = Mailbox("registry", letters_max=settings.mailbox_letters_max)
     committer = Mailbox("committer", letters_max=settings.mailbox_letters_max)
+    schema_checker = Mailbox("schema-checker", letters_max=SCHEMA_LETTERS_MAX)
     encryptors = Pool(
         "encryptors",
         settings.encryptor_count,
@@ -124,7 +140,9 @@ def build(
     verifiers = Pool(
         "verifiers",
         settings.verifier_count,
-        lambda: Verifier(registry=Ref(registry), spawn=ports.spawn),
+        lambda: Verifier(
+            registry=Ref(registry), policies=policies, become=become_verifier, spawn=ports.spawn
+        ),
         settings.mailbox_letters_max,
         declares_ready=True,
         intensity=WORKER_DEATHS,
@@ -184,6 +202,11 @@ def build(
             ),
             encryptors,
             verifiers,
+            ChildSpec(
+                name="schema-checker",
+                factory=lambda: SchemaChecker(spawn=ports.spawn),
+                mailbox=schema_checker,
+            ),
             sequencers,
             ChildSpec(
                 name="committer",
@@ -209,6 +232,10 @@ def build(
                 factory=lambda: RevocationPoller(journal=journal, book=credentials),
             ),
             ChildSpec(
+                name="policies",
+                factory=lambda: PolicyPoller(journal=journal, book=policies),
+            ),
+            ChildSpec(
                 name="pulse",
                 factory=lambda: Pulse(journal=journal, every_s=PULSE_S, tell=tell_pulse),
                 suspendable=False,  # readiness would go on telling what was true before
@@ -222,7 +249,9 @@ def build(
         settings=settings,
         journal=journal,
         credentials=credentials,
+        policies=policies,
         verifiers=verifiers.ref,
+        schema_checker=Ref(schema_checker),
         encryptors=encryptors.ref,
         sequencer_of=sequencers.ref,
         committer=Ref(committer),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from actors.audit_spool import AuditSpool
 from actors.credentials import CredentialBook
 from actors.mailbox import Ref
+from actors.policies import PolicyBook
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
 from actors.views import Overseer
@@ -48,7 +49,11 @@ class House:
     settings: Settings
     journal: Journal
     credentials: CredentialBook
+    policies: PolicyBook
+    """What tenants demand of their events."""
     verifiers: Ref
+    schema_checker: Ref
+    """Tries schemas and payloads for those who write them."""
     encryptors: Ref
     sequencer_of: Callable[[Uuid], Ref]
     """The tenant's sequencer; started on first use. Raises TooManyChildren."""

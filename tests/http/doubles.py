@@ -20,11 +20,23 @@ import trio
 
 from actors.audit_spool import AuditSpool
 from actors.credentials import CredentialBook
-from actors.messages import Append, Appended, Commit, Committed, FindKeys, Open, Verify
+from actors.messages import (
+    Append,
+    Appended,
+    CheckPayload,
+    CheckSchema,
+    Commit,
+    Committed,
+    FindKeys,
+    Open,
+    Verify,
+)
+from actors.policies import PolicyBook
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
 from actors.vitals import LoopLag
 from config.settings import Settings
+from journal.memory_policies import PolicyTables
 from journal.port import (
     AgentKey,
     ApiKey,
@@ -32,12 +44,18 @@ from journal.port import (
     CommitmentPage,
     EntityPage,
     EventPage,
+    EventSchema,
     JournalAway,
     KeyConflict,
     KeyRegistered,
     KeyRevoked,
+    Moved,
+    PolicyChanges,
     ReceiptKey,
     Revocations,
+    SchemaLimit,
+    SchemaStatus,
+    TenantPolicy,
 )
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.overseer import TreeOverseer
@@ -47,6 +65,7 @@ from transport.http.app import create_apps
 from transport.http.serve import serve
 from ves.commitments import next_commitment
 from ves.merkle import build_levels, stored_levels
+from ves.policy import SchemaMode
 from ves.records import (
     Commitment,
     EntityName,
@@ -99,6 +118,7 @@ class CardboardJournal:
         self.events: list[StoredEvent] = []
         self.commitments: list[Commitment] = []
         self.nodes: dict[Uuid, list[bytes]] = {}
+        self.tables = PolicyTables()
         self.lookups = 0
 
     async def _unit(self) -> None:
@@ -273,6 +293,67 @@ class CardboardJournal:
         await self._unit()
         return Revocations([] if cursor is None else self.revoked[cursor:], len(self.revoked))
 
+    async def read_policy(self, tenant_id: Uuid) -> TenantPolicy:
+        await self._unit()
+        return self.tables.policy(tenant_id)
+
+    async def policy_changes_since(self, cursor: int | None) -> PolicyChanges:
+        await self._unit()
+        return self.tables.since(cursor)
+
+    async def find_schema(self, schema_id: Uuid, *, tenant_id: Uuid | None) -> EventSchema | None:
+        await self._unit()
+        return self.tables.find(schema_id, tenant_id)
+
+    async def find_schema_version(
+        self, tenant_id: Uuid, event_type: str, *, version: int | None
+    ) -> EventSchema | None:
+        await self._unit()
+        return self.tables.find_version(tenant_id, event_type, version)
+
+    async def list_schemas(
+        self, tenant_id: Uuid, *, event_type: str | None, after: Uuid | None, limit: int
+    ) -> list[EventSchema]:
+        await self._unit()
+        return self.tables.listed(tenant_id, event_type, after, limit)
+
+    async def create_schema(
+        self, schema: EventSchema, *, believed_stamp: int, audit: AuditEntry
+    ) -> EventSchema | Moved | SchemaLimit:
+        await self._unit()
+        created = self.tables.creation(schema, believed_stamp, 1_700_000_000_000_004)
+        if isinstance(created, EventSchema):
+            self.tables.keeping(created)()
+            self.audits.append(audit)
+        return created
+
+    async def set_schema_status(
+        self, schema_id: Uuid, *, tenant_id: Uuid | None, status: SchemaStatus, audit: AuditEntry
+    ) -> EventSchema | SchemaLimit | None:
+        await self._unit()
+        present = self.tables.find(schema_id, tenant_id)
+        if present is None:
+            return None
+        changed = self.tables.with_status(present, status, 1_700_000_000_000_005)
+        if isinstance(changed, EventSchema):
+            self.tables.keeping(changed)()
+            self.audits.append(audit)
+        return changed
+
+    async def set_policy(
+        self,
+        tenant_id: Uuid,
+        *,
+        entity_types: tuple[str, ...] | None,
+        schema_mode: SchemaMode | None,
+        audit: AuditEntry,
+    ) -> TenantPolicy:
+        await self._unit()
+        self.tables.policies[tenant_id] = (entity_types, schema_mode)
+        self.tables.changes.append(tenant_id)
+        self.audits.append(audit)
+        return self.tables.policy(tenant_id)
+
     async def receipt_keys(self) -> list[ReceiptKey]:
         await self._unit()
         return [ReceiptKey(SEQUENCER.bytes, 1, b"\x07" * 32, 0, True)]
@@ -341,6 +422,10 @@ async def _verify_one(message: Verify) -> VerifiedBatch:
     return batch(verified())
 
 
+async def _nothing_wrong(message: CheckSchema | CheckPayload) -> list[tuple[str, str]] | None:
+    return None if isinstance(message, CheckSchema) else []
+
+
 async def _append_all(message: Append) -> Appended:
     events = [e for e in message.batch.outcomes if isinstance(e, VerifiedEvent)]
     receipts = [receipt(n, event.event_id) for n, event in enumerate(events, 1)]
@@ -366,13 +451,17 @@ class Cardboard:
         self.sequencer = CardboardRef("sequencer", _append_all)
         self.committer = CardboardRef("committer", self._commit)
         self.credentials = CredentialBook(journal=self.journal)
+        self.policies = PolicyBook(journal=self.journal)
+        self.schema_checker = CardboardRef("schema-checker", _nothing_wrong)
         self.readiness = Readiness()
         self.shutdown = trio.Event()
         self.house = House(
             settings=Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings}),
             journal=self.journal,
             credentials=self.credentials,
+            policies=self.policies,
             verifiers=self.verifiers,
+            schema_checker=self.schema_checker,
             encryptors=self.encryptors,
             sequencer_of=lambda tenant_id: self.sequencer,
             committer=self.committer,

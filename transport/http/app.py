@@ -6,7 +6,17 @@ It alone lists the routes of each. Everything that is on neither list is a 404.
 from __future__ import annotations
 
 from transport.house import House
-from transport.http import about, actors, agent_keys, api_keys, committing, ingest, reading
+from transport.http import (
+    about,
+    actors,
+    agent_keys,
+    api_keys,
+    committing,
+    ingest,
+    reading,
+    schemas,
+    tenant_policies,
+)
 from transport.http.door import Door, FrontDoor
 from transport.http.openapi import document_route
 from transport.http.routing import Route
@@ -16,12 +26,14 @@ PUBLIC: list[Route] = [
     *reading.ROUTES,
     *committing.ROUTES,
     *agent_keys.ROUTES,
+    *schemas.ROUTES,
     about.WELL_KNOWN,
     about.HEALTH,
     about.READY,
 ]
 ADMIN: list[Route] = [
     *api_keys.ROUTES,
+    *tenant_policies.ROUTES,
     *actors.ROUTES,
     about.METRICS,
     about.DETAILED_HEALTH,

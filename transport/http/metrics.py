@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from actors.views import ActorView
 from transport.house import House
 from transport.http.limits import BytesInFlight
-from ves.records import Refusal
+from ves.records import Refusal, SchemaChecks
 
 _BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -48,6 +48,15 @@ class Metrics:
         self._rejected = Counter(
             "sequencer_events_rejected", "Refused events.", ["reason"], registry=self.registry
         )
+        self._compared = Counter(
+            "sequencer_schema_validations",
+            "Payloads looked at for their schemas.",
+            ["mode", "outcome"],
+            registry=self.registry,
+        )
+        for mode in ("warn", "enforce", "required"):
+            for outcome in ("validated", "failed", "encrypted"):
+                self._compared.labels(mode, outcome)
         flying = Gauge("sequencer_bytes_in_flight", "Of requests and replies.", registry=self.registry)
         flying.set_function(lambda: float(in_flight.total))
         self.registry.register(_Inhabitants(house))
@@ -55,6 +64,12 @@ class Metrics:
     def answered(self, method: str, path: str, status: int, seconds: float) -> None:
         self._requests.labels(method, path, str(status)).inc()
         self._latency.labels(method, path).observe(seconds)
+
+    def checked(self, checks: SchemaChecks) -> None:
+        """Replays count too: their payloads were looked at before anybody knew."""
+        self._compared.labels(checks.mode, "validated").inc(checks.validated)
+        self._compared.labels(checks.mode, "failed").inc(checks.failed)
+        self._compared.labels(checks.mode, "encrypted").inc(checks.unread)
 
     def ingested(self, accepted: int, replayed: int, refusals: Iterable[Refusal]) -> None:
         self._accepted.inc(accepted)
@@ -108,6 +123,11 @@ class _Inhabitants:
         for kind, count in self._house.security.counts.items():
             events.add_metric([kind], count)
         yield events
+        yield _counter(
+            "sequencer_schema_checks_skipped",
+            "Requests accepted without their schemas in mode warn.",
+            self._house.policies.unchecked,
+        )
         yield _counter("sequencer_dead_letters", "Letters nobody could handle.", seen.dead_letters_total)
         yield _counter(
             "sequencer_driver_strays", "Failures nobody waited for, in the driver.", self._house.strays()
