@@ -50,11 +50,17 @@ def compatible(new: str, old: str, how: Compatibility) -> bool:
 
     backward: new takes what old took. forward: old takes what new takes. full: both.
     """
-    after, before = _canonical(new), _canonical(old)
-    yes = jsonschema_rs.canonical.Containment.YES
     backward = how in ("backward", "full")
     forward = how in ("forward", "full")
-    return (not backward or after.covers(before) == yes) and (not forward or before.covers(after) == yes)
+    return (not backward or _covers(new, old)) and (not forward or _covers(old, new))
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    yes = jsonschema_rs.canonical.Containment.YES
+    try:
+        return _canonical(wide).covers(_canonical(narrow)) == yes
+    except ValueError:  # also for what the engine cannot reason about
+        return False
 
 
 def mismatch(validator: jsonschema_rs.Validator, payload: bytes) -> Mismatch | None:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import jsonschema_rs
 import msgspec
 
 from actors.cpu_limit import cpu_limit
@@ -63,20 +62,13 @@ def _try(request: TrySchema) -> SchemaFit | Unfitting:
         validator.is_valid(probe)
     if time.process_time() - started > CPU_S:
         return Unfitting("it takes too long to compile or to compare with; simplify it")
-    if request.previous is not None and not _compatible(request):
+    previous, how = request.previous, request.compatibility
+    if previous is not None and not compatible(request.schema_json, previous, how):
         return Unfitting(
-            f"it cannot be shown to be {request.compatibility} compatible with version "
+            f"it cannot be shown to be {how} compatible with version "
             f"{request.previous_version}; change it, or register it with compatibility none",
         )
     return SchemaFit()
-
-
-def _compatible(request: TrySchema) -> bool:
-    assert request.previous is not None
-    try:
-        return compatible(request.schema_json, request.previous, request.compatibility)
-    except (jsonschema_rs.ValidationError, ValueError):
-        return False
 
 
 def probes(schema: Any) -> Iterator[Any]:

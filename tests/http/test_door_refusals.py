@@ -42,6 +42,9 @@ PATH_VALUES = {
     "entity_type": "order",
     "entity_id": "o-1",
     "sequence_number": "1",
+    "schema_id": NO_SUCH,
+    "event_type": "order.created",
+    "tenant_id": str(TENANT),
 }
 
 

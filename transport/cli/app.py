@@ -14,7 +14,9 @@ from cyclopts import App
 from transport.cli.actors import app as actors
 from transport.cli.agent import app as agent
 from transport.cli.api_keys import app as api_key
+from transport.cli.schemas import app as schema
 from transport.cli.status import status
+from transport.cli.tenant_policies import app as tenant_policy
 from transport.cli.verify import app as verify
 
 HELP = """Verifiable event sequencer: signed events in, durable receipts and verifiable proofs out.
@@ -32,5 +34,7 @@ def build_app(serve: Callable[..., int], migrate: Callable[..., int]) -> App:
     app.command(agent)
     app.command(verify)
     app.command(api_key)
+    app.command(schema)
+    app.command(tenant_policy)
     app.command(actors)
     return app

@@ -107,7 +107,7 @@ class VersionsReply(msgspec.Struct, rename="camel", omit_defaults=True):
     schemas: list[SchemaReply] | UnsetType = UNSET
     count: Count | UnsetType = UNSET
     has_more: bool | UnsetType = UNSET
-    next_after: UuidText | None | UnsetType = UNSET
+    next_after: UuidText | UnsetType | None = UNSET
     schema: SchemaReply | UnsetType = UNSET
 
 
