@@ -32,7 +32,8 @@ _answer: msgspec.msgpack.Decoder[CheckerAnswer] = msgspec.msgpack.Decoder(Checke
 class SchemaChecker:
     """Answers ``CheckSchema`` and ``CheckPayload``."""
 
-    def __init__(self, *, spawn: Spawn = OwnProcess) -> None:
+    def __init__(self, *, become: BecomeChecker | None = None, spawn: Spawn = OwnProcess) -> None:
+        self._become = become or BecomeChecker()
         self._spawn = spawn
         self._process: WorkerProcess | None = None
 
@@ -71,7 +72,7 @@ class SchemaChecker:
         fresh one's."""
         if self._process is not None and (answer := await self._try(self._process, question)) is not None:
             return answer
-        fresh = WorkerProcess(BecomeChecker(), name="schema-checker", spawn=self._spawn)
+        fresh = WorkerProcess(self._become, name="schema-checker", spawn=self._spawn)
         self._process = fresh
         await fresh.start()
         return await self._try(fresh, question)

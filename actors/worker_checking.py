@@ -28,7 +28,6 @@ from actors.worker_wire import (
 
 CPU_S = 0.5
 """For compiling a schema and the tries: a thousand times what a usual one takes."""
-CPU_HARD_S = 3.0
 MEMORY_BYTES = 2 * 1024**3
 NAMES_MAX = 64
 DEPTH = 100
@@ -42,11 +41,12 @@ class Checking:
     public_key = b""
 
     def __init__(self, become: BecomeChecker) -> None:
+        self._question_cpu_s = become.question_cpu_s
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
     def answer(self, body: bytes) -> CheckerAnswer:
         request = _request.decode(body)
-        with cpu_limit(CPU_HARD_S):
+        with cpu_limit(self._question_cpu_s):
             if isinstance(request, ComparePayload):
                 return PayloadErrors(errors(compiled(request.schema_json), request.payload))
             try:

@@ -63,6 +63,9 @@ class BecomeEncryptor(msgspec.Struct, frozen=True, array_like=True, tag="become_
 class BecomeChecker(msgspec.Struct, frozen=True, array_like=True, tag="become_checker"):
     """First frame of a schema checker. No secret."""
 
+    question_cpu_s: float = 3.0
+    """So much processor time for one question, then the process ends itself."""
+
 
 Become = BecomeVerifier | BecomeEncryptor | BecomeChecker
 
