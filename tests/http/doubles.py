@@ -65,7 +65,7 @@ from transport.http.app import create_apps
 from transport.http.serve import serve
 from ves.commitments import next_commitment
 from ves.merkle import build_levels, stored_levels
-from ves.policy import SchemaMode
+from ves.policy import Policy, SchemaMode
 from ves.records import (
     Commitment,
     EntityName,
@@ -451,12 +451,14 @@ class Cardboard:
         self.sequencer = CardboardRef("sequencer", _append_all)
         self.committer = CardboardRef("committer", self._commit)
         self.credentials = CredentialBook(journal=self.journal)
-        self.policies = PolicyBook(journal=self.journal)
         self.schema_checker = CardboardRef("schema-checker", _nothing_wrong)
+        settings = Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings})
+        demands = Policy(entity_types=settings.entity_types, schema_mode=settings.schema_validation_mode)
+        self.policies = PolicyBook(journal=self.journal, defaults=demands)
         self.readiness = Readiness()
         self.shutdown = trio.Event()
         self.house = House(
-            settings=Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings}),
+            settings=settings,
             journal=self.journal,
             credentials=self.credentials,
             policies=self.policies,

@@ -233,7 +233,7 @@ SCHEMAS: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(SCHEMAS, SCHEMAS, st.lists(_VALUES, min_size=5, max_size=20))
 def test_what_is_called_backward_compatible_takes_all_that_was_taken(
     old: Any, new: Any, values: list[Any]
@@ -259,7 +259,7 @@ def test_a_schema_widened_by_an_alternative_is_found_compatible_or_doubted_never
                 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(SCHEMAS, _VALUES)
 def test_a_mismatch_is_found_exactly_when_the_reference_refuses(schema: Any, value: Any) -> None:
     found = first(schema, value)

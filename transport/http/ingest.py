@@ -60,8 +60,8 @@ def _tell_warned(visit: Visit, batch: VerifiedBatch) -> None:
         log.warning(
             "schema_mismatch",
             tenant=batch.tenant_id.hex(),
-            event=warned.event_id.hex(),
-            schema=warned.schema_id.hex(),
+            event_id=warned.event_id.hex(),
+            schema_id=warned.schema_id.hex(),
             keyword=warned.keyword,
             where=warned.where,
             request_id=visit.request_id,
