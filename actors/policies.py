@@ -123,11 +123,16 @@ class PolicyBook:
         remaining_s = until - trio.current_time()
         if remaining_s <= 0 or not policy.schemas:
             return policy
+        text = "comparing with this tenant's schemas took too long; archive or simplify the schema"
+        return self.unless_it_matters(policy, Unavailable(text, retry_after_s=remaining_s))
+
+    def unless_it_matters(self, policy: Policy, why: Unavailable) -> Policy:
+        """The policy without its schemas, which cannot be compared with now: when they only warn that is
+        counted, otherwise ``why`` is raised."""
         if policy.schema_mode not in _LENIENT:
-            text = "comparing with this tenant's schemas took too long; archive or simplify the schema"
-            raise Unavailable(text, retry_after_s=remaining_s)
+            raise why
         self.unchecked += 1
-        return replace(policy, stamp=-policy.stamp, schemas=())
+        return replace(policy, stamp=-policy.stamp, schemas=())  # a stamp that no other policy has
 
     # Remembering.
 

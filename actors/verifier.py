@@ -101,8 +101,8 @@ class Verifier:
         if isinstance(answer, NeedsPolicy) and policy is not None and policy.tenant_id == answer.tenant_id:
             request = replace(request, policy=policy)
             answer = await self._call(worker, request)
-        if isinstance(answer, NeedsSchemas):
-            request = replace(request, schemas=await self._texts(answer.schema_ids))
+        if isinstance(answer, NeedsSchemas) and policy is not None:
+            request = await self._with_schemas(request, policy, answer.schema_ids)
             answer = await self._call(worker, request)
         if isinstance(answer, NeedsKeys):
             found = await self._find(answer.keys, min(remaining_s, KEYS_DEADLINE_S))
@@ -119,11 +119,13 @@ class Verifier:
     async def _call(self, worker: WorkerProcess, request: VerifyBody) -> VerifyAnswer:
         return await worker.call(request, _answer, deadline_s=self._call_deadline_s)
 
-    async def _texts(self, schema_ids: list[Uuid]) -> list[tuple[Uuid, str]]:
+    async def _with_schemas(self, request: VerifyBody, policy: Policy, schema_ids: list[Uuid]) -> VerifyBody:
         try:
-            return list((await self._policies.texts(schema_ids)).items())
+            return replace(request, schemas=list((await self._policies.texts(schema_ids)).items()))
         except JournalAway as error:
-            raise Unavailable(f"schemas cannot be read: {error}") from None
+            why = Unavailable(f"schemas cannot be read: {error}")
+        without = self._policies.unless_it_matters(policy, why)
+        return replace(request, stamp=without.stamp, policy=without)
 
     async def _find(self, names: list[KeyName], deadline_s: float) -> dict[KeyName, bytes]:
         try:

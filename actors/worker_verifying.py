@@ -56,19 +56,27 @@ class Verifying:
         self._policy_weight = 0
         self._comparing = Comparing(limit_cpu, cpu_s=become.comparing_cpu_s)
         self._idle = Demands(become.future_us_max)
+        self._nothing = demands_nothing(become.demands, payload_bytes_max=become.payload_bytes_max)
+        """Of tenants with stamp 0; they should not pay for the others."""
 
     def answer(self, body: bytes) -> VerifyAnswer:
         request = _request.decode(body)
         self._bindings.update(request.found)
-        if request.policy is not None and request.policy.tenant_id is not None:
-            self._remember(request.policy.tenant_id, request.policy)
-        with self._comparing.of_one_body(request.schemas):
-            answer = self._verify(request)
+        if request.stamp == 0 and self._nothing:
+            answer = self._checked(request, lambda parsed: self._idle)
+        else:
+            answer = self._judged(request)
         while len(self._bindings) > self._become.bindings_max:  # only now: this call may need all of its own
             self._bindings.popitem(last=False)
         return answer
 
-    def _verify(self, request: VerifyBody) -> VerifyAnswer:
+    def _judged(self, request: VerifyBody) -> VerifyAnswer:
+        if request.policy is not None and request.policy.tenant_id is not None:
+            self._remember(request.policy.tenant_id, request.policy)
+        with self._comparing.of_one_body(request.schemas):
+            return self._compared(request)
+
+    def _compared(self, request: VerifyBody) -> VerifyAnswer:
         judge: Judge | None = None
 
         def demands_of(parsed: Request) -> Demands | NeedsPolicy | NeedsSchemas:
@@ -84,7 +92,15 @@ class Verifying:
             judge = Judge(policy, self._comparing, payload_bytes_max=self._become.payload_bytes_max)
             return Demands(self._become.future_us_max, judge)
 
-        answer = verify_body(
+        answer = self._checked(request, demands_of)
+        if isinstance(answer, VerifiedBatch) and judge is not None:
+            return replace(answer, checks=judge.checks)
+        return answer
+
+    def _checked(
+        self, request: VerifyBody, demands_of: Callable[[Request], Demands | NeedsPolicy | NeedsSchemas]
+    ) -> VerifyAnswer:
+        return verify_body(
             request.body,
             request.scope,
             self._public_key_of,
@@ -92,9 +108,6 @@ class Verifying:
             unknown=frozenset(request.absent),
             demands_of=demands_of,
         )
-        if isinstance(answer, VerifiedBatch) and judge is not None:
-            return replace(answer, checks=judge.checks)
-        return answer
 
     def _policy_of(self, tenant_id: Uuid, stamp: int | None) -> Policy | None:
         if stamp == 0:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from signing_agent import Agent, Registry
@@ -177,6 +178,26 @@ async def test_a_verifier_gets_policy_and_schemas_when_it_lacks_them_and_tells_w
         assert isinstance(batch, VerifiedBatch)
         assert batch.checks is not None
         assert (batch.checks.validated, batch.checks.failed) == (1, 0)
+        assert house.lives == 1
+
+
+async def test_without_the_schemas_texts_only_warn_lets_an_event_pass() -> None:
+    agent = Agent()
+    async with living(agent) as house:
+        policy = await house.demand(False)
+        house.journal.fail_next("read_schema_texts", "away")
+        with pytest.raises(Unavailable, match="cannot be read"):
+            await house.verify(agent.body(1), policy)
+        house.journal.fail_next("read_schema_texts", "away")
+        warn = msgspec.structs.replace(policy, schema_mode="warn", stamp=policy.stamp + 1)
+        batch = await house.verify(agent.body(1), warn)
+        assert isinstance(batch, VerifiedBatch)
+        assert batch.checks is None
+        assert house.policies.unchecked == 1
+        again = await house.verify(agent.body(1), warn)
+        assert isinstance(again, VerifiedBatch)
+        assert again.checks is not None
+        assert again.checks.failed == 1, "looked at again as soon as it can be"
         assert house.lives == 1
 
 
