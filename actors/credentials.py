@@ -8,8 +8,9 @@ Whether a credential may still *append* is none of its business: that is judged 
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 import trio
@@ -38,13 +39,25 @@ class Credential(msgspec.Struct, frozen=True):
     agent_id: Uuid | None
     """None: any agent of the tenant."""
     flags: tuple[str, ...]
-    """Subset of read, write, admin."""
+    """Without a role: read, write, admin, or permissions by name."""
+    role: str | None = None
+    expires_at_us: int | None = None
+    """Whether that is past is for those to judge who have a clock: it is remembered like the rest."""
+    rate_limit_per_minute: int | None = None
 
 
 class CredentialBook:
     """Finds credentials by key hash; at most ``entries_max`` are remembered."""
 
-    def __init__(self, *, journal: Journal, entries_max: int = 10_000) -> None:
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        entries_max: int = 10_000,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self.now_us = now_us
+        """The clock by which credentials expire at the door; an append goes by the database's."""
         self._journal = journal
         self._entries_max = entries_max
         self._by_hash: OrderedDict[bytes, Credential] = OrderedDict()
@@ -110,7 +123,16 @@ class CredentialBook:
 
 
 def _credential(record: ApiKey) -> Credential:
-    return Credential(record.id, record.tenant_id, record.store_ids, record.agent_id, record.permissions)
+    return Credential(
+        record.id,
+        record.tenant_id,
+        record.store_ids,
+        record.agent_id,
+        record.permissions,
+        record.role,
+        record.expires_at_us,
+        record.rate_limit_per_minute,
+    )
 
 
 class RevocationPoller:

@@ -46,3 +46,7 @@ class DeadlinePassed(OutcomeUnknown):
 
 class CredentialRevoked(NotNow):
     """The credential was revoked between the door and the sequencer; nothing was done. Do not retry."""
+
+
+class CredentialExpired(CredentialRevoked):
+    """The credential has expired by the database's clock; nothing was done. Do not retry."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import trio
 
-from actors.errors import CredentialRevoked, NotNow, OutcomeUnknown, Unavailable
+from actors.errors import CredentialExpired, CredentialRevoked, NotNow, OutcomeUnknown, Unavailable
 from actors.faults import checkpoint
 from actors.mailbox import Inbox, Letter, Ref
 from actors.messages import Append, Appended, Message, Seal
@@ -194,6 +194,8 @@ class Done:
         for letter, request in zip(letters, self.plan.requests, strict=True):
             if request.credential_revoked:
                 letter.refuse(CredentialRevoked("the API key has been revoked"))
+            elif request.credential_expired:
+                letter.refuse(CredentialExpired("the API key has expired"))
             else:
                 letter.answer(_appended(request, receipts))
 

@@ -171,7 +171,7 @@ async def _admit(shops: list[Shop], url: str) -> None:
         for shop in shops:
             body = {
                 "tenantId": str(shop.tenant_id),
-                "permissions": ["read", "write", "admin"],
+                "role": "admin",
                 "name": "demo",
             }
             made = await admin.ask("POST", "/api/v1/admin/api-keys", body=body, repeatable=False)

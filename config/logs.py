@@ -25,8 +25,11 @@ _SECRET_NAME = re.compile(
     r"|api[_-]?key$|private_?key|signing_?key|encryption_?key|(^|_)ring$|payload",
     re.IGNORECASE,
 )
-_SECRET_VALUE = re.compile(r"\bs[sk]_(?:live_)?[A-Za-z0-9_-]{16,}|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)")
-"""API keys and the password part of a URL, wherever in a text they are."""
+_SECRET_VALUE = re.compile(
+    r"(?<![A-Za-z0-9])(?:sk_(?:live|test)_[A-Za-z0-9]{8,}|s[sk]_[A-Za-z0-9_-]{16,})|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"
+)
+"""API keys and the password part of a URL, wherever in a text they are. Of new keys also what a slip of the
+hand left of them, but not the beginnings that lists show."""
 _DEPTH_MAX = 4
 
 

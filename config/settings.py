@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     payload_encryption_keys: SecretStr | None = None
     payload_encryption_key: SecretStr | None = None
 
+    api_key_mode: Literal["live", "test"] = "live"
+    """The kind of API keys this node issues; those of the other kind are refused."""
+
     # Limits at the door.
     max_body_size_bytes: Annotated[int, Field(ge=1, le=33_554_432)] = 10_485_760
     request_timeout_secs: Seconds = 30.0

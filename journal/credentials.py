@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from journal.audit import write_audit
-from journal.locks import raise_epoch
-from journal.port import ApiKey, AuditEntry, Revocations
+from journal.locks import raise_epoch, tenant_lock
+from journal.port import ApiKey, AuditEntry, CredentialEnded, Revocations
 from journal.units import Undo
 from ves.records import Uuid
 
@@ -23,15 +23,46 @@ _REVOCATIONS_MAX = 10_000
 
 _SELECT = """
 SELECT k.id, k.key_hash, k.prefix, k.tenant_id, k.store_ids, k.agent_id, k.permissions, k.name, k.created_at,
-       r.revoked_at
+       r.revoked_at, k.role, k.expires_at, k.rate_limit_per_minute
 FROM record.api_keys k LEFT JOIN record.api_key_revocations r ON r.api_key_id = k.id
+"""
+_STILL_IN_FORCE = """
+SELECT NOT EXISTS (
+    SELECT FROM record.api_keys k LEFT JOIN record.api_key_revocations r ON r.api_key_id = k.id
+    WHERE k.id = $1 AND (r.revoked_at IS NOT NULL OR k.expires_at <= clock_timestamp()))
+"""
+"""True also of what is no API key of ours: other credentials are not judged here."""
+_COUNT_IN_FORCE = """
+SELECT count(*) FROM record.api_keys k LEFT JOIN record.api_key_revocations r ON r.api_key_id = k.id
+WHERE k.tenant_id = $1 AND k.agent_id = $2 AND r.revoked_at IS NULL
+  AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())
+"""
+_OF_AGENT = (
+    "WHERE k.tenant_id = $1 AND k.agent_id = $2 AND ($3::uuid[] IS NULL OR k.store_ids <@ $3::uuid[]) "
+)
+_PAGE = """
+AND ($4::uuid IS NULL OR (k.created_at, k.id) < (
+    SELECT a.created_at, a.id FROM record.api_keys a
+    WHERE a.id = $4 AND a.tenant_id = $1 AND a.agent_id = $2))
+AND starts_with(encode(k.key_hash, 'hex'), $6)
+ORDER BY k.created_at DESC, k.id DESC LIMIT $5
+"""
+_NEWEST = """
+ORDER BY r.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()) DESC,
+         k.created_at DESC, k.id DESC LIMIT 1
 """
 
 
-async def create(connection: Connection, node_id: Uuid, key: ApiKey, audit: AuditEntry) -> ApiKey:
+async def create(
+    connection: Connection, node_id: Uuid, key: ApiKey, audit: AuditEntry, by: Uuid | None
+) -> ApiKey:
+    """In a transaction that began sharing the tenant's key lock. Undone when ``by`` is in force no more."""
+    if by is not None and not await connection.fetchval(_STILL_IN_FORCE, by):
+        raise Undo(CredentialEnded("the API key that asked is in force no more"))
     await connection.execute(
         "INSERT INTO record.api_keys (id, tenant_id, agent_id, created_at, key_hash, prefix, store_ids, "
-        "permissions, name) VALUES ($1, $2, $3, clock_timestamp(), $4, $5, $6, $7, $8)",
+        "permissions, name, role, expires_at, rate_limit_per_minute) "
+        "VALUES ($1, $2, $3, clock_timestamp(), $4, $5, $6, $7, $8, $9, $10, $11)",
         key.id,
         key.tenant_id,
         key.agent_id,
@@ -40,11 +71,33 @@ async def create(connection: Connection, node_id: Uuid, key: ApiKey, audit: Audi
         None if key.store_ids is None else list(key.store_ids),
         list(key.permissions),
         key.name,
+        key.role,
+        key.expires_at_us,
+        key.rate_limit_per_minute,
     )
     created = await _find(connection, key.id)
     assert created is not None, "inserted in this transaction"
     await write_audit(connection, node_id, audit)
     return created
+
+
+async def create_for_agent(
+    connection: Connection,
+    node_id: Uuid,
+    key: ApiKey,
+    audit: AuditEntry,
+    by: Uuid | None,
+    in_force_max: int,
+) -> ApiKey:
+    """Undone when the agent has so many already."""
+    assert key.agent_id is not None, "this is for keys of agents"
+    # Two at once would each count without the other's. The count is a statement of its own: it sees more
+    # than the snapshot that waited for the lock.
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", tenant_lock(key.tenant_id + key.agent_id))
+    in_force: int = await connection.fetchval(_COUNT_IN_FORCE, key.tenant_id, key.agent_id)
+    if in_force >= in_force_max:
+        raise Undo(None)
+    return await create(connection, node_id, key, audit, by)
 
 
 async def find_by_hash(connection: Connection, key_hash: bytes) -> ApiKey | None:
@@ -61,16 +114,50 @@ async def find_tenant(connection: Connection, credential_id: Uuid) -> Uuid | Non
 
 
 async def list_all(
-    connection: Connection, tenant_id: Uuid | None, after: Uuid | None, limit: int
+    connection: Connection, tenant_id: Uuid | None, after: Uuid | None, limit: int, prefix: str
 ) -> list[ApiKey]:
     rows = await connection.fetch(
         _SELECT + "WHERE ($1::uuid IS NULL OR k.tenant_id = $1) AND ($2::uuid IS NULL OR k.id > $2) "
-        "ORDER BY k.id LIMIT $3",
+        "AND starts_with(k.prefix, $4) ORDER BY k.id LIMIT $3",
         tenant_id,
         after,
         limit,
+        prefix,
     )
     return [_api_key(row) for row in rows]
+
+
+async def list_of_agent(
+    connection: Connection,
+    tenant_id: Uuid,
+    agent_id: Uuid,
+    store_ids: tuple[Uuid, ...] | None,
+    after: Uuid | None,
+    limit: int,
+    hash_prefix: str,
+) -> list[ApiKey]:
+    rows = await connection.fetch(
+        _SELECT + _OF_AGENT + _PAGE,
+        tenant_id,
+        agent_id,
+        None if store_ids is None else list(store_ids),
+        after,
+        limit,
+        hash_prefix,
+    )
+    return [_api_key(row) for row in rows]
+
+
+async def newest_of_agent(
+    connection: Connection, tenant_id: Uuid, agent_id: Uuid, store_ids: tuple[Uuid, ...] | None
+) -> ApiKey | None:
+    row = await connection.fetchrow(
+        _SELECT + _OF_AGENT + _NEWEST,
+        tenant_id,
+        agent_id,
+        None if store_ids is None else list(store_ids),
+    )
+    return None if row is None else _api_key(row)
 
 
 async def revoke(connection: Connection, node_id: Uuid, credential_id: Uuid, audit: AuditEntry) -> ApiKey:
@@ -124,4 +211,7 @@ def _api_key(row: Any) -> ApiKey:
         name=row[7],
         created_at_us=row[8],
         revoked_at_us=row[9],
+        role=row[10],
+        expires_at_us=row[11],
+        rate_limit_per_minute=row[12],
     )

@@ -113,8 +113,12 @@ _BRANCHES: dict[str, tuple[list[str], str]] = {
         ["uuid[]"],
         _branch(
             _CREDENTIAL,
-            "FROM record.api_key_revocations WHERE api_key_id = ANY({})",
-            u1="api_key_id",
+            "FROM unnest({}) AS q (id), LATERAL (SELECT k.expires_at, (SELECT 1 FROM "
+            "record.api_key_revocations r WHERE r.api_key_id = k.id) AS revoked FROM record.api_keys k "
+            "WHERE k.id = q.id LIMIT 1) k",
+            u1="q.id",
+            n1="k.revoked::bigint",
+            w1="k.expires_at",
         ),
     ),
 }
@@ -182,6 +186,7 @@ def _facts(question: Question, rows: Iterable[Any]) -> Facts:
     versions: dict[EntityName, int] = {}
     keys: dict[KeyName, KeyStatus] = {}
     revoked: set[Uuid] = set()
+    credential_ends_us: dict[Uuid, int] = {}
     for kind, u1, u2, u3, u4, t1, t2, n1, n2, n3, w1, w2, b1, b2, b3, b4 in rows:
         if kind == _ENTITY:
             versions[EntityName(u1, t1, t2)] = n1
@@ -195,7 +200,10 @@ def _facts(question: Question, rows: Iterable[Any]) -> Facts:
         elif kind == _COMMAND:
             commands.add(CommandName(u1, u2))
         elif kind == _CREDENTIAL:
-            revoked.add(u1)
+            if n1:
+                revoked.add(u1)
+            if w1 is not None:
+                credential_ends_us[u1] = w1
         else:
             key_epoch, credential_epoch, now_us = n1, n2, w1
     return Facts(
@@ -206,4 +214,5 @@ def _facts(question: Question, rows: Iterable[Any]) -> Facts:
         entity_versions=versions,
         keys=keys,
         revoked_credentials=frozenset(revoked),
+        credential_ends_us=credential_ends_us,
     )

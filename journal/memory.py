@@ -25,6 +25,7 @@ from journal.port import (
     Away,
     CommitmentCounter,
     CommitmentPage,
+    CredentialEnded,
     EntityPage,
     EventPage,
     EventSchema,
@@ -472,8 +473,27 @@ class MemoryJournal:
 
     # Credentials.
 
-    async def create_api_key(self, key: ApiKey, audit: AuditEntry) -> ApiKey:
+    async def create_api_key(self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None = None) -> ApiKey:
         def act(database: MemoryDatabase) -> Change[ApiKey]:
+            _must_be_in_force(database, by)
+            created = msgspec.structs.replace(key, created_at_us=database.now_us())
+
+            def apply() -> None:
+                database.api_keys[key.id] = created
+                self._audit(database, audit)
+
+            return Change(created, apply)
+
+        return await self._write("create_api_key", act)
+
+    async def create_agent_api_key(
+        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
+    ) -> ApiKey | None:
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            of_agent = [k for k in database.api_keys.values() if _is_of(k, key.tenant_id, key.agent_id)]
+            if sum(_in_force(k, database.now_us()) for k in of_agent) >= in_force_max:
+                return Refused(None)
+            _must_be_in_force(database, by)
             created = msgspec.structs.replace(key, created_at_us=database.now_us())
 
             def apply() -> None:
@@ -490,16 +510,52 @@ class MemoryJournal:
             lambda database: next((k for k in database.api_keys.values() if k.key_hash == key_hash), None),
         )
 
-    async def list_api_keys(self, tenant_id: Uuid | None, *, after: Uuid | None, limit: int) -> list[ApiKey]:
+    async def list_api_keys(
+        self, tenant_id: Uuid | None, *, after: Uuid | None, limit: int, prefix: str = ""
+    ) -> list[ApiKey]:
         def listed(database: MemoryDatabase) -> list[ApiKey]:
             keys = [key for _, key in sorted(database.api_keys.items(), key=lambda item: item[0])]
             return [
                 key
                 for key in keys
-                if (tenant_id is None or key.tenant_id == tenant_id) and (after is None or key.id > after)
+                if (tenant_id is None or key.tenant_id == tenant_id)
+                and (after is None or key.id > after)
+                and key.prefix.startswith(prefix)
             ][:limit]
 
         return await self._read("list_api_keys", listed)
+
+    async def list_agent_api_keys(
+        self,
+        tenant_id: Uuid,
+        agent_id: Uuid,
+        *,
+        store_ids: tuple[Uuid, ...] | None,
+        after: Uuid | None,
+        limit: int,
+        hash_prefix: str = "",
+    ) -> list[ApiKey]:
+        def listed(database: MemoryDatabase) -> list[ApiKey]:
+            keys = _newest_first(database, tenant_id, agent_id, store_ids)
+            shown = [key for key in keys if key.key_hash.hex().startswith(hash_prefix)]
+            if after is not None:
+                last = database.api_keys.get(after)
+                if last is None or not _is_of(last, tenant_id, agent_id):
+                    return []
+                shown = [key for key in shown if _age(key) < _age(last)]
+            return shown[:limit]
+
+        return await self._read("list_agent_api_keys", listed)
+
+    async def newest_agent_api_key(
+        self, tenant_id: Uuid, agent_id: Uuid, *, store_ids: tuple[Uuid, ...] | None
+    ) -> ApiKey | None:
+        def newest(database: MemoryDatabase) -> ApiKey | None:
+            keys = _newest_first(database, tenant_id, agent_id, store_ids)
+            in_force = (key for key in keys if _in_force(key, database.now_us()))
+            return next(in_force, keys[0] if keys else None)
+
+        return await self._read("newest_agent_api_key", newest)
 
     async def revoke_api_key(
         self, credential_id: Uuid, *, tenant_id: Uuid | None, audit: AuditEntry
@@ -681,6 +737,37 @@ def _of_tenant(tenant_id: Uuid) -> Callable[[_Held], bool]:
     return lambda held: held.tenant_id == tenant_id
 
 
+def _is_of(key: ApiKey, tenant_id: Uuid, agent_id: Uuid | None) -> bool:
+    return key.tenant_id == tenant_id and key.agent_id == agent_id
+
+
+def _in_force(key: ApiKey, now_us: int) -> bool:
+    return key.revoked_at_us is None and (key.expires_at_us is None or key.expires_at_us > now_us)
+
+
+def _must_be_in_force(database: MemoryDatabase, by: Uuid | None) -> None:
+    key = None if by is None else database.api_keys.get(by)
+    if key is not None and not _in_force(key, database.now_us()):
+        raise CredentialEnded("the API key that asked is in force no more")
+
+
+def _age(key: ApiKey) -> tuple[int, Uuid]:
+    return key.created_at_us, key.id
+
+
+def _newest_first(
+    database: MemoryDatabase, tenant_id: Uuid, agent_id: Uuid, store_ids: tuple[Uuid, ...] | None
+) -> list[ApiKey]:
+    """Those of the agent; with ``store_ids`` only those bound to some of these."""
+    keys = [
+        key
+        for key in database.api_keys.values()
+        if _is_of(key, tenant_id, agent_id)
+        and (store_ids is None or (key.store_ids is not None and set(key.store_ids) <= set(store_ids)))
+    ]
+    return sorted(keys, key=_age, reverse=True)
+
+
 def _binding(key: AgentKey) -> tuple[bytes, int, int | None, int | None]:
     return key.public_key, key.key_algorithm, key.valid_from_us, key.valid_to_us
 
@@ -711,6 +798,11 @@ def _facts(database: MemoryDatabase, question: Question) -> Facts:
             for name, key in keys.items()
         },
         revoked_credentials=question.credential_ids & frozenset(database.revocations),
+        credential_ends_us={
+            c: key.expires_at_us
+            for c in question.credential_ids
+            if (key := database.api_keys.get(c)) is not None and key.expires_at_us is not None
+        },
     )
 
 

@@ -40,6 +40,10 @@ class JournalOutcomeUnknown(JournalError):
     """COMMIT was sent and no answer came: it is stored or not. Read again before saying anything."""
 
 
+class CredentialEnded(JournalError):
+    """The credential that asked was revoked or has expired meanwhile: nothing was stored, for certain."""
+
+
 class SchemaMismatch(JournalError):
     """The schema is older or newer than this code; the text names the command that helps."""
 
@@ -207,10 +211,14 @@ class ApiKey(msgspec.Struct, frozen=True):
     store_ids: tuple[Uuid, ...] | None
     agent_id: Uuid | None
     permissions: tuple[str, ...]
-    """Subset of read, write, admin."""
+    """Of a key without a role: read, write, admin, or permissions by name."""
     name: str | None
     created_at_us: int = 0
     revoked_at_us: int | None = None
+    role: str | None = None
+    expires_at_us: int | None = None
+    """From this moment of the database's clock on nothing is appended with it."""
+    rate_limit_per_minute: int | None = None
 
 
 class Revocations(msgspec.Struct, frozen=True):
@@ -387,13 +395,45 @@ class Journal(Protocol):
 
     # Credentials. Revoking takes the tenant's exclusive key lock and raises its credential_epoch.
 
-    async def create_api_key(self, key: ApiKey, audit: AuditEntry) -> ApiKey: ...
+    async def create_api_key(self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None = None) -> ApiKey:
+        """Raises CredentialEnded when the API key ``by`` is revoked or has expired by the database's clock: a
+        stolen key leaves no child behind after its revocation, on any node."""
+        ...
+
+    async def create_agent_api_key(
+        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
+    ) -> ApiKey | None:
+        """The same. None, and nothing created, when the key's agent has ``in_force_max`` keys neither
+        revoked nor expired; also when many are created at once."""
+        ...
 
     async def find_api_key(self, key_hash: bytes) -> ApiKey | None: ...
 
     async def list_api_keys(
-        self, tenant_id: Uuid | None, *, after: Uuid | None, limit: int
-    ) -> list[ApiKey]: ...
+        self, tenant_id: Uuid | None, *, after: Uuid | None, limit: int, prefix: str = ""
+    ) -> list[ApiKey]:
+        """Those whose ``prefix`` begins so, by id."""
+        ...
+
+    async def list_agent_api_keys(
+        self,
+        tenant_id: Uuid,
+        agent_id: Uuid,
+        *,
+        store_ids: tuple[Uuid, ...] | None,
+        after: Uuid | None,
+        limit: int,
+        hash_prefix: str = "",
+    ) -> list[ApiKey]:
+        """An agent's, revoked ones too, newest first; with ``store_ids`` only those bound to some of these.
+        ``hash_prefix``: the beginning of the key's hash in hex."""
+        ...
+
+    async def newest_agent_api_key(
+        self, tenant_id: Uuid, agent_id: Uuid, *, store_ids: tuple[Uuid, ...] | None
+    ) -> ApiKey | None:
+        """The newest of them that is neither revoked nor expired; without one the newest of all."""
+        ...
 
     async def revoke_api_key(
         self, credential_id: Uuid, *, tenant_id: Uuid | None, audit: AuditEntry

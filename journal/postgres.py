@@ -20,7 +20,7 @@ from journal.aio import cross
 from journal.audit import write_audit
 from journal.connections import SERVER_VERSION_MIN, Limits, make_pool
 from journal.facts import read_facts
-from journal.locks import begin_alone
+from journal.locks import begin_alone, begin_sharing
 from journal.migrate import check_schema
 from journal.port import (
     AgentKey,
@@ -29,6 +29,7 @@ from journal.port import (
     Away,
     CommitmentCounter,
     CommitmentPage,
+    CredentialEnded,
     EntityPage,
     EventPage,
     EventSchema,
@@ -255,14 +256,57 @@ class PostgresJournal:
 
     # Credentials.
 
-    async def create_api_key(self, key: ApiKey, audit: AuditEntry) -> ApiKey:
-        return await self._write("create_api_key", lambda c: credentials.create(c, self._node_id, key, audit))
+    async def create_api_key(self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None = None) -> ApiKey:
+        created = await self._create_api_key(
+            key.tenant_id, lambda c: credentials.create(c, self._node_id, key, audit, by)
+        )
+        assert created is not None, "there is no limit"
+        return created
+
+    async def create_agent_api_key(
+        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
+    ) -> ApiKey | None:
+        return await self._create_api_key(
+            key.tenant_id,
+            lambda c: credentials.create_for_agent(c, self._node_id, key, audit, by, in_force_max),
+        )
+
+    async def _create_api_key(
+        self, tenant_id: Uuid, act: Callable[[Connection], Awaitable[ApiKey | CredentialEnded | None]]
+    ) -> ApiKey | None:
+        """A revocation in the tenant is over before it begins, or begins after it."""
+        begin = begin_sharing(tenant_id)
+        outcome = await cross(lambda: self._units.write(act, begin=begin, named="create_api_key"))
+        if isinstance(outcome, CredentialEnded):
+            raise outcome
+        return outcome
 
     async def find_api_key(self, key_hash: bytes) -> ApiKey | None:
         return await self._read(lambda c: credentials.find_by_hash(c, key_hash))
 
-    async def list_api_keys(self, tenant_id: Uuid | None, *, after: Uuid | None, limit: int) -> list[ApiKey]:
-        return await self._read(lambda c: credentials.list_all(c, tenant_id, after, limit))
+    async def list_api_keys(
+        self, tenant_id: Uuid | None, *, after: Uuid | None, limit: int, prefix: str = ""
+    ) -> list[ApiKey]:
+        return await self._read(lambda c: credentials.list_all(c, tenant_id, after, limit, prefix))
+
+    async def list_agent_api_keys(
+        self,
+        tenant_id: Uuid,
+        agent_id: Uuid,
+        *,
+        store_ids: tuple[Uuid, ...] | None,
+        after: Uuid | None,
+        limit: int,
+        hash_prefix: str = "",
+    ) -> list[ApiKey]:
+        return await self._read(
+            lambda c: credentials.list_of_agent(c, tenant_id, agent_id, store_ids, after, limit, hash_prefix)
+        )
+
+    async def newest_agent_api_key(
+        self, tenant_id: Uuid, agent_id: Uuid, *, store_ids: tuple[Uuid, ...] | None
+    ) -> ApiKey | None:
+        return await self._read(lambda c: credentials.newest_of_agent(c, tenant_id, agent_id, store_ids))
 
     async def revoke_api_key(
         self, credential_id: Uuid, *, tenant_id: Uuid | None, audit: AuditEntry

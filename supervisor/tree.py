@@ -112,7 +112,6 @@ def build(
     lag = LoopLag()
     tally = Tally()
     security = SecurityEvents()
-    credentials = CredentialBook(journal=journal)
     demands = Policy(entity_types=settings.entity_types, schema_mode=settings.schema_validation_mode)
     policies = PolicyBook(journal=journal, defaults=demands)
     become_verifier = BecomeVerifier(
@@ -120,6 +119,7 @@ def build(
         payload_bytes_max=settings.max_event_payload_size,
         future_us_max=round(settings.max_future_skew_secs * 1_000_000),
     )
+    credentials = CredentialBook(journal=journal, now_us=ports.now_us)
     audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
     registry = Mailbox("registry", letters_max=settings.mailbox_letters_max)

@@ -52,9 +52,10 @@ Verdict = Planned | Receipt | Refusal
 
 
 class RequestPlan(msgspec.Struct):
-    """One request's verdicts, in request order. A revoked credential has none."""
+    """One request's verdicts, in request order. A credential that is revoked or has expired has none."""
 
     credential_revoked: bool = False
+    credential_expired: bool = False
     verdicts: list[Verdict] = []
     events_accepted: int = 0
     events_replayed: int = 0
@@ -134,6 +135,10 @@ class _Deciding:
             plan.credential_revoked = True
             self.plan.depends_on_state = True
             return
+        if credential_id is not None and self._has_ended(credential_id, batch.store_id):
+            plan.credential_expired = True
+            self.plan.depends_on_state = True
+            return
         seen: set[Uuid] = set()
         for outcome in batch.outcomes:
             if isinstance(outcome, Refusal):
@@ -144,6 +149,12 @@ class _Deciding:
                 plan.verdicts.append(self._event(outcome, batch, plan))
             seen.add(outcome.event_id)
         plan.head_sequence = self._heads[batch.store_id].current_sequence
+
+    def _has_ended(self, credential_id: Uuid, store_id: Uuid) -> bool:
+        """Judged at the time its events would be sequenced at, as agents' keys are."""
+        end_us = self._facts.credential_ends_us.get(credential_id)
+        last_us = self._heads[store_id].last_sequenced_at_us
+        return end_us is not None and max(self._facts.now_us, last_us) >= end_us
 
     def _event(self, event: VerifiedEvent, batch: VerifiedBatch, plan: RequestPlan) -> Verdict:
         replayed = self._replay(event, batch.store_id)

@@ -234,7 +234,7 @@ class Question(msgspec.Struct, frozen=True):
     entities: frozenset[EntityName]
     keys: frozenset[KeyName]
     credential_ids: frozenset[Uuid]
-    """The API keys the group's requests came with: revoked ones are refused at sequencing."""
+    """The API keys the group's requests came with: revoked and expired ones are refused at sequencing."""
 
 
 class Fence(msgspec.Struct, frozen=True):
@@ -259,6 +259,8 @@ class Facts(msgspec.Struct, frozen=True):
     """Absent means 0."""
     keys: dict[KeyName, KeyStatus]
     revoked_credentials: frozenset[Uuid]
+    credential_ends_us: dict[Uuid, int] = {}
+    """When those that expire do."""
 
 
 class Commitment(msgspec.Struct, frozen=True):

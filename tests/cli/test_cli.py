@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -337,6 +338,37 @@ def test_an_api_key_is_made_with_the_bootstrap_key_of_this_machine_and_shown_onc
     assert out.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_key_of_a_role_with_an_end_and_a_rate_limit_is_asked_for(
+    play: PlayedSequencer, sequencer: Command
+) -> None:
+    tenant = play.honest.tenant_id
+    end = "2030-01-01T00:00:00+00:00"
+    made = {"id": tenant, "prefix": "sk_live_abcd", "tenantId": tenant, "permissions": [], "role": "agent"}
+    made |= {"apiKey": "sk_live_new-key", "expiresAt": end, "rateLimit": 60}
+    play.script[ADMIN_KEYS].extend([Fails(201, body=json.dumps(made).encode())] * 2)
+    create = ["api-key", "create", "--admin-url", play.url, "--tenant", tenant, "--role", "agent"]
+    shown = sequencer(*create, "--expires", end, "--rate-limit", "60")
+    assert shown.out.startswith("sk_live_new-key\n")
+    assert f"role agent, tenant {tenant}, until {end}" in shown.out
+    asked = {"tenantId": tenant, "role": "agent", "expiresAt": end, "rateLimit": 60}
+    assert json.loads(play.bodies[ADMIN_KEYS][0]) == asked
+    before = datetime.now(UTC)
+    assert sequencer(*create, "--expires", "90d").code == 0
+    ninety_days = datetime.fromisoformat(json.loads(play.bodies[ADMIN_KEYS][1])["expiresAt"]) - before
+    assert timedelta(days=89, hours=23) < ninety_days < timedelta(days=90, hours=1)
+
+
+@pytest.mark.parametrize("what", [[], ["--role", "agent", "--permission", "read"]])
+def test_a_key_has_either_a_role_or_permissions(
+    play: PlayedSequencer, sequencer: Command, what: list[str]
+) -> None:
+    create = ["api-key", "create", "--admin-url", play.url, "--tenant", play.honest.tenant_id]
+    said = sequencer(*create, *what)
+    assert said.code == 2
+    assert "--role" in said.err
+    assert play.bodies[ADMIN_KEYS] == []
+
+
 def test_a_key_file_that_cannot_be_made_stops_before_a_key_is_made(
     play: PlayedSequencer, sequencer: Command, tmp_path: Path
 ) -> None:
@@ -377,8 +409,15 @@ def test_api_keys_are_listed_page_by_page_and_revoked_by_id(
     play.script[ADMIN_KEYS].extend(Fails(200, body=json.dumps(page).encode()) for page in pages)
     listed = sequencer("api-key", "list", "--admin-url", play.url, "--json")
     assert [key["prefix"] for key in listed.json["apiKeys"]] == ["ss_abc", "ss_abc"]
+    ended = {"role": "reader", "expiresAt": "soon", "expired": True, "rateLimit": 60}
     play.script[ADMIN_KEYS].append(Fails(200, body=json.dumps(pages[1]).encode()))
     assert "ss_abc" in sequencer("api-key", "list", "--admin-url", play.url).out
+    pages[1]["apiKeys"] = [entry | ended]
+    play.script[ADMIN_KEYS].append(Fails(200, body=json.dumps(pages[1]).encode()))
+    listed = sequencer("api-key", "list", "--prefix", "ss_abc", "--admin-url", play.url)
+    assert "role reader" in listed.out
+    assert "60 requests per minute" in listed.out
+    assert "EXPIRED soon" in listed.out
     play.script[f"{ADMIN_KEYS}/{tenant}"].append(Fails(200, body=b"{}"))
     assert sequencer("api-key", "revoke", tenant, "--admin-url", play.url).code == 0
     assert sequencer("api-key", "revoke", tenant, "--admin-url", play.url).code == 1

@@ -108,6 +108,24 @@ def test_keys_and_passwords_inside_texts_are_blanked() -> None:
     assert "host/db is away" in event["why"]
 
 
+@pytest.mark.parametrize(
+    ("text", "blanked"),
+    [
+        ("Bearer sk_live_0123456789ABCDEFGHIJKLMNOPQRSTUV28hqg7.", True),
+        ("key=sk_test_0123456789ABCDEFGHIJKLMNOPQRSTUV28hqg7&x", True),
+        ("x_sk_live_0123456789ABCDEFGHIJKLMNOPQRSTUV28hqg7", True),
+        ("cut: sk_live_01234567", True),
+        ("its beginning: sk_live_0123", False),
+        ("its beginning: ss_012345670123", False),
+        ("a class_of_words_and_more_words", False),
+    ],
+)
+def test_new_keys_are_blanked_even_when_cut_but_not_their_beginnings(text: str, blanked: bool) -> None:
+    said = redact(None, "info", {"event": text})["event"]
+    assert ("0123456" in said) == (not blanked and "0123456" in text)
+    assert (REDACTED in said) == blanked
+
+
 @pytest.mark.parametrize(("level", "form"), [("loud", "json"), ("info", "xml")])
 def test_an_unknown_choice_is_refused(level: str, form: str) -> None:
     with pytest.raises(ValueError, match="is none of"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,6 +81,7 @@ class Ledger:
     versions: dict[EntityName, int] = field(default_factory=dict)
     keys: dict[KeyName, KeyStatus] = field(default_factory=lambda: {KEY: KeyStatus(None, None, False)})
     revoked: frozenset[bytes] = frozenset()
+    ends_us: dict[bytes, int] = field(default_factory=dict)
 
     def facts(self, requests: list[Request]) -> Facts:
         question = ask(TENANT, requests)
@@ -92,6 +94,7 @@ class Ledger:
             entity_versions={e: self.versions[e] for e in question.entities if e in self.versions},
             keys={k: self.keys[k] for k in question.keys if k in self.keys},
             revoked_credentials=self.revoked,
+            credential_ends_us=self.ends_us,
         )
 
     def apply(self, plan: Plan) -> None:
@@ -248,6 +251,23 @@ def test_a_request_of_a_revoked_credential_gets_no_verdicts_and_its_neighbours_d
     assert plan.requests[0].credential_revoked
     assert [n.event.event_id for n in plan.numbered] == [(2).to_bytes(16, "big")]
     assert plan.depends_on_state
+
+
+@pytest.mark.parametrize(
+    ("now_us", "last_us", "expired"),
+    [(99, 0, False), (100, 0, True), (50, 99, False), (50, 100, True)],
+)
+def test_nothing_is_sequenced_at_or_after_its_credentials_end(
+    now_us: int, last_us: int, expired: bool
+) -> None:
+    """By the time the event would be sequenced at: the database's clock, or the stream's last time."""
+    ledger = Ledger(now_us=now_us, ends_us={b"c" * 16: 100}, heads={STORES[0]: Head(7, last_us)})
+    requests = [Request(a_batch(an_event(1)), b"c" * 16), Request(a_batch(an_event(2)), None)]
+    plan = decide(requests, ledger.facts(requests))
+    assert plan.requests[0].credential_expired == expired
+    assert plan.requests[0].events_accepted == (0 if expired else 1)
+    assert plan.requests[1].events_accepted == 1
+    assert plan.depends_on_state == expired
 
 
 def test_a_verifiers_refusal_passes_through_and_marks_its_id_as_seen() -> None:

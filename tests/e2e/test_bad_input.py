@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import uuid
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -257,6 +259,45 @@ def test_an_api_key_revoked_here_is_refused_at_once(server: Server, tenant: Tena
         assert httpx.get(url, params=tenant.stream, headers=headers).status_code == 401
         listed = admin.get("/api/v1/admin/api-keys", params={"tenant_id": str(tenant.tenant_id)}).json()
     assert made["apiKey"] not in json.dumps(listed)
+
+
+def test_an_api_key_is_refused_after_its_end_and_says_so(server: Server, tenant: Tenant) -> None:
+    end = (datetime.now(UTC) + timedelta(seconds=1.5)).isoformat()
+    key = tenant.new_api_key(["read"], expiresAt=end)
+    headers = {"authorization": f"Bearer {key}"}
+    url = server.url + "/api/v1/ves/head"
+    while (answer := httpx.get(url, params=tenant.stream, headers=headers)).status_code == 200:
+        pass
+    assert answer.status_code == 401
+    assert "expired" in answer.json()["message"]
+    assert datetime.now(UTC).isoformat() >= end
+
+
+def test_an_agent_lives_on_keys_of_its_own_making(server: Server, tenant: Tenant) -> None:
+    """Rotates its key without an administrator: makes one, uses it, ends the old one with it."""
+    agent = str(tenant.agent.agent_id)
+    old = httpx.post(
+        server.admin_url + "/api/v1/admin/api-keys",
+        headers={"authorization": f"ApiKey {server.bootstrap_key}"},
+        json={"tenantId": str(tenant.tenant_id), "role": "agent", "agentId": agent, "rateLimit": 6000},
+        timeout=30,
+    ).json()["apiKey"]
+    keys = f"/api/v1/agents/{agent}/api-keys"
+    with httpx.Client(base_url=server.url, timeout=30) as http:
+        http.headers["authorization"] = f"Bearer {old}"
+        made = http.post(keys, json={}).json()
+        http.headers["authorization"] = f"Bearer {made['apiKey']}"
+        body = tenant.agent.body([tenant.agent.event({"n": 1})])
+        posted = http.post(
+            "/api/v1/ves/events/ingest", content=body, headers={"content-type": "application/json"}
+        )
+        assert posted.json()["eventsAccepted"] == 1, posted.text
+        assert http.delete(f"{keys}/{sha256(old.encode()).hexdigest()[:16]}").status_code == 200
+        listed = http.get(keys).json()["keys"]
+        assert [key["active"] for key in listed] == [True, False]
+        assert http.get(f"/api/v1/agents/{agent}").json()["rateLimit"] == 6000
+        http.headers["authorization"] = f"Bearer {old}"
+        assert http.get(keys).status_code == 401
 
 
 def told(server: Server, raw: bytes) -> bytes:

@@ -42,6 +42,7 @@ from journal.port import (
     ApiKey,
     AuditEntry,
     CommitmentPage,
+    CredentialEnded,
     EntityPage,
     EventPage,
     EventSchema,
@@ -62,6 +63,7 @@ from supervisor.overseer import TreeOverseer
 from supervisor.supervisor import Supervisor
 from transport.house import House, Readiness
 from transport.http.app import create_apps
+from transport.http.key_format import new_key
 from transport.http.serve import serve
 from ves.commitments import next_commitment
 from ves.merkle import build_levels, stored_levels
@@ -259,21 +261,61 @@ class CardboardJournal:
             self.audits.append(audit)
         return KeyRevoked(key, already)
 
-    async def create_api_key(self, key: ApiKey, audit: AuditEntry) -> ApiKey:
+    async def create_api_key(self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None = None) -> ApiKey:
         await self._unit()
+        if by in self.revoked:
+            raise CredentialEnded("revoked")
         self.audits.append(audit)
         key = msgspec.structs.replace(key, created_at_us=1_700_000_000_000_000)
         self.api_keys[key.key_hash] = key
         return key
+
+    async def create_agent_api_key(
+        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
+    ) -> ApiKey | None:
+        mine = [k for k in self.api_keys.values() if k.agent_id == key.agent_id and k.revoked_at_us is None]
+        return None if len(mine) >= in_force_max else await self.create_api_key(key, audit, by=by)
+
+    async def list_agent_api_keys(
+        self,
+        tenant_id: Uuid,
+        agent_id: Uuid,
+        *,
+        store_ids: tuple[Uuid, ...] | None,
+        after: Uuid | None,
+        limit: int,
+        hash_prefix: str = "",
+    ) -> list[ApiKey]:
+        await self._unit()
+        keys = [
+            key
+            for key in reversed(self.api_keys.values())
+            if (key.tenant_id, key.agent_id) == (tenant_id, agent_id)
+            and (store_ids is None or set(key.store_ids or [b"all"]) <= set(store_ids))
+            and key.key_hash.hex().startswith(hash_prefix)
+        ]
+        start = 0 if after is None else [key.id for key in keys].index(after) + 1
+        return keys[start:][:limit]
+
+    async def newest_agent_api_key(
+        self, tenant_id: Uuid, agent_id: Uuid, *, store_ids: tuple[Uuid, ...] | None
+    ) -> ApiKey | None:
+        keys = await self.list_agent_api_keys(
+            tenant_id, agent_id, store_ids=store_ids, after=None, limit=1000
+        )
+        return next((key for key in keys if key.revoked_at_us is None), keys[0] if keys else None)
 
     async def find_api_key(self, key_hash: bytes) -> ApiKey | None:
         self.lookups += 1
         await self._unit()
         return self.api_keys.get(key_hash)
 
-    async def list_api_keys(self, tenant_id: Uuid | None, *, after: Uuid | None, limit: int) -> list[ApiKey]:
+    async def list_api_keys(
+        self, tenant_id: Uuid | None, *, after: Uuid | None, limit: int, prefix: str = ""
+    ) -> list[ApiKey]:
         await self._unit()
         keys = [k for k in self.api_keys.values() if tenant_id in (None, k.tenant_id)]
+        keys = [k for k in keys if k.prefix.startswith(prefix)]
         keys.sort(key=lambda k: k.id)
         return [k for k in keys if after is None or k.id > after][:limit]
 
@@ -488,11 +530,15 @@ class Cardboard:
     def api_key(
         self,
         *flags: str,
+        role: str | None = None,
         tenant: uuid.UUID = TENANT,
         stores: list[uuid.UUID] | None = None,
         agent: uuid.UUID | None = None,
+        expires_at_us: int | None = None,
+        rate_limit: int | None = None,
     ) -> str:
-        text = f"ss_{tenant.hex[:8]}{uuid.uuid4().hex}"
+        """A key's text: an old one with flags, a new one with a role."""
+        text = f"ss_{tenant.hex[:8]}{uuid.uuid4().hex}" if role is None else new_key("live")
         key = ApiKey(
             uuid.uuid4().bytes,
             sha256(text.encode()).digest(),
@@ -502,6 +548,9 @@ class Cardboard:
             agent.bytes if agent else None,
             flags,
             None,
+            role=role,
+            expires_at_us=expires_at_us,
+            rate_limit_per_minute=rate_limit,
         )
         self.journal.api_keys[key.key_hash] = key
         return text

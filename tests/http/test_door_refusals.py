@@ -39,6 +39,7 @@ PATH_VALUES = {
     "batch_id": NO_SUCH,
     "agent_id": str(AGENT),
     "id": NO_SUCH,
+    "key_prefix": "0123456789abcdef",
     "entity_type": "order",
     "entity_id": "o-1",
     "sequence_number": "1",

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from journal.port import AgentKey, ApiKey, AuditEntry, CommandUse, EventSchema, Group, Journal, VersionStep
 from ves.commitments import next_commitment
@@ -141,8 +144,8 @@ def an_agent_key(
     )
 
 
-def an_api_key(tenant: Uuid, *, stores: tuple[Uuid, ...] | None = None) -> ApiKey:
-    return ApiKey(
+def an_api_key(tenant: Uuid, *, stores: tuple[Uuid, ...] | None = None, **more: Any) -> ApiKey:
+    plain = ApiKey(
         id=uuid(),
         key_hash=os.urandom(32),
         prefix="ss_abcd",
@@ -152,6 +155,7 @@ def an_api_key(tenant: Uuid, *, stores: tuple[Uuid, ...] | None = None) -> ApiKe
         permissions=("read", "write"),
         name="a test's",
     )
+    return msgspec.structs.replace(plain, **more)
 
 
 async def a_commitment(

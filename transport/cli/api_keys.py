@@ -7,8 +7,10 @@ DATA_DIR), or what ``--api-key-file`` or SEQUENCER_API_KEY give. A new key is sh
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -28,7 +30,11 @@ PAGE = 1000
 HERE = AdminListener()
 
 Tenant = Annotated[UUID, Parameter(env_var="SEQUENCER_TENANT")]
-Flags = Annotated[list[Literal["read", "write", "admin"]], Parameter(name="--permission", negative=())]
+Role = Literal["agent", "reader", "admin", "anchor"]
+Flags = Annotated[list[Literal["read", "write", "admin"]] | None, Parameter(name="--permission", negative=())]
+
+_DURATION = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 class _ApiKey(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -42,6 +48,14 @@ class _ApiKey(msgspec.Struct, rename="camel", omit_defaults=True):
     created_at: str = ""
     revoked_at: str | None = None
     api_key: str | None = None
+    role: str | None = None
+    expires_at: str | None = None
+    expired: bool = False
+    rate_limit: int | None = None
+
+    @property
+    def may(self) -> str:
+        return f"role {self.role}" if self.role else ",".join(self.permissions)
 
 
 class _Page(msgspec.Struct):
@@ -54,9 +68,12 @@ class _Page(msgspec.Struct):
 def create(
     *,
     tenant: Tenant,
-    permission: Flags,
+    role: Role | None = None,
+    permission: Flags = None,
     store: Annotated[list[UUID] | None, Parameter(negative=())] = None,
     agent: UUID | None = None,
+    expires: str | None = None,
+    rate_limit: int | None = None,
     name: str | None = None,
     out: Path | None = None,
     as_json: Json = False,
@@ -68,12 +85,18 @@ def create(
     ----------
     tenant
         The tenant it belongs to.
+    role
+        agent, reader, admin or anchor: what it may do.
     permission
-        read, write, admin; give it once per permission.
+        The older way, instead of a role: read, write, admin; give it once per permission.
     store
         Only these stores; default: all of the tenant.
     agent
         Only events of this agent; default: any.
+    expires
+        When it ends: a time from now (90d, 12h, 30m) or RFC 3339. Default: never.
+    rate_limit
+        Requests per minute, in place of the server's limits.
     name
         A name for people.
     out
@@ -81,19 +104,27 @@ def create(
     """
 
     async def work() -> int:
-        body: dict[str, Any] = {"tenantId": str(tenant), "permissions": permission}
-        if store:
-            body["storeIds"] = [str(one) for one in store]
-        if agent is not None:
-            body["agentId"] = str(agent)
-        if name is not None:
-            body["name"] = name
+        if (role is None) == (permission is None):
+            raise ClientError("give --role (or, the older way, --permission), one of the two")
+        wanted = {
+            "tenantId": str(tenant),
+            "role": role,
+            "permissions": permission,
+            "storeIds": [str(one) for one in store] if store else None,
+            "agentId": None if agent is None else str(agent),
+            "expiresAt": None if expires is None else _end(expires),
+            "rateLimit": rate_limit,
+            "name": name,
+        }
+        body = {field: value for field, value in wanted.items() if value is not None}
         with _reserved(out) as keep:
             async with admin.client() as client:
                 # Not repeatable: each time makes another key, and a lost answer is a key nobody has.
                 made = decode(await client.ask("POST", PATH, body=body, repeatable=False), _ApiKey, PATH)
             keep(made.api_key or "")
-        about = f"id {made.id}, {', '.join(made.permissions)}, tenant {tenant}"
+        about = f"id {made.id}, {made.may}, tenant {tenant}"
+        if made.expires_at:
+            about += f", until {made.expires_at}"
         if out is None:
             show(f"{made.api_key}\n{about} (shown once, keep it)", made, as_json)
         else:
@@ -102,6 +133,18 @@ def create(
         return Exit.OK
 
     return run(work, as_json=as_json)
+
+
+def _end(text: str) -> str:
+    """A time from now as RFC 3339; anything else as it is, for the server to read."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        return text
+    try:
+        end = datetime.now(UTC) + timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+    except OverflowError:
+        raise ClientError(f"--expires {text}: beyond the calendar") from None
+    return end.isoformat(timespec="seconds")
 
 
 @contextmanager
@@ -123,18 +166,26 @@ def _reserved(path: Path | None) -> Iterator[Callable[[str], None]]:
 
 
 @app.command(name="list")
-def list_keys(*, tenant: UUID | None = None, as_json: Json = False, admin: AdminListener = HERE) -> int:
+def list_keys(
+    *,
+    tenant: UUID | None = None,
+    prefix: str | None = None,
+    as_json: Json = False,
+    admin: AdminListener = HERE,
+) -> int:
     """List API keys: never the keys themselves, only their beginnings.
 
     Parameters
     ----------
     tenant
         Only this tenant's.
+    prefix
+        Only those that begin so, as this command shows it (never more than that of a key).
     """
 
     async def work() -> int:
         async with admin.client() as client:
-            keys = await _all(client, tenant)
+            keys = await _all(client, tenant, prefix)
         lines = [_line(key) for key in keys] or ["there is no API key"]
         show("\n".join(lines), {"ok": True, "apiKeys": keys}, as_json)
         return Exit.OK
@@ -144,21 +195,27 @@ def list_keys(*, tenant: UUID | None = None, as_json: Json = False, admin: Admin
 
 def _line(key: _ApiKey) -> str:
     """One key on one line, however long: ids are there to be copied."""
-    parts = [key.id, f"{key.prefix}…", ",".join(key.permissions), f"tenant {key.tenant_id}"]
+    parts = [key.id, f"{key.prefix}…", key.may, f"tenant {key.tenant_id}"]
     if key.store_ids:
         parts.append(f"stores {','.join(key.store_ids)}")
     if key.agent_id:
         parts.append(f"agent {key.agent_id}")
     if key.name:
         parts.append(repr(key.name))
+    if key.rate_limit:
+        parts.append(f"{key.rate_limit} requests per minute")
     parts.append(f"created {key.created_at}")
+    if key.expires_at:
+        parts.append(f"{'EXPIRED' if key.expired else 'expires'} {key.expires_at}")
     if key.revoked_at:
         parts.append(f"REVOKED {key.revoked_at}")
     return "  ".join(parts)
 
 
-async def _all(client: SequencerClient, tenant: UUID | None) -> list[_ApiKey]:
-    query: dict[str, Any] = {"limit": PAGE} | ({"tenant_id": str(tenant)} if tenant else {})
+async def _all(client: SequencerClient, tenant: UUID | None, prefix: str | None) -> list[_ApiKey]:
+    query: dict[str, Any] = {"limit": PAGE}
+    query |= {"tenant_id": str(tenant)} if tenant else {}
+    query |= {"prefix": prefix} if prefix else {}
     keys: list[_ApiKey] = []
     while True:
         page = decode(await client.ask("GET", PATH, query=query), _Page, PATH)

@@ -469,7 +469,9 @@ class _ApiKey(httpx.Auth):
 
     def auth_flow(self, request: httpx.Request) -> Any:
         if self._api_key:
-            request.headers["authorization"] = f"ApiKey {self._api_key}"
+            # Older keys, those that begin with ss_, are not understood as Bearer by everybody.
+            scheme = "Bearer" if self._api_key.startswith("sk_") else "ApiKey"
+            request.headers["authorization"] = f"{scheme} {self._api_key}"
         yield request
 
 

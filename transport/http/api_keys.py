@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-from hashlib import sha256
-from uuid import uuid4
+from typing import Any
 
 from journal.port import ApiKey
-from transport.http.callers import KEY_PREFIX
-from transport.http.errors import ApiError, Code
-from transport.http.replies import api_key_members, api_key_reply
-from transport.http.routing import Route
-from transport.http.shapes import (
+from transport.http import minting
+from transport.http.api_key_shapes import (
     ApiKeyCreatedReply,
     ApiKeyPath,
     ApiKeyReply,
@@ -19,33 +14,36 @@ from transport.http.shapes import (
     ApiKeysReply,
     CreateApiKeyBody,
 )
+from transport.http.errors import ApiError, Code
+from transport.http.issuing import announce_creation, creation_entry, new_api_key, revoke
+from transport.http.permissions import of_key
+from transport.http.routing import Route
 from transport.http.visit import Visit
-from ves.encoding import uuid_bytes, uuid_text
+from ves.encoding import uuid_text
 from ves.records import Uuid
-
-SECRET_BYTES = 24
-PREFIX_CHARACTERS = len(KEY_PREFIX) + 8 + 4
-"""The tenant's first digits and four characters of the secret: 168 bits of it stay unknown."""
+from ves.timestamps import utc_text
 
 
 async def create_api_key(visit: Visit) -> ApiKeyCreatedReply:
     body = await visit.json(CreateApiKeyBody)
     tenant_id = visit.uuid(body, "tenant_id")
     _must_administer(visit, tenant_id)
-    text = f"{KEY_PREFIX}{tenant_id.hex()[:8]}{secrets.token_urlsafe(SECRET_BYTES)}"
-    key = ApiKey(
-        id=uuid4().bytes,
-        key_hash=sha256(text.encode()).digest(),
-        prefix=text[:PREFIX_CHARACTERS],
-        tenant_id=tenant_id,
-        store_ids=_store_ids(body),
-        agent_id=visit.optional_uuid(body, "agent_id"),
-        permissions=tuple(dict.fromkeys(body.permissions)),
-        name=body.name,
+    granted = minting.grant(
+        visit.who,
+        permissions=minting.of_role_or_flags(body.role, body.permissions),
+        store_ids=body.store_ids,
+        expires_at=body.expires_at,
+        rate_limit=body.rate_limit,
+        now_us=visit.house.credentials.now_us(),
     )
-    entry = visit.act("api_key.create", uuid_text(key.id), tenant_id, permissions=" ".join(key.permissions))
-    created = await visit.house.journal.create_api_key(key, entry)
-    return ApiKeyCreatedReply(**api_key_members(created), api_key=text)
+    agent_id = visit.optional_uuid(body, "agent_id")
+    flags = None if body.permissions is None else tuple(dict.fromkeys(body.permissions))
+    key, text = new_api_key(visit, tenant_id, agent_id, granted, flags=flags, name=body.name)
+    created = await visit.house.journal.create_api_key(
+        key, creation_entry(visit, key), by=visit.who.credential_id
+    )
+    announce_creation(visit, created)
+    return ApiKeyCreatedReply(**_members(visit, created), api_key=text)
 
 
 async def list_api_keys(visit: Visit) -> ApiKeysReply:
@@ -55,9 +53,12 @@ async def list_api_keys(visit: Visit) -> ApiKeysReply:
     if tenant_id is not None:
         _must_administer(visit, tenant_id)
     found = await visit.house.journal.list_api_keys(
-        tenant_id, after=visit.optional_uuid(query, "after"), limit=query.limit + 1
+        tenant_id,
+        after=visit.optional_uuid(query, "after"),
+        limit=query.limit + 1,
+        prefix=query.prefix or "",
     )
-    keys = [api_key_reply(key) for key in found[: query.limit]]
+    keys = [ApiKeyReply(**_members(visit, key)) for key in found[: query.limit]]
     more = len(found) > query.limit
     return ApiKeysReply(keys, len(keys), more, keys[-1].id if more else None)
 
@@ -67,15 +68,10 @@ async def revoke_api_key(visit: Visit) -> ApiKeyReply:
     tenant_id = visit.who.tenant_id
     if tenant_id is not None:
         _must_administer(visit, tenant_id)
-    entry = visit.act("api_key.revoke", uuid_text(credential_id), tenant_id)
-    try:
-        revoked = await visit.house.journal.revoke_api_key(credential_id, tenant_id=tenant_id, audit=entry)
-    finally:
-        # Also when nobody knows whether it was revoked: forgetting costs one look into the database.
-        visit.house.credentials.forget([credential_id])
+    revoked = await revoke(visit, credential_id, tenant_id)
     if revoked is None:
         raise ApiError(Code.RESOURCE_NOT_FOUND, "no such API key")
-    return api_key_reply(revoked)
+    return ApiKeyReply(**_members(visit, revoked))
 
 
 def _must_administer(visit: Visit, tenant_id: Uuid) -> None:
@@ -85,13 +81,23 @@ def _must_administer(visit: Visit, tenant_id: Uuid) -> None:
         raise ApiError(Code.INSUFFICIENT_PERMISSIONS, "Agent-scoped credentials do not manage API keys")
 
 
-def _store_ids(body: CreateApiKeyBody) -> tuple[Uuid, ...] | None:
-    if body.store_ids is None:
-        return None
-    try:
-        return tuple(dict.fromkeys(uuid_bytes(one) for one in body.store_ids))
-    except ValueError:
-        raise ApiError(Code.INVALID_FIELD_VALUE, "storeIds: not a UUID", status=422) from None
+def _members(visit: Visit, key: ApiKey) -> dict[str, Any]:
+    end_us = key.expires_at_us
+    return {
+        "id": uuid_text(key.id),
+        "prefix": key.prefix,
+        "tenant_id": uuid_text(key.tenant_id),
+        "role": key.role,
+        "permissions": list(key.permissions) if key.role is None else sorted(of_key(key.role, ())),
+        "store_ids": None if key.store_ids is None else [uuid_text(one) for one in key.store_ids],
+        "agent_id": None if key.agent_id is None else uuid_text(key.agent_id),
+        "name": key.name,
+        "created_at": utc_text(key.created_at_us),
+        "expires_at": None if end_us is None else utc_text(end_us),
+        "expired": end_us is not None and visit.house.credentials.now_us() >= end_us,
+        "rate_limit": key.rate_limit_per_minute,
+        "revoked_at": None if key.revoked_at_us is None else utc_text(key.revoked_at_us),
+    }
 
 
 ROUTES = [

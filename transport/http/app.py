@@ -9,6 +9,7 @@ from transport.house import House
 from transport.http import (
     about,
     actors,
+    agent_api_keys,
     agent_keys,
     api_keys,
     committing,
@@ -27,6 +28,7 @@ PUBLIC: list[Route] = [
     *committing.ROUTES,
     *agent_keys.ROUTES,
     *schemas.ROUTES,
+    *agent_api_keys.ROUTES,
     about.WELL_KNOWN,
     about.HEALTH,
     about.READY,

@@ -14,14 +14,15 @@ from typing import Literal, NamedTuple
 import msgspec
 from werkzeug.datastructures import Headers
 
-from actors.credentials import CredentialBook
+from actors.credentials import Credential, CredentialBook
+from transport.http import key_format
 from transport.http.errors import ApiError, Code
-from transport.http.permissions import BOOTSTRAP, Permissions, holds, of_flags
+from transport.http.permissions import BOOTSTRAP, SELF, Permissions, holds, of_key
 from ves.encoding import uuid_text
 from ves.records import Scope, Uuid
+from ves.timestamps import utc_text
 
-KEY_PREFIX = "ss_"
-KEY_PREFIXES = (KEY_PREFIX, "sk_")
+KEY_PREFIXES = ("ss_", key_format.PREFIX)
 KEY_LENGTHS = range(16, 257)
 
 
@@ -36,6 +37,8 @@ class Caller(msgspec.Struct, frozen=True):
     permissions: Permissions
     rate_limit_per_minute: int | None = None
     """The credential's own limit, in place of the classes'."""
+    expires_at_us: int | None = None
+    """What it makes ends no later."""
 
     @property
     def is_bootstrap(self) -> bool:
@@ -51,7 +54,8 @@ class Caller(msgspec.Struct, frozen=True):
         return Scope(self.tenant_id, self.store_ids, self.agent_id)
 
     def must_hold(self, needed: tuple[str, ...]) -> None:
-        if not holds(self.permissions, needed):
+        held = self.permissions if self.agent_id is None else self.permissions | {SELF}
+        if not holds(held, needed):
             raise denied(f"{' or '.join(needed)} permission required")
 
     def must_reach(self, tenant_id: Uuid, store_id: Uuid) -> None:
@@ -74,6 +78,14 @@ class Caller(msgspec.Struct, frozen=True):
         """403 for a credential bound to another agent."""
         if self.agent_id is not None and agent_id != self.agent_id:
             raise denied("Agent mismatch")
+
+    def must_be_or_administer(self, agent_id: Uuid, needed: tuple[str, ...]) -> None:
+        """403 unless the credential is bound to this agent, or holds what is needed in the whole tenant."""
+        self.must_be(agent_id)
+        if self.agent_id is None:
+            self.must_hold(tuple(one for one in needed if one != SELF))
+            if self.store_ids is not None:
+                raise denied("Store access denied: an agent belongs to the whole tenant")
 
     def tenant_named(self, named: Uuid | None) -> Uuid:
         """The tenant a request is about. 403 when it is not the caller's, 400 when nobody names one."""
@@ -115,31 +127,54 @@ def presented(headers: Headers) -> Presented:
     if blank and scheme.lower() == "bearer":
         return Presented("api_key" if rest.startswith(KEY_PREFIXES) else "token", rest)
     if not value.startswith(KEY_PREFIXES):
-        raise ApiError(Code.AUTH_REQUIRED, "Missing authentication: send Authorization: ApiKey ss_…")
+        raise ApiError(Code.AUTH_REQUIRED, "Missing authentication: send Authorization: Bearer sk_…")
     return Presented("api_key", value)
 
 
-async def authenticate(headers: Headers, book: CredentialBook, bootstrap_key_sha256: bytes) -> Caller:
+async def authenticate(
+    headers: Headers,
+    book: CredentialBook,
+    bootstrap_key_sha256: bytes,
+    *,
+    key_kind: key_format.Kind,
+) -> Caller:
     """The caller, or 401. Raises what the credential book raises when the database is away."""
     kind, key = presented(headers)
     if kind == "token":
         raise ApiError(Code.INVALID_TOKEN, "Invalid token: this server accepts none")
+    _refuse_no_key(key, key_kind)
     return await _of_api_key(key, book, bootstrap_key_sha256)
 
 
-async def _of_api_key(key: str, book: CredentialBook, bootstrap_key_sha256: bytes) -> Caller:
+def _refuse_no_key(key: str, kind: key_format.Kind) -> None:
+    """401 for what cannot be a key of this node, whoever asks: nothing is looked up."""
+    if key.startswith(key_format.PREFIX) and (trouble := key_format.trouble(key, kind)) is not None:
+        raise ApiError(Code.INVALID_API_KEY, f"Invalid API key: {trouble}")
     if len(key) not in KEY_LENGTHS or not key.isascii():
         raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
+
+
+async def _of_api_key(key: str, book: CredentialBook, bootstrap_key_sha256: bytes) -> Caller:
     key_hash = sha256(key.encode()).digest()
     if hmac.compare_digest(key_hash, bootstrap_key_sha256):
         return Caller(None, None, None, None, BOOTSTRAP)
     credential = await book.find(key_hash)
     if credential is None:
         raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
+    return _caller(credential, book.now_us())
+
+
+def _caller(credential: Credential, now_us: int) -> Caller:
+    """401 for a key that has expired by this node's clock; an append asks the database's too."""
+    end_us = credential.expires_at_us
+    if end_us is not None and now_us >= end_us:
+        raise ApiError(Code.INVALID_API_KEY, f"the API key has expired at {utc_text(end_us)}; get a new one")
     return Caller(
         credential.id,
         credential.tenant_id,
         credential.store_ids,
         credential.agent_id,
-        of_flags(credential.flags),
+        of_key(credential.role, credential.flags),
+        credential.rate_limit_per_minute,
+        end_us,
     )

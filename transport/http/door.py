@@ -97,7 +97,10 @@ class Door:
     async def _admit(self, visit: Visit, route: Route) -> None:
         house = self.house
         visit.caller = await authenticate(
-            visit.request.headers, house.credentials, house.bootstrap_key_sha256
+            visit.request.headers,
+            house.credentials,
+            house.bootstrap_key_sha256,
+            key_kind=house.settings.api_key_mode,
         )
         visit.caller.must_hold(route.needed)
         await self._audit_bootstrap(visit, route)

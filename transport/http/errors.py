@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from actors.errors import (
+    CredentialExpired,
     CredentialRevoked,
     DeadlinePassed,
     MailboxFull,
@@ -24,7 +25,7 @@ from actors.errors import (
     TooManyChildren,
     Unavailable,
 )
-from journal.port import JournalAway, JournalOutcomeUnknown
+from journal.port import CredentialEnded, JournalAway, JournalOutcomeUnknown
 
 
 class Code(Enum):
@@ -135,7 +136,9 @@ RESEND = "; send the same request again: it is harmless and tells which"
 _NOT_NOW: list[tuple[type[Exception], Code, str]] = [
     # First match wins: subclasses before their parents. Our own texts, because the exceptions' may name
     # actors, other tenants or the database's address; they are in the log.
+    (CredentialExpired, Code.INVALID_API_KEY, "the API key has expired"),
     (CredentialRevoked, Code.INVALID_API_KEY, "the API key was revoked"),
+    (CredentialEnded, Code.INVALID_API_KEY, "the API key was revoked or has expired"),
     (DeadlinePassed, Code.TIMEOUT, "no answer in time; it may or may not have been done" + RESEND),
     (OutcomeUnknown, Code.OUTCOME_UNKNOWN, "it may or may not have been done" + RESEND),
     (MailboxFull, Code.SERVICE_UNAVAILABLE, "too many requests are waiting; nothing was done"),

@@ -78,7 +78,7 @@ def document(routes: Sequence[Route], title: str) -> dict[str, Any]:
                     "type": "apiKey",
                     "in": "header",
                     "name": "Authorization",
-                    "description": "ApiKey ss_… (scheme in any case) or the bare key",
+                    "description": "Bearer sk_… or ApiKey sk_… or ss_… (scheme in any case), or the bare key",
                 },
                 "XApiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
             },

@@ -1,7 +1,8 @@
 """Which permission each route needs. Written by hand, and the only place where it is decided.
 
 A route without a row here keeps the node from starting. Several permissions in a row are alternatives. The
-names are the security guide's; API keys with the flags read, write and admin hold the sets of ``FLAGS``.
+names are the security guide's; a credential holds those of its role in ``ROLES``, or, an API key with the
+flags read, write and admin, the sets of ``FLAGS``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ EVERYTHING: Final = "*"
 
 OPERATOR: Final = "operator"
 """What concerns the node and all tenants; not within ``*``, only the bootstrap key holds it."""
+
+SELF: Final = "self"
+"""Held by a credential that is bound to an agent, for what concerns this agent: the handler checks which."""
 
 FLAGS: Final[dict[str, Permissions]] = {
     "read": frozenset({"events:read", "commitments:read"}),
@@ -59,6 +63,10 @@ NEEDED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("GET", "/api/v1/schemas/{schema_id}"): ("schemas:read", "events:read"),
     ("PUT", "/api/v1/schemas/{schema_id}/status"): ("schemas:write",),
     ("DELETE", "/api/v1/schemas/{schema_id}"): ("schemas:write",),
+    ("GET", "/api/v1/agents/{agent_id}"): (SELF, "api_keys:read"),
+    ("POST", "/api/v1/agents/{agent_id}/api-keys"): (SELF, "api_keys:write"),
+    ("GET", "/api/v1/agents/{agent_id}/api-keys"): (SELF, "api_keys:read"),
+    ("DELETE", "/api/v1/agents/{agent_id}/api-keys/{key_prefix}"): (SELF, "api_keys:write"),
     ("GET", "/.well-known/ves-sequencer"): PUBLIC,
     ("GET", "/health"): PUBLIC,
     ("GET", "/ready"): PUBLIC,
@@ -86,13 +94,35 @@ NEEDED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
 
 
 def of_flags(flags: tuple[str, ...]) -> Permissions:
-    """What an API key with these flags may do; unknown flags give nothing."""
-    return frozenset().union(*(FLAGS.get(flag, frozenset()) for flag in flags))
+    """What an API key with these flags may do; unknown flags give nothing, a permission gives itself."""
+    return frozenset().union(*(FLAGS.get(flag, frozenset({flag} if ":" in flag else ())) for flag in flags))
+
+
+def of_key(role: str | None, flags: tuple[str, ...]) -> Permissions:
+    """What an API key may do; an unknown role (of a newer node) gives nothing."""
+    return of_flags(flags) if role is None else ROLES.get(role, frozenset())
+
+
+def named(permissions: Permissions) -> tuple[str | None, tuple[str, ...]]:
+    """The role and the flags of a key that may do exactly this: a role's name if one fits, else flags or, if
+    none fit, the permissions themselves. OPERATOR has no name: no key can be given it."""
+    for role, its in ROLES.items():
+        if its == permissions:
+            return role, ()
+    flags = tuple(flag for flag, its in FLAGS.items() if its <= permissions)
+    if of_flags(flags) == permissions:
+        return None, flags
+    return None, tuple(sorted(one for one in permissions if ":" in one))
 
 
 def holds(held: Permissions, needed: tuple[str, ...]) -> bool:
     """Whether one of the alternatives is held, itself or by a wildcard (``commitments:*``, ``*``)."""
     return any(_has(held, one) for one in needed)
+
+
+def covers(held: Permissions, wanted: Permissions) -> bool:
+    """Whether whoever holds ``held`` gives nothing away that he does not hold with ``wanted``."""
+    return all(_has(held, one) for one in wanted)
 
 
 def _has(held: Permissions, one: str) -> bool:

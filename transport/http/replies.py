@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Raw
 
-from journal.port import AgentKey, ApiKey
+from journal.port import AgentKey
 from transport.http.shapes import (
     AgentKeyReply,
     AnchoredCommitmentReply,
-    ApiKeyReply,
     CommitmentReply,
     EventReply,
     ReceiptReply,
@@ -115,25 +113,3 @@ def agent_key_reply(key: AgentKey) -> AgentKeyReply:
 
 def _time(us: int | None) -> str | None:
     return None if us is None else utc_text(us)
-
-
-def api_key_reply(key: ApiKey) -> ApiKeyReply:
-    return ApiKeyReply(**api_key_members(key))
-
-
-def api_key_members(key: ApiKey) -> dict[str, Any]:
-    return {
-        "id": uuid_text(key.id),
-        "prefix": key.prefix,
-        "tenant_id": uuid_text(key.tenant_id),
-        "permissions": list(key.permissions),
-        "store_ids": _uuids(key.store_ids),
-        "agent_id": None if key.agent_id is None else uuid_text(key.agent_id),
-        "name": key.name,
-        "created_at": utc_text(key.created_at_us),
-        "revoked_at": _time(key.revoked_at_us),
-    }
-
-
-def _uuids(ids: Sequence[bytes] | None) -> list[str] | None:
-    return None if ids is None else [uuid_text(one) for one in ids]

@@ -57,7 +57,6 @@ Sequence = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
 From = Annotated[int, Meta(ge=0, le=INTEGER_MAX, description="First one wanted, inclusive; 0 means 1.")]
 Limit = Annotated[int, Meta(ge=1, le=PAGE_MAX)]
 Count = Annotated[int, Meta(ge=0)]
-Flag = Literal["read", "write", "admin"]
 # No control characters: they have no business in a name or a reason, and PostgreSQL cannot store U+0000.
 ShortText = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\u0000-\u001f\u007f]*$")]
 
@@ -115,12 +114,6 @@ class AgentKeysQuery(msgspec.Struct):
     limit: Limit = PAGE_DEFAULT
 
 
-class ApiKeysQuery(msgspec.Struct):
-    tenant_id: UuidText | None = None
-    after: Annotated[UuidText, Meta(description="``next_after`` of the page before.")] | None = None
-    limit: Limit = PAGE_DEFAULT
-
-
 class EventPath(msgspec.Struct):
     event_id: UuidText
 
@@ -142,10 +135,6 @@ class SequencePath(msgspec.Struct):
 
 class AgentPath(msgspec.Struct):
     agent_id: UuidText
-
-
-class ApiKeyPath(msgspec.Struct):
-    id: UuidText
 
 
 # Ingest. The verifiers decode the body itself, event by event; these describe it.
@@ -467,44 +456,6 @@ class AgentKeysReply(msgspec.Struct):
     count: Count
     has_more: bool
     next_from: Count
-
-
-# API keys (admin listener).
-
-
-class CreateApiKeyBody(msgspec.Struct, rename="camel"):
-    """Without storeIds: all stores of the tenant; without agentId: any agent. snake_case is read too."""
-
-    tenant_id: UuidText
-    permissions: Annotated[list[Flag], Meta(min_length=1, max_length=8)]
-    store_ids: Annotated[list[UuidText], Meta(min_length=1, max_length=1000)] | None = None
-    agent_id: UuidText | None = None
-    name: ShortText | None = None
-
-
-class ApiKeyReply(msgspec.Struct, rename="camel", kw_only=True):
-    id: UuidText
-    prefix: str
-    tenant_id: UuidText
-    permissions: list[Flag]
-    store_ids: list[UuidText] | None
-    agent_id: UuidText | None
-    name: str | None
-    created_at: Time
-    revoked_at: Time | None
-
-
-class ApiKeyCreatedReply(ApiKeyReply, rename="camel", kw_only=True):
-    """``apiKey`` is shown this once and stored nowhere."""
-
-    api_key: str
-
-
-class ApiKeysReply(msgspec.Struct):
-    api_keys: list[ApiKeyReply] = msgspec.field(name="apiKeys")
-    count: Count
-    has_more: bool
-    next_after: UuidText | None
 
 
 # The supervision tree (admin listener).

@@ -1,0 +1,144 @@
+"""Who may do what on every route: the expectations of the matrix test, written by hand, one line a route.
+
+Read nothing of the program here and derive nothing from it: this table is the second opinion. A new route
+needs a row; until it has one the test fails and says so.
+
+    "METHOD /path?query": may(who, names, body="…"),
+
+``who``: whose request goes through, of the kinds in ``CREDENTIALS``; PUBLIC for a route without credential.
+``names``: what the request names, and what becomes of it when that is not the caller's: STREAM, TENANT, …
+
+In path, query and body ``{tenant}``, ``{store}``, ``{agent_id}``, ``{batch_id}``, ``{id}``, ``{key_prefix}``
+stand for what the request is aimed at: the caller's own, another store or agent, another tenant.
+Everything else in braces has one value (``OTHERS`` in the test).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+GOES = 0
+"""Through authentication and authorisation: anything but 401 and 403, and no 5xx."""
+FOUND = 200
+
+# The credentials that are tried. Those of the first line reach their whole tenant.
+CREDENTIALS = (
+    *("none", "bootstrap", "agent", "reader", "admin", "anchor", "read", "write", "legacy-admin"),
+    "admin-of-a-store",  # role admin, bound to one store
+    "agent-itself",  # role agent, bound to one agent
+    "admin-of-an-agent",  # role admin, bound to one agent
+)
+
+PUBLIC = "everybody"
+OPERATOR = "bootstrap"
+ADMINS = "bootstrap admin legacy-admin admin-of-a-store admin-of-an-agent"
+EVENTS_WRITE = f"{ADMINS} agent write agent-itself"
+EVENTS_READ = f"{ADMINS} agent reader read agent-itself"
+COMMITMENTS_READ = f"{EVENTS_READ} anchor"
+COMMITMENTS_WRITE = f"{ADMINS} write anchor"
+ITSELF = f"{ADMINS} agent-itself"
+
+
+class Names(NamedTuple):
+    """What becomes of a request of somebody who may, aimed at what is not his."""
+
+    own: int = GOES
+    foreign_tenant: int = GOES
+    other_store: int = GOES
+    """For a credential bound to a store."""
+    other_agent: int = GOES
+    """For a credential bound to an agent."""
+    bound_to_store: int = GOES
+    """For a credential bound to a store, whatever it names: it concerns the whole tenant."""
+    bound_to_agent: int = GOES
+    """For a credential bound to an agent, whatever it names."""
+
+
+NOTHING = Names()
+STREAM = Names(foreign_tenant=403, other_store=403)
+STREAM_AND_AGENT = Names(foreign_tenant=403, other_store=403, other_agent=403)
+TENANT = Names(foreign_tenant=403)
+WHOLE_TENANT = Names(foreign_tenant=403, bound_to_store=403, bound_to_agent=403)
+AGENT = Names(foreign_tenant=403, bound_to_store=403, other_agent=403)
+COMMITMENT = Names(own=FOUND, foreign_tenant=404, other_store=404)
+API_KEY = Names(own=FOUND, foreign_tenant=404, bound_to_store=403, bound_to_agent=403)
+
+
+class Row(NamedTuple):
+    who: frozenset[str]
+    names: Names
+    body: str | None
+    bootstrap: int
+    """The bootstrap credential belongs to no tenant: 400 where it would have to name one."""
+
+
+def may(who: str, names: Names, *, body: str | None = None, bootstrap: int = GOES) -> Row:
+    return Row(frozenset(who.split()), names, body, bootstrap)
+
+
+AIMED = "tenant_id={tenant}&store_id={store}"
+THE_TENANT = "tenant_id={tenant}"
+BOTH = '"tenantId": "{tenant}", "agentId": "{agent_id}"'
+HASH = "00" * 32
+ZERO = "0x" + HASH
+EVENT = (
+    '{"ves_version": 1, "event_id": "77777777-7777-4777-8777-777777777777", "tenant_id": "{tenant}", '
+    '"store_id": "{store}", "source_agent_id": "{agent_id}", "agent_key_id": 1, "entity_type": "order", '
+    '"entity_id": "o-1", "event_type": "order.created", "created_at": "2026-01-31T12:00:00Z", '
+    f'"payload_kind": 0, "payload": {{}}, "payload_plain_hash": "{ZERO}", "payload_cipher_hash": "{ZERO}", '
+    f'"agent_signature": "{ZERO}{HASH}"}}'
+)
+PROOF = f'{{"leaf_hash": "{HASH}", "merkle_root": "{HASH}", "leaf_index": 0, "proof_path": []}}'
+
+PUBLIC_LISTENER = {
+    "POST /api/v1/ves/events/ingest": may(
+        EVENTS_WRITE, STREAM_AND_AGENT, body='{"agentId": "{agent_id}", "events": [' + EVENT + "]}"
+    ),
+    f"GET /api/v1/ves/events?{AIMED}": may(EVENTS_READ, STREAM),
+    f"GET /api/v1/ves/events/{{event_id}}?{AIMED}": may(EVENTS_READ, STREAM),
+    f"GET /api/v1/ves/head?{AIMED}": may(COMMITMENTS_READ, STREAM),
+    f"GET /api/v1/ves/entities/{{entity_type}}/{{entity_id}}?{AIMED}": may(EVENTS_READ, STREAM),
+    "POST /api/v1/ves/commitments": may(
+        COMMITMENTS_WRITE, STREAM, body='{"tenant_id": "{tenant}", "store_id": "{store}"}'
+    ),
+    f"GET /api/v1/ves/commitments?{AIMED}": may(COMMITMENTS_READ, STREAM),
+    "GET /api/v1/ves/commitments/{batch_id}": may(COMMITMENTS_READ, COMMITMENT, bootstrap=400),
+    "GET /api/v1/ves/commitments/{batch_id}/leaves": may(COMMITMENTS_READ, COMMITMENT, bootstrap=400),
+    f"GET /api/v1/ves/proofs/{{sequence_number}}?{AIMED}": may(COMMITMENTS_READ, STREAM),
+    "POST /api/v1/ves/proofs/verify": may(COMMITMENTS_READ, NOTHING, body=PROOF),
+    "POST /api/v1/agents/keys": may(ADMINS, AGENT, body=f'{{{BOTH}, "keyId": 1, "publicKey": "{HASH}"}}'),
+    "POST /api/v1/agents/keys/revoke": may(ADMINS, AGENT, body=f'{{{BOTH}, "keyId": 1}}'),
+    f"GET /api/v1/agents/{{agent_id}}/keys?{THE_TENANT}": may(COMMITMENTS_READ, TENANT),
+    f"GET /api/v1/agents/{{agent_id}}?{THE_TENANT}": may(ITSELF, AGENT),
+    f"POST /api/v1/agents/{{agent_id}}/api-keys?{THE_TENANT}": may(ITSELF, AGENT, body='{"role": "agent"}'),
+    f"GET /api/v1/agents/{{agent_id}}/api-keys?{THE_TENANT}": may(ITSELF, AGENT),
+    f"DELETE /api/v1/agents/{{agent_id}}/api-keys/{{key_prefix}}?{THE_TENANT}": may(ITSELF, AGENT),
+    "GET /.well-known/ves-sequencer": may(PUBLIC, NOTHING),
+    "GET /health": may(PUBLIC, NOTHING),
+    "GET /ready": may(PUBLIC, NOTHING),
+    "GET /openapi.json": may(PUBLIC, NOTHING),
+}
+
+ADMIN_LISTENER = {
+    "POST /api/v1/admin/api-keys": may(
+        ADMINS, WHOLE_TENANT, body='{"tenantId": "{tenant}", "role": "reader"}'
+    ),
+    f"GET /api/v1/admin/api-keys?{THE_TENANT}": may(ADMINS, WHOLE_TENANT),
+    "DELETE /api/v1/admin/api-keys/{id}": may(ADMINS, API_KEY),
+    "GET /api/v1/admin/actors": may(OPERATOR, NOTHING),
+    "GET /api/v1/admin/actors/tenants": may(OPERATOR, NOTHING),
+    "POST /api/v1/admin/actors/kill": may(OPERATOR, NOTHING, body="{}"),
+    "POST /api/v1/admin/actors/restart": may(OPERATOR, NOTHING, body="{}"),
+    "POST /api/v1/admin/actors/drain": may(OPERATOR, NOTHING, body="{}"),
+    "POST /api/v1/admin/actors/suspend": may(OPERATOR, NOTHING, body="{}"),
+    "POST /api/v1/admin/actors/resume": may(OPERATOR, NOTHING, body="{}"),
+    "GET /api/v1/admin/actors/dead-letters": may(OPERATOR, NOTHING),
+    "GET /api/v1/admin/actors/dead-letters/{number}": may(OPERATOR, NOTHING),
+    "DELETE /api/v1/admin/actors/dead-letters/{number}": may(OPERATOR, NOTHING),
+    "POST /api/v1/admin/actors/dead-letters/{number}/resend": may(OPERATOR, NOTHING),
+    "GET /metrics": may(ADMINS, NOTHING),
+    "GET /health/detailed": may(OPERATOR, NOTHING),
+    "GET /health": may(PUBLIC, NOTHING),
+    "GET /ready": may(PUBLIC, NOTHING),
+    "GET /openapi.json": may(PUBLIC, NOTHING),
+}
