@@ -11,13 +11,14 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import msgspec
 import trio
 
 from actors.errors import MailboxFull
 from actors.mailbox import Inbox
-from journal.port import ApiKey, Journal, JournalError
+from journal.port import ApiKey, Journal, JournalError, TokenRevocation
 from ves.records import Uuid
 
 POLL_EVERY_S = 1.0
@@ -77,6 +78,10 @@ class CredentialBook:
             return known
         return await self._look_up(key_hash)
 
+    def knows(self, key_hash: bytes) -> bool:
+        """It was good when last looked at; nothing is looked up."""
+        return key_hash in self._by_hash
+
     @property
     def fresh(self) -> bool:
         """The remembered records are at most ``FRESH_S`` behind the database."""
@@ -135,17 +140,35 @@ def _credential(record: ApiKey) -> Credential:
     )
 
 
+class RevokedTokens(Protocol):
+    """Who else is told (``actors.tokens``)."""
+
+    def heard(self, revocations: Iterable[TokenRevocation]) -> None: ...
+
+    def forget_all(self) -> None: ...
+
+    def fresh_since(self, asked_at: float) -> None: ...
+
+
 class RevocationPoller:
     """Reads the revocations since its last reading, every ``every_s``. Takes no letters."""
 
-    def __init__(self, *, journal: Journal, book: CredentialBook, every_s: float = POLL_EVERY_S) -> None:
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        book: CredentialBook,
+        tokens: RevokedTokens | None = None,
+        every_s: float = POLL_EVERY_S,
+    ) -> None:
         self._journal = journal
         self._book = book
+        self._tokens = tokens
         self._every_s = every_s
 
     async def run(self, inbox: Inbox) -> None:
         # An earlier life's cursor is gone, so what was remembered under it is too.
-        self._book.forget_all()
+        self._forget_all()
         cursor: int | None = None
         while True:
             cursor = await self._poll(cursor)
@@ -160,7 +183,15 @@ class RevocationPoller:
             return cursor  # the book notices by itself that nobody tells it anything
         if cursor is None:
             # Records read before there was a cursor may have been revoked before it.
-            self._book.forget_all()
+            self._forget_all()
         self._book.forget(revocations.credential_ids)
         self._book.heard(asked_at=asked_at)
+        if self._tokens is not None:
+            self._tokens.heard(revocations.tokens)
+            self._tokens.fresh_since(asked_at)
         return revocations.cursor
+
+    def _forget_all(self) -> None:
+        self._book.forget_all()
+        if self._tokens is not None:
+            self._tokens.forget_all()

@@ -16,6 +16,7 @@ from ves.policy import Policy
 from ves.records import (
     BodyRefused,
     Commitment,
+    CredentialId,
     KeyName,
     NeedsPolicy,
     NumberedEvent,
@@ -119,8 +120,8 @@ class Append(Message["Appended"], frozen=True):
     """Answered with ``Appended`` once everything accepted is durable."""
 
     batch: VerifiedBatch
-    credential_id: Uuid | None
-    """The API key the request came with; None for the bootstrap credential."""
+    credential_id: CredentialId | None
+    """What the request came with; None for the bootstrap credential."""
 
 
 class Appended(msgspec.Struct, frozen=True):

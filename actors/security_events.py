@@ -43,6 +43,10 @@ class SecurityEvents:
     def happened(self, kind: SecurityEvent, /, *, times: int = 1, **about: str | int | None) -> None:
         """Counted ``times`` and logged as one line ``security_event`` with ``kind`` and ``about``."""
         self.counts[kind] += times
+        self.told(kind, times=times, **about)
+
+    def told(self, kind: SecurityEvent, /, *, times: int, **about: str | int | None) -> None:
+        """Logged only: what was counted one by one before."""
         log.warning("security_event", kind=kind, times=times, **about)
 
     def counted(self, kind: SecurityEvent) -> None:

@@ -193,7 +193,7 @@ class Done:
         ]
         for letter, request in zip(letters, self.plan.requests, strict=True):
             if request.credential_revoked:
-                letter.refuse(CredentialRevoked("the API key has been revoked"))
+                letter.refuse(CredentialRevoked("the credential has been revoked"))
             elif request.credential_expired:
                 letter.refuse(CredentialExpired("the API key has expired"))
             else:

@@ -68,6 +68,25 @@ class Settings(BaseSettings):
 
     api_key_mode: Literal["live", "test"] = "live"
     """The kind of API keys this node issues; those of the other kind are refused."""
+    # Signed tokens (JWT).
+    jwt_jwks_file: Path | None = None
+    """JSON Web Key Set with the public Ed25519 keys that sign agents' tokens; read again when it changes."""
+    jwt_secret: SecretStr | None = None
+    """At least 32 random characters: also accept HS256 tokens with the original's claims."""
+    jwt_issuer: str | None = None
+    """``iss`` must be it; None: not looked at (legacy tokens: stateset-sequencer)."""
+    jwt_audience: str | None = None
+    """``aud`` must name it; None: tokens with ``aud`` are refused (legacy tokens: stateset-api)."""
+    jwt_leeway_secs: Annotated[int, Field(ge=0, le=600)] = 60
+    """How far issuers' clocks may be off."""
+
+    # Failed authentication, per client address (IPv6: per /64).
+    auth_failures_burst: Count = 20
+    """So many failures at once before an address is throttled."""
+    auth_failures_per_minute: Annotated[float, Field(gt=0)] = 10.0
+    """So many more are forgiven each minute."""
+    auth_failures_addresses_max: Count = 10_000
+    """Addresses remembered; beyond it the one that failed longest ago is forgotten."""
 
     # Limits at the door.
     max_body_size_bytes: Annotated[int, Field(ge=1, le=33_554_432)] = 10_485_760
@@ -121,10 +140,18 @@ class Settings(BaseSettings):
         "ves_sequencer_signing_key",
         "payload_encryption_keys",
         "payload_encryption_key",
+        "jwt_secret",
     )
     @classmethod
     def _set_but_empty_is_an_error(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().strip():
+            raise ValueError("is set but empty; unset it or give it a value")
+        return value
+
+    @field_validator("jwt_issuer", "jwt_audience")
+    @classmethod
+    def _names_somebody(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
             raise ValueError("is set but empty; unset it or give it a value")
         return value
 

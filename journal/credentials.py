@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from journal.audit import write_audit
 from journal.locks import raise_epoch, tenant_lock
-from journal.port import ApiKey, AuditEntry, CredentialEnded, Revocations
+from journal.port import ApiKey, AuditEntry, CredentialEnded, Revocations, TokenRevocation
+from journal.tokens import revoked_until
 from journal.units import Undo
-from ves.records import Uuid
+from ves.records import CredentialId, IssuedToken, Uuid
 
 if TYPE_CHECKING:
     from journal.connections import Connection
@@ -31,7 +32,6 @@ SELECT NOT EXISTS (
     SELECT FROM record.api_keys k LEFT JOIN record.api_key_revocations r ON r.api_key_id = k.id
     WHERE k.id = $1 AND (r.revoked_at IS NOT NULL OR k.expires_at <= clock_timestamp()))
 """
-"""True also of what is no API key of ours: other credentials are not judged here."""
 _COUNT_IN_FORCE = """
 SELECT count(*) FROM record.api_keys k LEFT JOIN record.api_key_revocations r ON r.api_key_id = k.id
 WHERE k.tenant_id = $1 AND k.agent_id = $2 AND r.revoked_at IS NULL
@@ -52,13 +52,24 @@ ORDER BY r.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > clock_
          k.created_at DESC, k.id DESC LIMIT 1
 """
 
+# One snapshot: a number is seen together with all smaller ones, of whichever table.
+_SINCE = """
+SELECT revocation_number, api_key_id, NULL::uuid AS tenant_id, NULL::uuid AS subject,
+       NULL::bigint AS revoked_until_s, revoked_at, NULL AS reason
+FROM record.api_key_revocations WHERE revocation_number > $1
+UNION ALL
+SELECT revocation_number, NULL, tenant_id, subject, revoked_until_s, revoked_at, reason
+FROM record.token_revocations WHERE revocation_number > $1
+ORDER BY revocation_number LIMIT $2
+"""
+
 
 async def create(
-    connection: Connection, node_id: Uuid, key: ApiKey, audit: AuditEntry, by: Uuid | None
+    connection: Connection, node_id: Uuid, key: ApiKey, audit: AuditEntry, by: CredentialId | None
 ) -> ApiKey:
     """In a transaction that began sharing the tenant's key lock. Undone when ``by`` is in force no more."""
-    if by is not None and not await connection.fetchval(_STILL_IN_FORCE, by):
-        raise Undo(CredentialEnded("the API key that asked is in force no more"))
+    if by is not None and not await _in_force(connection, key.tenant_id, by):
+        raise Undo(CredentialEnded("the credential that asked is in force no more"))
     await connection.execute(
         "INSERT INTO record.api_keys (id, tenant_id, agent_id, created_at, key_hash, prefix, store_ids, "
         "permissions, name, role, expires_at, rate_limit_per_minute) "
@@ -81,12 +92,20 @@ async def create(
     return created
 
 
+async def _in_force(connection: Connection, tenant_id: Uuid, by: CredentialId) -> bool:
+    if isinstance(by, IssuedToken):
+        until_s = await revoked_until(connection, tenant_id, by.subject)
+        return by.issued_at_s > until_s
+    in_force: bool = await connection.fetchval(_STILL_IN_FORCE, by)
+    return in_force
+
+
 async def create_for_agent(
     connection: Connection,
     node_id: Uuid,
     key: ApiKey,
     audit: AuditEntry,
-    by: Uuid | None,
+    by: CredentialId | None,
     in_force_max: int,
 ) -> ApiKey:
     """Undone when the agent has so many already."""
@@ -185,13 +204,12 @@ async def revocations_since(connection: Connection, cursor: int | None) -> Revoc
     if cursor is None:
         last = await connection.fetchval("SELECT last_number FROM record.api_key_revocation_counters")
         return Revocations([], last)
-    rows = await connection.fetch(
-        "SELECT api_key_id, revocation_number FROM record.api_key_revocations "
-        "WHERE revocation_number > $1 ORDER BY revocation_number LIMIT $2",
-        cursor,
-        _REVOCATIONS_MAX,
+    rows = await connection.fetch(_SINCE, cursor, _REVOCATIONS_MAX)
+    return Revocations(
+        [row[1] for row in rows if row[1] is not None],
+        rows[-1][0] if rows else cursor,
+        [TokenRevocation(row[0], *row[2:]) for row in rows if row[1] is None],
     )
-    return Revocations([row[0] for row in rows], rows[-1][1] if rows else cursor)
 
 
 async def _find(connection: Connection, credential_id: Uuid) -> ApiKey | None:

@@ -16,10 +16,12 @@ from journal.arrays import numbers, texts, uuids
 from ves.records import (
     NEW_STREAM,
     CommandName,
+    CredentialId,
     EntityName,
     Facts,
     Fence,
     Head,
+    IssuedToken,
     KeyName,
     KeyStatus,
     KnownEvent,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from journal.connections import Connection
 
 _COLUMNS = ("kind", "u1", "u2", "u3", "u4", "t1", "t2", "n1", "n2", "n3", "w1", "w2", "b1", "b2", "b3", "b4")
-_EPOCHS, _HEAD, _KNOWN, _COMMAND, _ENTITY, _KEY, _CREDENTIAL = range(7)
+_EPOCHS, _HEAD, _KNOWN, _COMMAND, _ENTITY, _KEY, _CREDENTIAL, _TOKEN = range(8)
 
 _TYPES = {"u": "uuid", "t": "text", "n": "bigint", "w": "timestamptz", "b": "bytea"}
 
@@ -121,6 +123,17 @@ _BRANCHES: dict[str, tuple[list[str], str]] = {
             w1="k.expires_at",
         ),
     ),
+    "tokens": (
+        ["uuid[]", "bigint[]"],
+        _branch(
+            _TOKEN,
+            "FROM unnest({}, {}) AS q (subject, issued_at_s), "
+            "LATERAL (SELECT FROM record.token_revocations r WHERE r.tenant_id = $1 "
+            "AND r.subject IN (q.subject, $1) AND r.revoked_until_s >= q.issued_at_s LIMIT 1) r",
+            u1="q.subject",
+            n1="q.issued_at_s",
+        ),
+    ),
 }
 
 
@@ -161,8 +174,11 @@ async def read_facts(connection: Connection, question: Question) -> Facts:
         asked["entities"] = _columns(question.entities)
     if question.keys:
         asked["keys"] = _columns((k.agent_id, k.key_id) for k in question.keys)
-    if question.credential_ids:
-        asked["credentials"] = [list(question.credential_ids)]
+    tokens = [c for c in question.credential_ids if isinstance(c, IssuedToken)]
+    if len(tokens) < len(question.credential_ids):
+        asked["credentials"] = [[c for c in question.credential_ids if not isinstance(c, IssuedToken)]]
+    if tokens:
+        asked["tokens"] = _columns(tokens)
     arguments = [
         _LITERAL[kind](column)
         for name, (kinds, _) in _BRANCHES.items()
@@ -185,8 +201,8 @@ def _facts(question: Question, rows: Iterable[Any]) -> Facts:
     commands: set[CommandName] = set()
     versions: dict[EntityName, int] = {}
     keys: dict[KeyName, KeyStatus] = {}
-    revoked: set[Uuid] = set()
-    credential_ends_us: dict[Uuid, int] = {}
+    revoked: set[CredentialId] = set()
+    credential_ends_us: dict[CredentialId, int] = {}
     for kind, u1, u2, u3, u4, t1, t2, n1, n2, n3, w1, w2, b1, b2, b3, b4 in rows:
         if kind == _ENTITY:
             versions[EntityName(u1, t1, t2)] = n1
@@ -204,6 +220,8 @@ def _facts(question: Question, rows: Iterable[Any]) -> Facts:
                 revoked.add(u1)
             if w1 is not None:
                 credential_ends_us[u1] = w1
+        elif kind == _TOKEN:
+            revoked.add(IssuedToken(u1, n1))
         else:
             key_epoch, credential_epoch, now_us = n1, n2, w1
     return Facts(

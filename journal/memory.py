@@ -46,6 +46,7 @@ from journal.port import (
     Stored,
     StreamBehind,
     TenantPolicy,
+    TokenRevocation,
 )
 from ves.constants import ZERO_HASH
 from ves.policy import SchemaMode
@@ -53,10 +54,12 @@ from ves.records import (
     NEW_STREAM,
     CommandName,
     Commitment,
+    CredentialId,
     EntityName,
     Facts,
     Fence,
     Head,
+    IssuedToken,
     KeyName,
     KeyStatus,
     KnownEvent,
@@ -120,7 +123,8 @@ class MemoryDatabase:
     epochs: defaultdict[Uuid, tuple[int, int]] = field(default_factory=lambda: defaultdict(lambda: (0, 0)))
     agent_keys: dict[KeyName, AgentKey] = field(default_factory=dict)
     api_keys: dict[Uuid, ApiKey] = field(default_factory=dict)
-    revocations: list[Uuid] = field(default_factory=list)
+    revocations: list[Uuid | TokenRevocation] = field(default_factory=list)
+    """Of API keys, by id, and of tokens, in the order of their numbers (1, 2, …)."""
     committed: dict[Stream, tuple[int, bytes]] = field(default_factory=dict)
     commitments: dict[Uuid, tuple[Commitment, bytes]] = field(default_factory=dict)
     receipt_keys: dict[Uuid, ReceiptKey] = field(default_factory=dict)
@@ -473,9 +477,11 @@ class MemoryJournal:
 
     # Credentials.
 
-    async def create_api_key(self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None = None) -> ApiKey:
+    async def create_api_key(
+        self, key: ApiKey, audit: AuditEntry, *, by: CredentialId | None = None
+    ) -> ApiKey:
         def act(database: MemoryDatabase) -> Change[ApiKey]:
-            _must_be_in_force(database, by)
+            _must_be_in_force(database, key.tenant_id, by)
             created = msgspec.structs.replace(key, created_at_us=database.now_us())
 
             def apply() -> None:
@@ -487,13 +493,13 @@ class MemoryJournal:
         return await self._write("create_api_key", act)
 
     async def create_agent_api_key(
-        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
+        self, key: ApiKey, audit: AuditEntry, *, by: CredentialId | None, in_force_max: int
     ) -> ApiKey | None:
         def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
             of_agent = [k for k in database.api_keys.values() if _is_of(k, key.tenant_id, key.agent_id)]
             if sum(_in_force(k, database.now_us()) for k in of_agent) >= in_force_max:
                 return Refused(None)
-            _must_be_in_force(database, by)
+            _must_be_in_force(database, key.tenant_id, by)
             created = msgspec.structs.replace(key, created_at_us=database.now_us())
 
             def apply() -> None:
@@ -580,10 +586,44 @@ class MemoryJournal:
 
         return await self._write("revoke_api_key", act, behind=_of_tenant(found.tenant_id))
 
+    async def revoke_tokens(
+        self, tenant_id: Uuid, subject: Uuid, *, ahead_s: int, reason: str | None, audit: AuditEntry
+    ) -> TokenRevocation:
+        def act(database: MemoryDatabase) -> Change[TokenRevocation]:
+            now_us = database.now_us()
+            until_s = -(-now_us // 1_000_000) + ahead_s
+            number = len(database.revocations) + 1
+            revocation = TokenRevocation(number, tenant_id, subject, until_s, now_us, reason)
+
+            def apply() -> None:
+                database.revocations.append(revocation)
+                self._raise_epoch(database, tenant_id, credentials=1)
+                self._audit(database, audit)
+
+            return Change(revocation, apply)
+
+        return await self._write("revoke_tokens", act, behind=_of_tenant(tenant_id))
+
+    async def tokens_revoked_until(self, tenant_id: Uuid, subject: Uuid) -> int:
+        return await self._read(
+            "tokens_revoked_until", lambda database: _revoked_until(database, tenant_id, subject)
+        )
+
+    async def list_token_revocations(
+        self, tenant_id: Uuid | None, *, after: int, limit: int
+    ) -> list[TokenRevocation]:
+        def listed(database: MemoryDatabase) -> list[TokenRevocation]:
+            found = [one for one in database.revocations if isinstance(one, TokenRevocation)]
+            return [one for one in found if tenant_id in (None, one.tenant_id) and one.number > after][:limit]
+
+        return await self._read("list_token_revocations", listed)
+
     async def revocations_since(self, cursor: int | None) -> Revocations:
         def since(database: MemoryDatabase) -> Revocations:
             told = database.revocations[cursor:] if cursor is not None else []
-            return Revocations(told, len(database.revocations))
+            keys = [one for one in told if isinstance(one, bytes)]
+            tokens = [one for one in told if isinstance(one, TokenRevocation)]
+            return Revocations(keys, len(database.revocations), tokens)
 
         return await self._read("revocations_since", since)
 
@@ -745,10 +785,14 @@ def _in_force(key: ApiKey, now_us: int) -> bool:
     return key.revoked_at_us is None and (key.expires_at_us is None or key.expires_at_us > now_us)
 
 
-def _must_be_in_force(database: MemoryDatabase, by: Uuid | None) -> None:
-    key = None if by is None else database.api_keys.get(by)
-    if key is not None and not _in_force(key, database.now_us()):
-        raise CredentialEnded("the API key that asked is in force no more")
+def _must_be_in_force(database: MemoryDatabase, tenant_id: Uuid, by: CredentialId | None) -> None:
+    if isinstance(by, IssuedToken):
+        ended = _is_revoked(database, tenant_id, by)
+    else:
+        key = None if by is None else database.api_keys.get(by)
+        ended = key is not None and not _in_force(key, database.now_us())
+    if ended:
+        raise CredentialEnded("the credential that asked is in force no more")
 
 
 def _age(key: ApiKey) -> tuple[int, Uuid]:
@@ -797,12 +841,35 @@ def _facts(database: MemoryDatabase, question: Question) -> Facts:
             name: KeyStatus(key.valid_from_us, key.valid_to_us, key.revoked_at_us is not None)
             for name, key in keys.items()
         },
-        revoked_credentials=question.credential_ids & frozenset(database.revocations),
+        revoked_credentials=frozenset(
+            one for one in question.credential_ids if _is_revoked(database, tenant_id, one)
+        ),
         credential_ends_us={
             c: key.expires_at_us
             for c in question.credential_ids
-            if (key := database.api_keys.get(c)) is not None and key.expires_at_us is not None
+            if not isinstance(c, IssuedToken)
+            and (key := database.api_keys.get(c)) is not None
+            and key.expires_at_us is not None
         },
+    )
+
+
+def _is_revoked(database: MemoryDatabase, tenant_id: Uuid, credential_id: CredentialId) -> bool:
+    if isinstance(credential_id, IssuedToken):
+        return credential_id.issued_at_s <= _revoked_until(database, tenant_id, credential_id.subject)
+    return credential_id in database.revocations
+
+
+def _revoked_until(database: MemoryDatabase, tenant_id: Uuid, subject: Uuid) -> int:
+    return max(
+        (
+            one.revoked_until_s
+            for one in database.revocations
+            if isinstance(one, TokenRevocation)
+            and one.tenant_id == tenant_id
+            and one.subject in (subject, tenant_id)
+        ),
+        default=-1,
     )
 
 

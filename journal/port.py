@@ -16,6 +16,7 @@ from ves.policy import SchemaMode, SchemaName
 from ves.records import (
     CommandName,
     Commitment,
+    CredentialId,
     EntityName,
     Facts,
     Fence,
@@ -221,11 +222,26 @@ class ApiKey(msgspec.Struct, frozen=True):
     rate_limit_per_minute: int | None = None
 
 
+class TokenRevocation(msgspec.Struct, frozen=True):
+    """All tokens of a subject issued at or before a second are dead. The tenant's own id as the subject means
+    every token of the tenant."""
+
+    number: int
+    """Grows with each revocation, of API keys too."""
+    tenant_id: Uuid
+    subject: Uuid
+    revoked_until_s: int
+    """Seconds since the Unix epoch, inclusive."""
+    revoked_at_us: int
+    reason: str | None
+
+
 class Revocations(msgspec.Struct, frozen=True):
-    """API keys revoked after ``cursor`` was handed out, and the new cursor."""
+    """API keys and tokens revoked after ``cursor`` was handed out, and the new cursor."""
 
     credential_ids: list[Uuid]
     cursor: int
+    tokens: list[TokenRevocation] = []
 
 
 # What tenants demand of their events.
@@ -291,7 +307,7 @@ class AuditEntry(msgspec.Struct, frozen=True):
     """Who did what to what. Written in the transaction of the act itself, chained per node by hash."""
 
     actor: str
-    """``bootstrap``, ``api_key:<id>``, ``cli``, ``system``."""
+    """``bootstrap``, ``api_key:<id>``, ``token:<subject>``, ``cli``, ``system``."""
     action: str
     """``agent_key.register``, ``api_key.revoke`` …"""
     subject: str
@@ -395,13 +411,15 @@ class Journal(Protocol):
 
     # Credentials. Revoking takes the tenant's exclusive key lock and raises its credential_epoch.
 
-    async def create_api_key(self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None = None) -> ApiKey:
-        """Raises CredentialEnded when the API key ``by`` is revoked or has expired by the database's clock: a
-        stolen key leaves no child behind after its revocation, on any node."""
+    async def create_api_key(
+        self, key: ApiKey, audit: AuditEntry, *, by: CredentialId | None = None
+    ) -> ApiKey:
+        """Raises CredentialEnded when the credential ``by`` is revoked or has expired by the database's
+        clock: a stolen one leaves no child behind after its revocation, on any node."""
         ...
 
     async def create_agent_api_key(
-        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
+        self, key: ApiKey, audit: AuditEntry, *, by: CredentialId | None, in_force_max: int
     ) -> ApiKey | None:
         """The same. None, and nothing created, when the key's agent has ``in_force_max`` keys neither
         revoked nor expired; also when many are created at once."""
@@ -439,6 +457,22 @@ class Journal(Protocol):
         self, credential_id: Uuid, *, tenant_id: Uuid | None, audit: AuditEntry
     ) -> ApiKey | None:
         """None: no such key (in that tenant, if one is named). Revoking twice changes nothing."""
+        ...
+
+    async def revoke_tokens(
+        self, tenant_id: Uuid, subject: Uuid, *, ahead_s: int, reason: str | None, audit: AuditEntry
+    ) -> TokenRevocation:
+        """Every token of the subject issued until ``ahead_s`` after now, by the database's clock, is dead."""
+        ...
+
+    async def tokens_revoked_until(self, tenant_id: Uuid, subject: Uuid) -> int:
+        """The last second of issue that is dead for this subject, itself or with its tenant; -1: none."""
+        ...
+
+    async def list_token_revocations(
+        self, tenant_id: Uuid | None, *, after: int, limit: int
+    ) -> list[TokenRevocation]:
+        """Those with a greater number than ``after``, in that order."""
         ...
 
     async def revocations_since(self, cursor: int | None) -> Revocations:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import asyncpg
 import trio
 
-from journal import append, commitments, credentials, keys, own_keys, policies, reads
+from journal import append, commitments, credentials, keys, own_keys, policies, reads, tokens
 from journal.aio import cross
 from journal.audit import write_audit
 from journal.connections import SERVER_VERSION_MIN, Limits, make_pool
@@ -48,11 +48,12 @@ from journal.port import (
     Stored,
     StreamBehind,
     TenantPolicy,
+    TokenRevocation,
 )
 from journal.stalled import StalledCopies
 from journal.units import Checkpoint, Undo, Units
 from ves.policy import SchemaMode
-from ves.records import Commitment, EntityName, Facts, KeyName, Question, StoredEvent, Uuid
+from ves.records import Commitment, CredentialId, EntityName, Facts, KeyName, Question, StoredEvent, Uuid
 
 if TYPE_CHECKING:
     from journal.connections import Connection, Pool
@@ -256,7 +257,9 @@ class PostgresJournal:
 
     # Credentials.
 
-    async def create_api_key(self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None = None) -> ApiKey:
+    async def create_api_key(
+        self, key: ApiKey, audit: AuditEntry, *, by: CredentialId | None = None
+    ) -> ApiKey:
         created = await self._create_api_key(
             key.tenant_id, lambda c: credentials.create(c, self._node_id, key, audit, by)
         )
@@ -264,7 +267,7 @@ class PostgresJournal:
         return created
 
     async def create_agent_api_key(
-        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
+        self, key: ApiKey, audit: AuditEntry, *, by: CredentialId | None, in_force_max: int
     ) -> ApiKey | None:
         return await self._create_api_key(
             key.tenant_id,
@@ -317,6 +320,23 @@ class PostgresJournal:
         return await self._write_alone(
             "revoke_api_key", owner, lambda c: credentials.revoke(c, self._node_id, credential_id, audit)
         )
+
+    async def revoke_tokens(
+        self, tenant_id: Uuid, subject: Uuid, *, ahead_s: int, reason: str | None, audit: AuditEntry
+    ) -> TokenRevocation:
+        return await self._write_alone(
+            "revoke_tokens",
+            tenant_id,
+            lambda c: tokens.revoke(c, self._node_id, (tenant_id, subject), ahead_s, reason, audit),
+        )
+
+    async def tokens_revoked_until(self, tenant_id: Uuid, subject: Uuid) -> int:
+        return await self._read(lambda c: tokens.revoked_until(c, tenant_id, subject))
+
+    async def list_token_revocations(
+        self, tenant_id: Uuid | None, *, after: int, limit: int
+    ) -> list[TokenRevocation]:
+        return await self._read(lambda c: tokens.list_page(c, tenant_id, after, limit))
 
     async def revocations_since(self, cursor: int | None) -> Revocations:
         return await self._read(lambda c: credentials.revocations_since(c, cursor))

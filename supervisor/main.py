@@ -25,6 +25,7 @@ import trio
 from pydantic import ValidationError
 
 from actors.faults import arm_from_environment, checkpoint
+from actors.token_keys import KeySet, read_token_keys
 from config.logs import configure_logs
 from config.secrets import Secrets, SecretsError, load_secrets, prepare_data_dir
 from config.settings import Settings
@@ -98,11 +99,12 @@ def _serve() -> None:
     settings = read_settings()
     arm_from_environment(os.environ)
     prepare_data_dir(settings.data_dir)
+    token_keys = read_token_keys(settings)
     with exporting(os.environ), database(settings) as where:
         secrets = load_secrets(
             settings, settings.data_dir, parse_key=parse_key, key_id=key_id, checkpoint=checkpoint
         )
-        trio.run(run_house, settings, secrets, where)
+        trio.run(run_house, settings, secrets, where, token_keys)
 
 
 def _migrate() -> None:
@@ -190,7 +192,7 @@ async def run_migrations(dsn: str, app_login: str | None) -> None:
         await patiently(partial(migrate, dsn, app_login))
 
 
-async def run_house(settings: Settings, secrets: Secrets, where: Database) -> None:
+async def run_house(settings: Settings, secrets: Secrets, where: Database, token_keys: KeySet) -> None:
     """The whole life inside the event loop; returns after an orderly stop."""
     async with open_loop() as strays:
         if where.admin_dsn is not None:
@@ -198,7 +200,14 @@ async def run_house(settings: Settings, secrets: Secrets, where: Database) -> No
         async with AsyncExitStack() as stack:
             journal = await patiently(partial(enter_journal, stack, settings, secrets, where))
             key_version = await patiently(partial(claim_keys, journal, secrets))
-            built = build(settings, secrets, journal, key_version=key_version, strays=lambda: strays.count)
+            built = build(
+                settings,
+                secrets,
+                journal,
+                key_version=key_version,
+                token_keys=token_keys,
+                strays=lambda: strays.count,
+            )
             await live(settings, secrets, built)
 
 

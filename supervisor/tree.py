@@ -12,6 +12,8 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       committer             commitments, one at a time
       sweeper               asks the committer for what is due
       revocations           polls revoked credentials
+      token-keys            reads the tokens' key file again when it changes
+      failed-attempts       writes failed authentications into the audit chain, summed up
       policies              polls what tenants demand of their events
       pulse                 tells readiness whether the database answers
       audit-spool           carries audit entries that could not wait for the database into the chain
@@ -31,12 +33,16 @@ from actors.audit_spool import AuditSpool, SpoolEmptier
 from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
+from actors.failed_attempts import FailedAttempts, FailureReporter, Patience
 from actors.mailbox import Actor, Mailbox, Ref
 from actors.policies import PolicyBook, PolicyPoller
 from actors.registry import KeyRegistry
 from actors.schema_checker import SchemaChecker
 from actors.security_events import SecurityEvents
 from actors.sequencer import GroupLimits, ReceiptIdentity, Sequencer, Tally
+from actors.token_keys import NO_KEYS, KeySet
+from actors.token_rules import Rules
+from actors.tokens import KeyFile, KeySetWatcher, TokenBook
 from actors.verifier import Verifier
 from actors.vitals import LoopLag, Pulse
 from actors.worker_spawn import OwnProcess, Spawn
@@ -102,6 +108,7 @@ def build(
     journal: Journal,
     *,
     key_version: int,
+    token_keys: KeySet = NO_KEYS,
     strays: Callable[[], int] = lambda: 0,
     ports: Ports | None = None,
 ) -> Built:
@@ -120,6 +127,22 @@ def build(
         future_us_max=round(settings.max_future_skew_secs * 1_000_000),
     )
     credentials = CredentialBook(journal=journal, now_us=ports.now_us)
+    tokens = TokenBook(
+        journal=journal,
+        keys=token_keys,
+        rules=Rules(settings.jwt_issuer, settings.jwt_audience, settings.jwt_leeway_secs),
+        now_s=lambda: ports.now_us() / 1_000_000,
+    )
+    failed_attempts = FailedAttempts(
+        patience=Patience(
+            settings.auth_failures_burst,
+            settings.auth_failures_per_minute,
+            settings.auth_failures_addresses_max,
+        ),
+        security=security,
+        now_s=lambda: ports.now_us() / 1_000_000,
+    )
+    key_file = None if settings.jwt_jwks_file is None else KeyFile(settings.jwt_jwks_file)
     audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
     registry = Mailbox("registry", letters_max=settings.mailbox_letters_max)
@@ -229,7 +252,12 @@ def build(
             ),
             ChildSpec(
                 name="revocations",
-                factory=lambda: RevocationPoller(journal=journal, book=credentials),
+                factory=lambda: RevocationPoller(journal=journal, book=credentials, tokens=tokens),
+            ),
+            ChildSpec(name="token-keys", factory=lambda: KeySetWatcher(book=tokens, file=key_file)),
+            ChildSpec(
+                name="failed-attempts",
+                factory=lambda: FailureReporter(journal=journal, attempts=failed_attempts),
             ),
             ChildSpec(
                 name="policies",
@@ -250,6 +278,8 @@ def build(
         journal=journal,
         credentials=credentials,
         policies=policies,
+        tokens=tokens,
+        failed_attempts=failed_attempts,
         verifiers=verifiers.ref,
         schema_checker=Ref(schema_checker),
         encryptors=encryptors.ref,

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 
 from actors.audit_spool import AuditSpool
 from actors.credentials import CredentialBook
+from actors.failed_attempts import FailedAttempts
 from actors.mailbox import Ref
 from actors.policies import PolicyBook
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
+from actors.tokens import TokenBook
 from actors.views import Overseer
 from actors.vitals import LoopLag
 from config.settings import Settings
@@ -51,6 +53,8 @@ class House:
     credentials: CredentialBook
     policies: PolicyBook
     """What tenants demand of their events."""
+    tokens: TokenBook
+    failed_attempts: FailedAttempts
     verifiers: Ref
     schema_checker: Ref
     """Tries schemas and payloads for those who write them."""

@@ -19,6 +19,7 @@ import msgspec
 from ves.encoding import uuid_text
 from ves.records import (
     CommandName,
+    CredentialId,
     EntityName,
     Facts,
     Head,
@@ -36,10 +37,10 @@ from ves.records import (
 
 
 class Request(NamedTuple):
-    """One caller's verified batch and the API key it came with (None: the bootstrap credential)."""
+    """One caller's verified batch and the credential it came with (None: the bootstrap credential)."""
 
     batch: VerifiedBatch
-    credential_id: Uuid | None
+    credential_id: CredentialId | None
 
 
 class Planned(NamedTuple):
@@ -85,7 +86,7 @@ def ask(tenant_id: Uuid, requests: Sequence[Request]) -> Question:
     commands: set[CommandName] = set()
     entities: set[EntityName] = set()
     keys: set[KeyName] = set()
-    credentials: set[Uuid] = set()
+    credentials: set[CredentialId] = set()
     for batch, credential_id in requests:
         store_id = batch.store_id
         stores.add(store_id)
@@ -150,7 +151,7 @@ class _Deciding:
             seen.add(outcome.event_id)
         plan.head_sequence = self._heads[batch.store_id].current_sequence
 
-    def _has_ended(self, credential_id: Uuid, store_id: Uuid) -> bool:
+    def _has_ended(self, credential_id: CredentialId, store_id: Uuid) -> bool:
         """Judged at the time its events would be sequenced at, as agents' keys are."""
         end_us = self._facts.credential_ends_us.get(credential_id)
         last_us = self._heads[store_id].last_sequenced_at_us

@@ -224,6 +224,18 @@ class CommandName(NamedTuple):
     command_id: Uuid
 
 
+class IssuedToken(NamedTuple):
+    """A signed token as a credential: whom it speaks for, and when it was issued (seconds since 1970). It is
+    dead once its subject, or the whole tenant, was revoked at or after that second."""
+
+    subject: Uuid
+    issued_at_s: int
+
+
+CredentialId = Uuid | IssuedToken
+"""An API key's id, or what a token is revoked by."""
+
+
 class Question(msgspec.Struct, frozen=True):
     """What a group needs to know, all of one tenant, answered by one statement in one snapshot."""
 
@@ -233,8 +245,8 @@ class Question(msgspec.Struct, frozen=True):
     commands: frozenset[CommandName]
     entities: frozenset[EntityName]
     keys: frozenset[KeyName]
-    credential_ids: frozenset[Uuid]
-    """The API keys the group's requests came with: revoked and expired ones are refused at sequencing."""
+    credential_ids: frozenset[CredentialId]
+    """What the group's requests came with: revoked and expired ones are refused at sequencing."""
 
 
 class Fence(msgspec.Struct, frozen=True):
@@ -258,8 +270,8 @@ class Facts(msgspec.Struct, frozen=True):
     entity_versions: dict[EntityName, int]
     """Absent means 0."""
     keys: dict[KeyName, KeyStatus]
-    revoked_credentials: frozenset[Uuid]
-    credential_ends_us: dict[Uuid, int] = {}
+    revoked_credentials: frozenset[CredentialId]
+    credential_ends_us: dict[CredentialId, int] = {}
     """When those that expire do."""
 
 

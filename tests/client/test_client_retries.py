@@ -215,8 +215,8 @@ async def test_the_credential_is_sent_as_an_api_key_and_netrc_is_not_consulted(
     assert play.authorizations[-1] is None
 
 
-@pytest.mark.parametrize("key", ["Bearer sk_live_new", "ApiKey ss_old"])
-async def test_each_kind_of_key_goes_out_under_its_own_scheme(play: PlayedSequencer, key: str) -> None:
+@pytest.mark.parametrize("key", ["Bearer sk_live_new", "ApiKey ss_old", "Bearer eyJhbGci.eyJzdWIi.c2ln"])
+async def test_each_kind_of_credential_goes_out_under_its_own_scheme(play: PlayedSequencer, key: str) -> None:
     async with SequencerClient(play.url, api_key=key.split()[1], retry=QUICK) as client:
         await client.receipt_keys()
     assert set(play.authorizations) == {key}

@@ -59,6 +59,7 @@ AT_WORK = [
     *unit("create_schema"),
     *unit("set_schema_status"),
     *unit("set_policy"),
+    *unit("revoke_tokens"),
     *unit("audit"),
 ]
 OF_A_WORKER = ["worker.worked", "worker.half_answered", "worker.answered"]
@@ -338,6 +339,24 @@ def of_a_policy(case: Case) -> None:
     assert refuses(case.tenant)
 
 
+def of_revoked_tokens(case: Case) -> None:
+    tenant = case.tenant
+    body = {"tenantId": str(tenant.tenant_id), "agentId": str(tenant.agent.agent_id)}
+
+    def act(method: str, path: str, **more: object) -> httpx.Response:
+        key = {"authorization": f"ApiKey {tenant.server.bootstrap_key}"}
+        url = f"{tenant.server.admin_url}/api/v1/admin/tokens/{path}"
+        return httpx.request(method, url, headers=key, timeout=30, **more)  # type: ignore[arg-type]
+
+    case.dies(lambda: act("POST", "revoke", json=body))
+    case.revives()
+    assert act("GET", "revocations").json()["count"] == case.durable
+    assert act("POST", "revoke", json=body).status_code == 200
+    listed = act("GET", "revocations").json()["revocations"]
+    assert [one["number"] for one in listed] == list(range(1, len(listed) + 1))
+    assert len(listed) == case.durable + 1
+
+
 def of_an_audit_entry(case: Case) -> None:
     case.dies(lambda: api_keys(case.tenant))
     case.revives()
@@ -357,6 +376,7 @@ ACTS: dict[str, Callable[[Case], None]] = {
     "create_schema": of_a_schema,
     "set_schema_status": of_a_schemas_status,
     "set_policy": of_a_policy,
+    "revoke_tokens": of_revoked_tokens,
     "audit": of_an_audit_entry,
 }
 

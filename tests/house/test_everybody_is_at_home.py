@@ -27,6 +27,6 @@ async def test_who_is_built_is_who_is_drawn() -> None:
     settings = Settings(_env_file=None, data_dir=Path("/nonexistent"))
     built = build(settings, secrets, cast(Any, None), key_version=1)
     names = [child.name for child in built.root.view().children]
-    assert len(names) == 12
+    assert len(names) == 14
     assert names == named_in(supervisor.tree.__doc__ or "")
     assert sorted(names) == sorted(named_in((ROOT / "ARCHITECTURE.md").read_text()))

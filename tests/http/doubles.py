@@ -5,6 +5,7 @@ Real are the applications, the serving loop, the sockets and the client.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ import trio
 
 from actors.audit_spool import AuditSpool
 from actors.credentials import CredentialBook
+from actors.failed_attempts import FailedAttempts, Patience
 from actors.messages import (
     Append,
     Appended,
@@ -34,6 +36,9 @@ from actors.messages import (
 from actors.policies import PolicyBook
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
+from actors.token_keys import KeySet
+from actors.token_rules import Rules
+from actors.tokens import TokenBook
 from actors.vitals import LoopLag
 from config.settings import Settings
 from journal.memory_policies import PolicyTables
@@ -57,6 +62,7 @@ from journal.port import (
     SchemaLimit,
     SchemaStatus,
     TenantPolicy,
+    TokenRevocation,
 )
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.overseer import TreeOverseer
@@ -114,7 +120,7 @@ class CardboardJournal:
     def __init__(self) -> None:
         self.away = False
         self.api_keys: dict[bytes, ApiKey] = {}
-        self.revoked: list[Uuid] = []
+        self.revoked: list[Uuid | TokenRevocation] = []
         self.agent_keys: dict[KeyName, AgentKey] = {}
         self.audits: list[AuditEntry] = []
         self.events: list[StoredEvent] = []
@@ -333,7 +339,35 @@ class CardboardJournal:
 
     async def revocations_since(self, cursor: int | None) -> Revocations:
         await self._unit()
-        return Revocations([] if cursor is None else self.revoked[cursor:], len(self.revoked))
+        told = [] if cursor is None else self.revoked[cursor:]
+        tokens = [one for one in told if isinstance(one, TokenRevocation)]
+        return Revocations([one for one in told if isinstance(one, bytes)], len(self.revoked), tokens)
+
+    async def revoke_tokens(
+        self, tenant_id: Uuid, subject: Uuid, *, ahead_s: int, reason: str | None, audit: AuditEntry
+    ) -> TokenRevocation:
+        await self._unit()
+        until_s, number = int(time.time()) + 1 + ahead_s, len(self.revoked) + 1
+        revocation = TokenRevocation(number, tenant_id, subject, until_s, 1_700_000_000_000_004, reason)
+        self.revoked.append(revocation)
+        self.audits.append(audit)
+        return revocation
+
+    async def tokens_revoked_until(self, tenant_id: Uuid, subject: Uuid) -> int:
+        self.lookups += 1
+        await self._unit()
+        found = (one for one in self._token_revocations() if one.tenant_id == tenant_id)
+        return max((one.revoked_until_s for one in found if one.subject in (tenant_id, subject)), default=-1)
+
+    async def list_token_revocations(
+        self, tenant_id: Uuid | None, *, after: int, limit: int
+    ) -> list[TokenRevocation]:
+        await self._unit()
+        found = [one for one in self._token_revocations() if tenant_id in (None, one.tenant_id)]
+        return [one for one in found if one.number > after][:limit]
+
+    def _token_revocations(self) -> list[TokenRevocation]:
+        return [one for one in self.revoked if isinstance(one, TokenRevocation)]
 
     async def read_policy(self, tenant_id: Uuid) -> TenantPolicy:
         await self._unit()
@@ -485,6 +519,9 @@ class Cardboard:
     settings: dict[str, Any] = field(default_factory=dict)
     folder: Path = Path("nowhere")
     root: Supervisor = field(default_factory=lambda: _tree())
+    token_keys: KeySet = field(default_factory=KeySet)
+    token_rules: Rules = field(default_factory=Rules)
+    patience: Patience = field(default_factory=lambda: Patience(burst=1_000_000))
 
     def __post_init__(self) -> None:
         self.journal = CardboardJournal()
@@ -497,6 +534,9 @@ class Cardboard:
         settings = Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings})
         demands = Policy(entity_types=settings.entity_types, schema_mode=settings.schema_validation_mode)
         self.policies = PolicyBook(journal=self.journal, defaults=demands)
+        self.security = SecurityEvents()
+        self.tokens = TokenBook(journal=self.journal, keys=self.token_keys, rules=self.token_rules)
+        self.failed_attempts = FailedAttempts(patience=self.patience, security=self.security)
         self.readiness = Readiness()
         self.shutdown = trio.Event()
         self.house = House(
@@ -504,6 +544,8 @@ class Cardboard:
             journal=self.journal,
             credentials=self.credentials,
             policies=self.policies,
+            tokens=self.tokens,
+            failed_attempts=self.failed_attempts,
             verifiers=self.verifiers,
             schema_checker=self.schema_checker,
             encryptors=self.encryptors,
@@ -515,7 +557,7 @@ class Cardboard:
             readiness=self.readiness,
             overseer=TreeOverseer(self.root),
             audit_spool=AuditSpool(journal=self.journal, path=self.folder / "audit-spool.jsonl"),
-            security=SecurityEvents(),
+            security=self.security,
             lag=LoopLag(),
             tally=Tally(),
             strays=lambda: 0,
@@ -584,11 +626,11 @@ def _nobody(_: object) -> Any:
 
 @asynccontextmanager
 async def serving(
-    *, patience_s: float = 25, root: Supervisor | None = None, **settings: Any
+    *, patience_s: float = 25, root: Supervisor | None = None, house: Cardboard | None = None, **settings: Any
 ) -> AsyncIterator[Cardboard]:
     """The house served on two sockets of its own, stopped and checked to be empty afterwards."""
     with TemporaryDirectory() as folder, trio.fail_after(patience_s):
-        house = Cardboard(settings, Path(folder), root or _tree())
+        house = house or Cardboard(settings, Path(folder), root or _tree())
         async with trio.open_nursery() as nursery:
             for app, where in ((house.public, "url"), (house.admin, "admin_url")):
                 listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")

@@ -86,9 +86,7 @@ async def test_a_key_has_the_permissions_of_its_role_its_end_and_its_rate_limit(
     house = Cardboard()
     end_us = NOW_US + HOUR_US
     key = house.api_key(role="anchor", stores=[STORE], expires_at_us=end_us, rate_limit=77)
-    caller = await authenticate(
-        Headers({"authorization": f"Bearer {key}"}), house.credentials, bytes(32), key_kind="live"
-    )
+    caller = await authenticate(Headers({"authorization": f"Bearer {key}"}), house.house, "127.0.0.1")
     assert caller.permissions == {"commitments:*", "anchor:*"}
     assert (caller.rate_limit_per_minute, caller.expires_at_us) == (77, end_us)
     assert caller.store_ids == (STORE.bytes,)

@@ -61,7 +61,7 @@ def check_shape(answer: httpx.Response, status: int, code: str) -> dict[str, Any
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["x-frame-options"] == "DENY"
     assert answer.headers["cache-control"] == "no-store"
-    assert ("www-authenticate" in answer.headers) == (status == 401)
+    assert ("www-authenticate" in answer.headers) == (status in (401, 403))
     assert ("retry-after" in answer.headers) == (status in (429, 503, 504))
     assert "Traceback" not in answer.text
     assert "secret-address" not in answer.text

@@ -15,6 +15,7 @@ from ves.records import (
     NEW_STREAM,
     CommandName,
     Commitment,
+    CredentialId,
     EntityName,
     Facts,
     KeyName,
@@ -81,7 +82,7 @@ def question(
     events: Iterable[VerifiedEvent] = (),
     *,
     keys: Iterable[KeyName] = (),
-    credentials: Iterable[Uuid] = (),
+    credentials: Iterable[CredentialId] = (),
 ) -> Question:
     """Asks for the events under every one of the stores."""
     stores, events = list(stores), list(events)

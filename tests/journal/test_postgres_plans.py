@@ -14,6 +14,7 @@ from journal import commitments
 from journal.aio import cross, open_loop
 from journal.facts import read_facts
 from journal.postgres import PostgresJournal, open_journal
+from ves.records import IssuedToken
 
 
 class Explaining:
@@ -63,7 +64,7 @@ async def test_facts_look_up_each_name_and_never_read_all_a_tenant_has(
 ) -> None:
     tenant, store = uuid(), uuid()
     events = [an_event(command=uuid()) for _ in range(asked)]
-    wanted = question(tenant, [store], events, credentials=[uuid()])
+    wanted = question(tenant, [store], events, credentials=[uuid(), IssuedToken(uuid(), 1)])
     async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
         await journal.read_facts(wanted)  # prepared while the tables are empty
         await fill(database.app_dsn, tenant, store, 5000)

@@ -142,6 +142,8 @@ ADMIN_LISTENER = {
     "DELETE /api/v1/admin/api-keys/{id}": may(ADMINS, API_KEY),
     "GET /api/v1/admin/tenants/{tenant}/policy": may(ADMINS, WHOLE_TENANT),
     "PUT /api/v1/admin/tenants/{tenant}/policy": may(ADMINS, WHOLE_TENANT, body="{}"),
+    "POST /api/v1/admin/tokens/revoke": may(ADMINS, WHOLE_TENANT, body=f"{{{BOTH}}}"),
+    f"GET /api/v1/admin/tokens/revocations?{THE_TENANT}": may(ADMINS, WHOLE_TENANT),
     "GET /api/v1/admin/actors": may(OPERATOR, NOTHING),
     "GET /api/v1/admin/actors/tenants": may(OPERATOR, NOTHING),
     "POST /api/v1/admin/actors/kill": may(OPERATOR, NOTHING, body="{}"),

@@ -17,6 +17,7 @@ from transport.cli.api_keys import app as api_key
 from transport.cli.schemas import app as schema
 from transport.cli.status import status
 from transport.cli.tenant_policies import app as tenant_policy
+from transport.cli.tokens import app as token
 from transport.cli.verify import app as verify
 
 HELP = """Verifiable event sequencer: signed events in, durable receipts and verifiable proofs out.
@@ -36,5 +37,6 @@ def build_app(serve: Callable[..., int], migrate: Callable[..., int]) -> App:
     app.command(api_key)
     app.command(schema)
     app.command(tenant_policy)
+    app.command(token)
     app.command(actors)
     return app

@@ -43,7 +43,7 @@ Json = Annotated[bool, Parameter(name="--json", negative=(), help="One JSON obje
 
 @dataclass(frozen=True)
 class Connection:
-    """How to talk to a server, whichever. The API key: SEQUENCER_API_KEY or --api-key-file."""
+    """How to talk to a server, whichever. The API key (or a token): SEQUENCER_API_KEY or --api-key-file."""
 
     api_key_file: Annotated[Path | None, Parameter(env_var="SEQUENCER_API_KEY_FILE")] = None
     """File that holds the API key; wins over SEQUENCER_API_KEY."""

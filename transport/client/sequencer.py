@@ -470,7 +470,7 @@ class _ApiKey(httpx.Auth):
     def auth_flow(self, request: httpx.Request) -> Any:
         if self._api_key:
             # Older keys, those that begin with ss_, are not understood as Bearer by everybody.
-            scheme = "Bearer" if self._api_key.startswith("sk_") else "ApiKey"
+            scheme = "ApiKey" if self._api_key.startswith("ss_") else "Bearer"
             request.headers["authorization"] = f"{scheme} {self._api_key}"
         yield request
 

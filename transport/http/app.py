@@ -17,6 +17,7 @@ from transport.http import (
     reading,
     schemas,
     tenant_policies,
+    token_revocations,
 )
 from transport.http.door import Door, FrontDoor
 from transport.http.openapi import document_route
@@ -36,6 +37,7 @@ PUBLIC: list[Route] = [
 ADMIN: list[Route] = [
     *api_keys.ROUTES,
     *tenant_policies.ROUTES,
+    *token_revocations.ROUTES,
     *actors.ROUTES,
     about.METRICS,
     about.DETAILED_HEALTH,

@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import hmac
 from hashlib import sha256
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 from werkzeug.datastructures import Headers
 
-from actors.credentials import Credential, CredentialBook
+from actors.credentials import Credential
 from transport.http import key_format
 from transport.http.errors import ApiError, Code
 from transport.http.permissions import BOOTSTRAP, SELF, Permissions, holds, of_key
+from transport.http.tokens import believed, permissions_of
 from ves.encoding import uuid_text
-from ves.records import Scope, Uuid
+from ves.records import CredentialId, IssuedToken, Scope, Uuid
 from ves.timestamps import utc_text
+
+if TYPE_CHECKING:
+    from actors.failed_attempts import FailedAttempts
+    from actors.token_rules import Token
+    from transport.house import House
 
 KEY_PREFIXES = ("ss_", key_format.PREFIX)
 KEY_LENGTHS = range(16, 257)
@@ -29,7 +35,7 @@ KEY_LENGTHS = range(16, 257)
 class Caller(msgspec.Struct, frozen=True):
     """An authenticated caller. ``credential_id`` None means the bootstrap key."""
 
-    credential_id: Uuid | None
+    credential_id: CredentialId | None
     tenant_id: Uuid | None
     """None: whatever tenant the request names."""
     store_ids: tuple[Uuid, ...] | None
@@ -47,7 +53,11 @@ class Caller(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """As in audit entries and logs."""
-        return "bootstrap" if self.credential_id is None else f"api_key:{uuid_text(self.credential_id)}"
+        if self.credential_id is None:
+            return "bootstrap"
+        if isinstance(self.credential_id, IssuedToken):
+            return f"token:{uuid_text(self.credential_id.subject)}"
+        return f"api_key:{uuid_text(self.credential_id)}"
 
     @property
     def scope(self) -> Scope:
@@ -131,37 +141,71 @@ def presented(headers: Headers) -> Presented:
     return Presented("api_key", value)
 
 
-async def authenticate(
-    headers: Headers,
-    book: CredentialBook,
-    bootstrap_key_sha256: bytes,
-    *,
-    key_kind: key_format.Kind,
-) -> Caller:
-    """The caller, or 401. Raises what the credential book raises when the database is away."""
-    kind, key = presented(headers)
+async def authenticate(headers: Headers, house: House, address: str) -> Caller:
+    """The caller, or 401; 429 for an address whose attempts failed too often. Raises what the books raise
+    when the database is away.
+
+    An address has to wait only with what is not known here: behind it may be many, and one of them must not
+    lock the others out. A bootstrap key, a key that was found before and a token that verifies pass as ever.
+    """
+    try:
+        return await _believed(headers, house, address)
+    except ApiError as refusal:
+        if refusal.status != 401 or refusal.code is Code.AUTH_REQUIRED:  # nothing was tried
+            raise
+        guess = refusal.code is not Code.TOKEN_EXPIRED
+        if guess:
+            _must_not_wait(house.failed_attempts, address)
+        house.failed_attempts.failed(address, guess=guess)
+        raise
+
+
+async def _believed(headers: Headers, house: House, address: str) -> Caller:
+    kind, text = presented(headers)
     if kind == "token":
-        raise ApiError(Code.INVALID_TOKEN, "Invalid token: this server accepts none")
-    _refuse_no_key(key, key_kind)
-    return await _of_api_key(key, book, bootstrap_key_sha256)
+        return _of_token(await believed(text, house.tokens))
+    _refuse_no_key(text, house.settings.api_key_mode)
+    return await _of_api_key(text, house, address)
 
 
 def _refuse_no_key(key: str, kind: key_format.Kind) -> None:
     """401 for what cannot be a key of this node, whoever asks: nothing is looked up."""
     if key.startswith(key_format.PREFIX) and (trouble := key_format.trouble(key, kind)) is not None:
         raise ApiError(Code.INVALID_API_KEY, f"Invalid API key: {trouble}")
+
+
+def _of_token(token: Token) -> Caller:
+    return Caller(
+        IssuedToken(token.subject, token.issued_at_s),
+        token.tenant_id,
+        token.store_ids,
+        token.agent_id,
+        permissions_of(token),
+        expires_at_us=token.expires_at_s * 1_000_000,
+    )
+
+
+def _must_not_wait(attempts: FailedAttempts, address: str) -> None:
+    """429 before anything is looked up."""
+    wait_s = attempts.wait_s(address)
+    if wait_s is not None:
+        attempts.throttled(address)
+        text = "too many failed attempts from your address; nothing was looked at"
+        raise ApiError(Code.RATE_LIMIT_EXCEEDED, text, retry_after_s=wait_s)
+
+
+async def _of_api_key(key: str, house: House, address: str) -> Caller:
     if len(key) not in KEY_LENGTHS or not key.isascii():
         raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
-
-
-async def _of_api_key(key: str, book: CredentialBook, bootstrap_key_sha256: bytes) -> Caller:
     key_hash = sha256(key.encode()).digest()
-    if hmac.compare_digest(key_hash, bootstrap_key_sha256):
+    if hmac.compare_digest(key_hash, house.bootstrap_key_sha256):
         return Caller(None, None, None, None, BOOTSTRAP)
-    credential = await book.find(key_hash)
+    if not house.credentials.knows(key_hash):
+        _must_not_wait(house.failed_attempts, address)
+    credential = await house.credentials.find(key_hash)
     if credential is None:
         raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
-    return _caller(credential, book.now_us())
+    return _caller(credential, house.credentials.now_us())
 
 
 def _caller(credential: Credential, now_us: int) -> Caller:

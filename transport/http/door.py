@@ -95,13 +95,7 @@ class Door:
         return Reply(body, route.status)
 
     async def _admit(self, visit: Visit, route: Route) -> None:
-        house = self.house
-        visit.caller = await authenticate(
-            visit.request.headers,
-            house.credentials,
-            house.bootstrap_key_sha256,
-            key_kind=house.settings.api_key_mode,
-        )
+        visit.caller = await authenticate(visit.request.headers, self.house, visit.address)
         visit.caller.must_hold(route.needed)
         await self._audit_bootstrap(visit, route)
 

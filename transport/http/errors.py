@@ -114,8 +114,8 @@ class ApiError(Exception):
         headers = [("x-error-code", self.code.name), *self.extra_headers]
         if self.retry_after_s is not None:
             headers.append(("retry-after", str(_whole_seconds(self.retry_after_s))))
-        if self.status == 401:
-            headers.append(("www-authenticate", "ApiKey"))
+        if self.status == 401 or self.code is Code.INSUFFICIENT_PERMISSIONS:
+            headers.append(("www-authenticate", f"{_bearer(self.code)}, ApiKey"))
         return headers
 
     def body(self, request_id: str) -> bytes:
@@ -125,6 +125,14 @@ class ApiError(Exception):
         if self.details is not None:
             detail.details = self.details
         return msgspec.json.encode(ErrorBody(detail, self.message))
+
+
+def _bearer(code: Code) -> str:
+    """The challenge of RFC 6750 section 3; without an error when no credential came."""
+    if code is Code.AUTH_REQUIRED:
+        return 'Bearer realm="sequencer"'
+    error = "insufficient_scope" if code is Code.INSUFFICIENT_PERMISSIONS else "invalid_token"
+    return f'Bearer realm="sequencer", error="{error}"'
 
 
 def _whole_seconds(seconds: float) -> int:
@@ -137,7 +145,7 @@ _NOT_NOW: list[tuple[type[Exception], Code, str]] = [
     # First match wins: subclasses before their parents. Our own texts, because the exceptions' may name
     # actors, other tenants or the database's address; they are in the log.
     (CredentialExpired, Code.INVALID_API_KEY, "the API key has expired"),
-    (CredentialRevoked, Code.INVALID_API_KEY, "the API key was revoked"),
+    (CredentialRevoked, Code.INVALID_API_KEY, "the credential was revoked"),
     (CredentialEnded, Code.INVALID_API_KEY, "the API key was revoked or has expired"),
     (DeadlinePassed, Code.TIMEOUT, "no answer in time; it may or may not have been done" + RESEND),
     (OutcomeUnknown, Code.OUTCOME_UNKNOWN, "it may or may not have been done" + RESEND),

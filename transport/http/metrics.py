@@ -128,6 +128,16 @@ class _Inhabitants:
             "Requests accepted without their schemas in mode warn.",
             self._house.policies.unchecked,
         )
+        yield _one_gauge(
+            "sequencer_token_keys_broken",
+            "1 while JWT_JWKS_FILE holds what is not believed, and older keys are used.",
+            float(self._house.tokens.key_file_broken),
+        )
+        yield _counter(
+            "sequencer_failed_attempts_not_audited",
+            "Failed attempts whose audit entries had to go because too many waited.",
+            self._house.failed_attempts.dropped,
+        )
         yield _counter("sequencer_dead_letters", "Letters nobody could handle.", seen.dead_letters_total)
         yield _counter(
             "sequencer_driver_strays", "Failures nobody waited for, in the driver.", self._house.strays()

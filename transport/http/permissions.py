@@ -77,6 +77,8 @@ NEEDED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("DELETE", "/api/v1/admin/api-keys/{id}"): ("api_keys:write",),
     ("GET", "/api/v1/admin/tenants/{tenant_id}/policy"): ("policies:read",),
     ("PUT", "/api/v1/admin/tenants/{tenant_id}/policy"): ("policies:write",),
+    ("POST", "/api/v1/admin/tokens/revoke"): ("tokens:write",),
+    ("GET", "/api/v1/admin/tokens/revocations"): ("tokens:read",),
     ("GET", "/api/v1/admin/actors"): (OPERATOR,),
     ("GET", "/api/v1/admin/actors/tenants"): (OPERATOR,),
     ("POST", "/api/v1/admin/actors/kill"): (OPERATOR,),
