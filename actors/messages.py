@@ -11,11 +11,14 @@ from typing import ClassVar, Generic, TypeVar
 
 import msgspec
 
+from journal.port import Compatibility
+from ves.policy import Policy
 from ves.records import (
     BodyRefused,
     Commitment,
     CredentialId,
     KeyName,
+    NeedsPolicy,
     NumberedEvent,
     Receipt,
     Refusal,
@@ -37,12 +40,15 @@ class Message(msgspec.Struct, Generic[A], frozen=True):
 # To the verifier pool.
 
 
-class Verify(Message[VerifiedBatch | BodyRefused], frozen=True):
-    """Answered with the request's events verified, each or refused, or with the refusal of the whole body."""
+class Verify(Message[VerifiedBatch | BodyRefused | NeedsPolicy], frozen=True):
+    """Answered with the request's events verified, each or refused, or with the refusal of the whole body; or
+    with whose policy is needed, which only happens when it is not given."""
 
     repeatable: ClassVar[bool] = True
     body: bytes
     scope: Scope
+    policy: Policy | None = None
+    """Of the tenant the credential belongs to, as it is now; None: it belongs to none."""
 
 
 # To the encryptor pool.
@@ -90,6 +96,28 @@ class FindKeys(Message[dict[KeyName, bytes]], frozen=True):
 
     repeatable: ClassVar[bool] = True
     keys: list[KeyName]
+
+
+# To the schema checker.
+
+
+class CheckSchema(Message["str | None"], frozen=True):
+    """Answered with None when it may be registered, else with the reason, for its author."""
+
+    repeatable: ClassVar[bool] = True
+    schema_json: str
+    compatibility: Compatibility
+    previous: str | None
+    """The schema it has to be compatible with."""
+    previous_version: int
+
+
+class CheckPayload(Message["list[tuple[str, str]] | None"], frozen=True):
+    """Answered with (JSON pointer, message) of what does not match; None when comparing took too long."""
+
+    repeatable: ClassVar[bool] = True
+    schema_json: str
+    payload: bytes
 
 
 # To a tenant's sequencer.

@@ -25,6 +25,7 @@ from actors.worker_wire import (
     HEADER,
     Became,
     Become,
+    BecomeChecker,
     BecomeEncryptor,
     BecomeVerifier,
     body_length,
@@ -128,10 +129,16 @@ def _become(what: Become) -> Trade:
         from actors.worker_sealing import Sealing
 
         return Sealing(what)
+    from actors import cpu_limit
+
+    if isinstance(what, BecomeChecker):
+        from actors.worker_checking import Checking
+
+        return Checking(what)
     assert isinstance(what, BecomeVerifier)
     from actors.worker_verifying import Verifying
 
-    return Verifying(what)
+    return Verifying(what, limit_cpu=cpu_limit.arm)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ class WorkerProcess:
         self.pid: int | None = None
         self.public_key = b""
         """Of an encryptor's receipts, as the process itself computed it."""
+        self.exit_status: int | None = None
+        """Known once it was reaped; negative: the signal that ended it."""
         self._become: Become | None = become
         self._request_id = 0
         self._spawn = spawn
@@ -102,6 +104,7 @@ class WorkerProcess:
         if self._process is None:
             return
         await self._process.reap()
+        self.exit_status = self._process.exit_status()
         self._process = None
 
     async def _exchange(

@@ -14,10 +14,15 @@ import struct
 import msgspec
 
 from actors.messages import SealedPayload
+from journal.port import Compatibility
+from ves.constants import PAYLOAD_BYTES_MAX
+from ves.policy import FUTURE_US_MAX, Policy
 from ves.records import (
     BodyRefused,
     KeyName,
     NeedsKeys,
+    NeedsPolicy,
+    NeedsSchemas,
     NumberedEvent,
     Scope,
     SealedEvent,
@@ -36,6 +41,12 @@ class BecomeVerifier(msgspec.Struct, frozen=True, array_like=True, tag="become_v
 
     bindings_max: int = 20_000
     """Public keys remembered, least recently used ones forgotten: about 400 bytes each."""
+    demands: Policy = Policy()
+    """Of tenants that demand nothing themselves."""
+    payload_bytes_max: int = PAYLOAD_BYTES_MAX
+    future_us_max: int = FUTURE_US_MAX
+    comparing_cpu_s: float = 12.0
+    """So much processor time for a body whose payloads have schemas, then the process ends itself."""
 
 
 class BecomeEncryptor(msgspec.Struct, frozen=True, array_like=True, tag="become_encryptor"):
@@ -49,7 +60,14 @@ class BecomeEncryptor(msgspec.Struct, frozen=True, array_like=True, tag="become_
         return "BecomeEncryptor(…)"
 
 
-Become = BecomeVerifier | BecomeEncryptor
+class BecomeChecker(msgspec.Struct, frozen=True, array_like=True, tag="become_checker"):
+    """First frame of a schema checker. No secret."""
+
+    question_cpu_s: float = 3.0
+    """So much processor time for one question, then the process ends itself."""
+
+
+Become = BecomeVerifier | BecomeEncryptor | BecomeChecker
 
 
 class Became(msgspec.Struct, frozen=True, array_like=True):
@@ -66,6 +84,12 @@ class VerifyBody(msgspec.Struct, frozen=True, array_like=True, tag="verify"):
     scope: Scope
     found: list[tuple[KeyName, bytes]] = []
     absent: list[KeyName] = []
+    stamp: int | None = 0
+    """Of the tenant's policy, as it is now. None: whose policy it is stands in the body only."""
+    policy: Policy | None = None
+    """To be remembered under its tenant and stamp."""
+    schemas: list[tuple[Uuid, str]] = []
+    """Texts, to be remembered; they never change."""
 
 
 class SealEvents(msgspec.Struct, frozen=True, array_like=True, tag="seal"):
@@ -82,7 +106,40 @@ class OpenFrames(msgspec.Struct, frozen=True, array_like=True, tag="open"):
     payloads: list[SealedPayload]
 
 
-VerifyAnswer = VerifiedBatch | BodyRefused | NeedsKeys
+class TrySchema(msgspec.Struct, frozen=True, array_like=True, tag="try_schema"):
+    """Answered with ``SchemaFit`` or ``Unfitting``."""
+
+    schema_json: str
+    compatibility: Compatibility
+    previous: str | None
+    """The schema it has to be compatible with."""
+    previous_version: int
+
+
+class ComparePayload(msgspec.Struct, frozen=True, array_like=True, tag="compare"):
+    """Answered with ``PayloadErrors``."""
+
+    schema_json: str
+    payload: bytes
+
+
+class SchemaFit(msgspec.Struct, frozen=True, array_like=True, tag="fit"):
+    """Payloads can be compared with it, in time."""
+
+
+class Unfitting(msgspec.Struct, frozen=True, array_like=True, tag="unfit"):
+    why: str
+    """For the schema's author."""
+
+
+class PayloadErrors(msgspec.Struct, frozen=True, array_like=True, tag="errors"):
+    """(JSON pointer, message without values); empty: it matches."""
+
+    errors: list[tuple[str, str]]
+
+
+CheckerAnswer = SchemaFit | Unfitting | PayloadErrors
+VerifyAnswer = VerifiedBatch | BodyRefused | NeedsKeys | NeedsPolicy | NeedsSchemas
 SealAnswer = list[SealedEvent]
 OpenAnswer = list[bytes | None]
 

@@ -52,6 +52,21 @@ OF_THE_HOUSE = (
     "jwt_secret",
 )
 """Secrets that their owners have taken before the house is built, or that nobody in it may have."""
+_MODES = {
+    "disabled": ("disabled", "off", "none", "false", "0"),
+    "warn": ("warn", "warnonly", "warn_only", "warning"),
+    "enforce": ("enforce", "on", "true", "1"),
+    "required": ("required", "require", "strict"),
+}
+
+
+def _mode(text: object) -> object:
+    """The mode by its name or one of the original service's other words for it."""
+    word = str(text).strip().lower()
+    return next((mode for mode, words in _MODES.items() if word in words), text)
+
+
+SchemaValidationMode = Annotated[Literal["disabled", "warn", "enforce", "required"], BeforeValidator(_mode)]
 
 
 class Settings(BaseSettings):
@@ -174,6 +189,15 @@ class Settings(BaseSettings):
     """Requests refused for want of a credential, a permission or a route."""
     rate_limit_failed_burst: Burst = 200
 
+    # What is demanded of events.
+    max_event_payload_size: Annotated[int, Field(ge=1, le=1024 * 1024)] = 1024 * 1024
+    """Bytes of a payload's canonical JSON, or of the encrypted payload; the protocol's limit or less."""
+    max_future_skew_secs: Annotated[float, Field(ge=0, le=31_536_000)] = 3600.0
+    """How far ``created_at`` may lie ahead of our clock."""
+    allowed_entity_types: str | None = None
+    """Comma-separated; None: all. A tenant may narrow it."""
+    schema_validation_mode: SchemaValidationMode = "enforce"
+    """Unless a tenant chose its own."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
@@ -280,6 +304,24 @@ class Settings(BaseSettings):
         """SHA-256 over every setting by name; of a secret only whether it is set."""
         told = {name: "set" if isinstance(value, SecretStr) else str(value) for name, value in self}
         return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    @field_validator("allowed_entity_types")
+    @classmethod
+    def _is_a_list_of_names(cls, value: str | None) -> str | None:
+        if value is not None:
+            names = [name.strip() for name in value.split(",")]
+            if not all(0 < len(name.encode()) <= 128 for name in names):
+                raise ValueError(
+                    "give names of 1 to 128 bytes, separated by commas, or unset it to allow all"
+                )
+        return value
+
+    @property
+    def entity_types(self) -> tuple[str, ...] | None:
+        """The allowed ones; None: all."""
+        if self.allowed_entity_types is None:
+            return None
+        return tuple(dict.fromkeys(name.strip() for name in self.allowed_entity_types.split(",")))
 
     @property
     def verifier_count(self) -> int:

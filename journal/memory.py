@@ -18,6 +18,7 @@ import trio
 from journal import memory_audit
 from journal.audit import entry_text
 from journal.key_rules import Retire, adds_proof, binding, judge
+from journal.memory_policies import PolicyTables
 from journal.own_keys import at_rest_key_claimed, receipt_key_claimed, refuse_a_retired_key
 from journal.port import (
     RATE_REFILL_S_MAX,
@@ -34,6 +35,7 @@ from journal.port import (
     CredentialEnded,
     EntityPage,
     EventPage,
+    EventSchema,
     Group,
     JournalAway,
     JournalOutcomeUnknown,
@@ -47,19 +49,24 @@ from journal.port import (
     KeysRevoked,
     LeafSource,
     Moved,
+    PolicyChanges,
     RateSpending,
     ReceiptKey,
     ReceiptKeyDiffers,
     Revocations,
+    SchemaLimit,
+    SchemaStatus,
     SignedEvent,
     SignedPage,
     Stored,
     StreamBehind,
+    TenantPolicy,
     TokenRevocation,
 )
 from journal.signed_by import FIRST, signed_page
 from ves.audit import AuditCommitment, AuditRecord, entry_hash
 from ves.constants import ZERO_HASH
+from ves.policy import SchemaMode
 from ves.records import (
     NEW_STREAM,
     CommandName,
@@ -147,6 +154,7 @@ class MemoryDatabase:
     audit_commitments: defaultdict[Uuid, list[AuditCommitment]] = field(
         default_factory=lambda: defaultdict(list)
     )
+    policies: PolicyTables = field(default_factory=PolicyTables)
     held: list[_Held] = field(default_factory=list)
 
     def release(self, *, commit: bool) -> None:
@@ -737,6 +745,101 @@ class MemoryJournal:
             return Revocations(keys, len(database.revocations), tokens)
 
         return await self._read("revocations_since", since)
+
+    # What tenants demand of their events.
+
+    async def create_schema(
+        self, schema: EventSchema, *, believed_stamp: int, audit: AuditEntry
+    ) -> EventSchema | Moved | SchemaLimit:
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            created = database.policies.creation(schema, believed_stamp, database.now_us())
+            if not isinstance(created, EventSchema):
+                return Refused(created)
+            return self._schema_change(database, created, audit)
+
+        return await self._write("create_schema", act)
+
+    async def set_schema_status(
+        self, schema_id: Uuid, *, tenant_id: Uuid | None, status: SchemaStatus, audit: AuditEntry
+    ) -> EventSchema | SchemaLimit | None:
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            present = database.policies.find(schema_id, tenant_id)
+            if present is None or present.status == status:
+                return Refused(present)
+            changed = database.policies.with_status(present, status, database.now_us())
+            if isinstance(changed, SchemaLimit):
+                return Refused(changed)
+            return self._schema_change(database, changed, audit)
+
+        return await self._write("set_schema_status", act)
+
+    def _schema_change(
+        self, database: MemoryDatabase, schema: EventSchema, audit: AuditEntry
+    ) -> Change[EventSchema]:
+        keep = database.policies.keeping(schema)
+
+        def apply() -> None:
+            keep()
+            self._audit(database, audit)
+
+        return Change(schema, apply)
+
+    async def find_schema(self, schema_id: Uuid, *, tenant_id: Uuid | None) -> EventSchema | None:
+        return await self._read("find_schema", lambda database: database.policies.find(schema_id, tenant_id))
+
+    async def find_schema_version(
+        self, tenant_id: Uuid, event_type: str, *, version: int | None
+    ) -> EventSchema | None:
+        return await self._read(
+            "find_schema_version",
+            lambda database: database.policies.find_version(tenant_id, event_type, version),
+        )
+
+    async def list_schemas(
+        self, tenant_id: Uuid, *, event_type: str | None, after: Uuid | None, limit: int
+    ) -> list[EventSchema]:
+        return await self._read(
+            "list_schemas", lambda database: database.policies.listed(tenant_id, event_type, after, limit)
+        )
+
+    async def read_schema_texts(self, schema_ids: list[Uuid]) -> dict[Uuid, str]:
+        return await self._read(
+            "read_schema_texts",
+            lambda database: {
+                schema_id: database.policies.schemas[schema_id].schema_json
+                for schema_id in schema_ids
+                if schema_id in database.policies.schemas
+            },
+        )
+
+    async def set_policy(
+        self,
+        tenant_id: Uuid,
+        *,
+        entity_types: tuple[str, ...] | None,
+        schema_mode: SchemaMode | None,
+        audit: AuditEntry,
+    ) -> TenantPolicy:
+        def act(database: MemoryDatabase) -> Change[TenantPolicy]:
+            tables = database.policies
+            changed = TenantPolicy(
+                len(tables.changes) + 1, entity_types, schema_mode, tables.policy(tenant_id).schemas
+            )
+
+            def apply() -> None:
+                tables.policies[tenant_id] = (entity_types, schema_mode)
+                tables.changes.append(tenant_id)
+                self._audit(database, audit)
+
+            return Change(changed, apply)
+
+        return await self._write("set_policy", act)
+
+    async def read_policy(self, tenant_id: Uuid) -> TenantPolicy:
+        return await self._read("read_policy", lambda database: database.policies.policy(tenant_id))
+
+    async def policy_changes_since(self, cursor: int | None) -> PolicyChanges:
+        return await self._read("policy_changes_since", lambda database: database.policies.since(cursor))
 
     async def audit(self, entry: AuditEntry) -> None:
         await self._write("audit", lambda database: Change(None, lambda: self._audit(database, entry)))

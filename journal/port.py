@@ -8,11 +8,12 @@ atomic, and ends within its deadline.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from ves.audit import AuditCommitment, AuditRecord
+from ves.policy import SchemaMode, SchemaName
 from ves.records import (
     CommandName,
     Commitment,
@@ -311,6 +312,54 @@ class Revocations(msgspec.Struct, frozen=True):
     tokens: list[TokenRevocation] = []
 
 
+# What tenants demand of their events.
+
+SchemaStatus = Literal["active", "deprecated", "archived"]
+Compatibility = Literal["backward", "forward", "full", "none"]
+SCHEMA_BYTES_ACTIVE_MAX = 4 * 1024 * 1024
+"""Of all active schemas of a tenant together: what a request may need at most."""
+SCHEMAS_ACTIVE_MAX = 1000
+"""Active schemas of a tenant, what every node remembers of it."""
+
+
+class EventSchema(msgspec.Struct, frozen=True):
+    """A registered schema; its text never changes, ``status`` is its newest one."""
+
+    id: Uuid
+    tenant_id: Uuid
+    event_type: str
+    version: int
+    """Given by the journal, from 1 per (tenant, event type), never again to another."""
+    schema_json: str
+    compatibility: Compatibility
+    description: str | None
+    created_by: str
+    created_at_us: int = 0
+    status: SchemaStatus = "active"
+    updated_at_us: int = 0
+
+
+class SchemaLimit(msgspec.Struct, frozen=True):
+    """Nothing changed: the tenant's active schemas would be too many, or have too many bytes together."""
+
+
+class TenantPolicy(msgspec.Struct, frozen=True):
+    """What a tenant set for itself; None: the node's default. ``stamp`` rises with each change from 0."""
+
+    stamp: int
+    entity_types: tuple[str, ...] | None
+    schema_mode: SchemaMode | None
+    schemas: tuple[SchemaName, ...]
+    """The newest active version of each event type."""
+
+
+class PolicyChanges(msgspec.Struct, frozen=True):
+    """Tenants whose policy or schemas changed after ``cursor`` was handed out, and the new cursor."""
+
+    tenant_ids: list[Uuid]
+    cursor: int
+
+
 # Keys of our own.
 
 
@@ -589,6 +638,52 @@ class Journal(Protocol):
 
     async def revocations_since(self, cursor: int | None) -> Revocations:
         """``None`` asks for the present cursor only. No committed revocation is ever skipped."""
+        ...
+
+    # What tenants demand of their events. Changes happen one at a time, over all nodes.
+
+    async def create_schema(
+        self, schema: EventSchema, *, believed_stamp: int, audit: AuditEntry
+    ) -> EventSchema | Moved | SchemaLimit:
+        """Active from now on, as the next version of its event type. ``Moved``: the tenant's stamp is another
+        one than ``believed_stamp``, so what was compared with may be no longer the newest."""
+        ...
+
+    async def set_schema_status(
+        self, schema_id: Uuid, *, tenant_id: Uuid | None, status: SchemaStatus, audit: AuditEntry
+    ) -> EventSchema | SchemaLimit | None:
+        """None: no such schema (in that tenant, if one is named). The same status again changes nothing."""
+        ...
+
+    async def find_schema(self, schema_id: Uuid, *, tenant_id: Uuid | None) -> EventSchema | None: ...
+
+    async def find_schema_version(
+        self, tenant_id: Uuid, event_type: str, *, version: int | None
+    ) -> EventSchema | None:
+        """``version`` None: the newest active one."""
+        ...
+
+    async def list_schemas(
+        self, tenant_id: Uuid, *, event_type: str | None, after: Uuid | None, limit: int
+    ) -> list[EventSchema]:
+        """By event type, newest version first; page with ``after``, the last one's id."""
+        ...
+
+    async def read_schema_texts(self, schema_ids: list[Uuid]) -> dict[Uuid, str]: ...
+
+    async def set_policy(
+        self,
+        tenant_id: Uuid,
+        *,
+        entity_types: tuple[str, ...] | None,
+        schema_mode: SchemaMode | None,
+        audit: AuditEntry,
+    ) -> TenantPolicy: ...
+
+    async def read_policy(self, tenant_id: Uuid) -> TenantPolicy: ...
+
+    async def policy_changes_since(self, cursor: int | None) -> PolicyChanges:
+        """``None`` asks for the present cursor only. No committed change is ever skipped."""
         ...
 
     async def audit(self, entry: AuditEntry) -> None:

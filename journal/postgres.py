@@ -23,6 +23,7 @@ from journal import (
     key_rotation,
     keys,
     own_keys,
+    policies,
     rates,
     reads,
     signed_by,
@@ -46,6 +47,7 @@ from journal.port import (
     CredentialEnded,
     EntityPage,
     EventPage,
+    EventSchema,
     Group,
     JournalVitals,
     KeyConflict,
@@ -57,18 +59,23 @@ from journal.port import (
     KeysRevoked,
     LeafSource,
     Moved,
+    PolicyChanges,
     RateSpending,
     ReceiptKey,
     Revocations,
+    SchemaLimit,
     SchemaMismatch,
+    SchemaStatus,
     SignedPage,
     Stored,
     StreamBehind,
+    TenantPolicy,
     TokenRevocation,
 )
 from journal.stalled import StalledCopies
 from journal.units import Checkpoint, Undo, Units
 from ves.audit import AuditCommitment, AuditRecord
+from ves.policy import SchemaMode
 from ves.records import Commitment, EntityName, Facts, KeyName, Question, StoredEvent, Uuid
 
 if TYPE_CHECKING:
@@ -383,6 +390,59 @@ class PostgresJournal:
 
     async def revocations_since(self, cursor: int | None) -> Revocations:
         return await self._read(lambda c: credentials.revocations_since(c, cursor))
+
+    # What tenants demand of their events.
+
+    async def create_schema(
+        self, schema: EventSchema, *, believed_stamp: int, audit: AuditEntry
+    ) -> EventSchema | Moved | SchemaLimit:
+        return await self._write(
+            "create_schema",
+            lambda c: policies.create_schema(c, self._node_id, schema, believed_stamp, audit),
+        )
+
+    async def set_schema_status(
+        self, schema_id: Uuid, *, tenant_id: Uuid | None, status: SchemaStatus, audit: AuditEntry
+    ) -> EventSchema | SchemaLimit | None:
+        return await self._write(
+            "set_schema_status",
+            lambda c: policies.set_status(c, self._node_id, schema_id, tenant_id, status, audit),
+        )
+
+    async def find_schema(self, schema_id: Uuid, *, tenant_id: Uuid | None) -> EventSchema | None:
+        return await self._read(lambda c: policies.find_schema(c, schema_id, tenant_id))
+
+    async def find_schema_version(
+        self, tenant_id: Uuid, event_type: str, *, version: int | None
+    ) -> EventSchema | None:
+        return await self._read(lambda c: policies.find_version(c, tenant_id, event_type, version))
+
+    async def list_schemas(
+        self, tenant_id: Uuid, *, event_type: str | None, after: Uuid | None, limit: int
+    ) -> list[EventSchema]:
+        return await self._read(lambda c: policies.list_schemas(c, tenant_id, event_type, after, limit))
+
+    async def read_schema_texts(self, schema_ids: list[Uuid]) -> dict[Uuid, str]:
+        return await self._read(lambda c: policies.read_texts(c, schema_ids))
+
+    async def set_policy(
+        self,
+        tenant_id: Uuid,
+        *,
+        entity_types: tuple[str, ...] | None,
+        schema_mode: SchemaMode | None,
+        audit: AuditEntry,
+    ) -> TenantPolicy:
+        return await self._write(
+            "set_policy",
+            lambda c: policies.set_policy(c, self._node_id, tenant_id, entity_types, schema_mode, audit),
+        )
+
+    async def read_policy(self, tenant_id: Uuid) -> TenantPolicy:
+        return await self._read(lambda c: policies.read_policy(c, tenant_id))
+
+    async def policy_changes_since(self, cursor: int | None) -> PolicyChanges:
+        return await self._read(lambda c: policies.changes_since(c, cursor))
 
     async def audit(self, entry: AuditEntry) -> None:
         await self._write("audit", lambda c: write_audit(c, self._node_id, entry))

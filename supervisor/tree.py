@@ -6,7 +6,8 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
     house                   one_for_one
       registry              agent-key bindings
       encryptors            pool of worker processes: seal, sign receipts, open
-      verifiers             pool of worker processes: decode, canonicalise, hash, verify
+      verifiers             pool of worker processes: decode, canonicalise, hash, verify, compare with schemas
+      schema-checker        tries schemas before they are registered, in a worker process of its own
       sequencers            one per tenant, on first use, retired when idle
       committer             commitments, one at a time
       sweeper               asks the committer for what is due
@@ -14,6 +15,7 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       token-keys            reads the tokens' key file again when it changes
       failed-attempts       writes failed authentications into the audit chain, summed up
       key-watch             counts keys that are over age
+      policies              polls what tenants demand of their events
       pulse                 tells readiness whether the database answers
       audit-spool           carries audit entries that could not wait for the database into the chain
       rates                 forgets full rate buckets; tells spent ones to the other nodes, if they are shared
@@ -42,10 +44,12 @@ from actors.encryptor import Encryptor
 from actors.failed_attempts import FailedAttempts, FailureReporter, Patience
 from actors.key_ages import KeyAgePolicy, KeyAges, KeyWatch
 from actors.mailbox import Actor, Mailbox, Ref
+from actors.policies import PolicyBook, PolicyPoller
 from actors.rate_limits import CLASSES, RateLimits
 from actors.rate_sharing import RateKeeper, Sharing
 from actors.receipt_key import ReceiptKeyInUse
 from actors.registry import KeyRegistry
+from actors.schema_checker import SchemaChecker
 from actors.security_events import SecurityEvents
 from actors.sequencer import GroupLimits, Sequencer, Tally
 from actors.token_keys import NO_KEYS, KeySet
@@ -54,6 +58,7 @@ from actors.tokens import KeyFile, KeySetWatcher, TokenBook
 from actors.verifier import Verifier
 from actors.vitals import LoopLag, Pulse
 from actors.worker_spawn import OwnProcess, Spawn
+from actors.worker_wire import BecomeVerifier
 from config.exposure import files_of_listeners
 from config.secrets import Secrets
 from config.settings import Settings
@@ -65,6 +70,7 @@ from supervisor.supervisor import ChildSpec, Pool, Supervisor
 from supervisor.watchdog import Watchdog
 from transport.house import House, Readiness
 from ves.encoding import uuid_text
+from ves.policy import Policy
 from ves.records import Uuid
 
 log = structlog.get_logger("house")
@@ -72,6 +78,8 @@ log = structlog.get_logger("house")
 PULSE_S = 1.0
 AUDIT_SPOOL = "audit-spool.jsonl"
 UNREADY_BEATS = 5
+SCHEMA_LETTERS_MAX = 32
+"""Registering schemas is rare, and each may take seconds."""
 WORKER_DEATHS = 20
 WORKER_PERIOD_S = 30.0
 WORKER_PAUSES = Pauses(max_s=0.5)
@@ -130,6 +138,13 @@ def build(
         files_of_listeners(settings), security=security, now_s=lambda: ports.now_us() / 1_000_000
     )
     key_ages = KeyAges()
+    demands = Policy(entity_types=settings.entity_types, schema_mode=settings.schema_validation_mode)
+    policies = PolicyBook(journal=journal, defaults=demands)
+    become_verifier = BecomeVerifier(
+        demands=demands,
+        payload_bytes_max=settings.max_event_payload_size,
+        future_us_max=round(settings.max_future_skew_secs * 1_000_000),
+    )
     credentials = CredentialBook(journal=journal, now_us=ports.now_us)
     tokens = TokenBook(
         journal=journal,
@@ -152,6 +167,7 @@ def build(
 
     registry = Mailbox("registry", letters_max=settings.mailbox_letters_max)
     committer = Mailbox("committer", letters_max=settings.mailbox_letters_max)
+    schema_checker = Mailbox("schema-checker", letters_max=SCHEMA_LETTERS_MAX)
     encryptors = Pool(
         "encryptors",
         settings.encryptor_count,
@@ -165,7 +181,9 @@ def build(
     verifiers = Pool(
         "verifiers",
         settings.verifier_count,
-        lambda: Verifier(registry=Ref(registry), spawn=ports.spawn),
+        lambda: Verifier(
+            registry=Ref(registry), policies=policies, become=become_verifier, spawn=ports.spawn
+        ),
         settings.mailbox_letters_max,
         declares_ready=True,
         intensity=WORKER_DEATHS,
@@ -227,6 +245,11 @@ def build(
             ),
             encryptors,
             verifiers,
+            ChildSpec(
+                name="schema-checker",
+                factory=lambda: SchemaChecker(spawn=ports.spawn),
+                mailbox=schema_checker,
+            ),
             sequencers,
             ChildSpec(
                 name="committer",
@@ -272,6 +295,10 @@ def build(
                 ),
             ),
             ChildSpec(
+                name="policies",
+                factory=lambda: PolicyPoller(journal=journal, book=policies),
+            ),
+            ChildSpec(
                 name="pulse",
                 factory=lambda: Pulse(journal=journal, every_s=PULSE_S, tell=tell_pulse),
                 suspendable=False,  # readiness would go on telling what was true before
@@ -302,9 +329,11 @@ def build(
         settings=settings,
         journal=journal,
         credentials=credentials,
+        policies=policies,
         tokens=tokens,
         failed_attempts=failed_attempts,
         verifiers=verifiers.ref,
+        schema_checker=Ref(schema_checker),
         encryptors=encryptors.ref,
         sequencer_of=sequencers.ref,
         committer=Ref(committer),

@@ -14,6 +14,7 @@ from actors.credentials import CredentialBook
 from actors.failed_attempts import FailedAttempts
 from actors.key_ages import KeyAges
 from actors.mailbox import Ref
+from actors.policies import PolicyBook
 from actors.rate_limits import RateLimits
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
@@ -53,9 +54,13 @@ class House:
     settings: Settings
     journal: Journal
     credentials: CredentialBook
+    policies: PolicyBook
+    """What tenants demand of their events."""
     tokens: TokenBook
     failed_attempts: FailedAttempts
     verifiers: Ref
+    schema_checker: Ref
+    """Tries schemas and payloads for those who write them."""
     encryptors: Ref
     sequencer_of: Callable[[Uuid], Ref]
     """The tenant's sequencer; started on first use. Raises TooManyChildren."""

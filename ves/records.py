@@ -73,6 +73,28 @@ class KeyName(NamedTuple):
     key_id: int
 
 
+class Warned(msgspec.Struct, frozen=True, array_like=True):
+    """An event accepted although its payload does not match its schema. Holds nothing of the payload."""
+
+    event_id: Uuid
+    schema_id: Uuid
+    keyword: str
+    where: str
+    """JSON pointer into the schema."""
+
+
+class SchemaChecks(msgspec.Struct, frozen=True, array_like=True):
+    """How many of a request's payloads were compared with schemas, and what came of it."""
+
+    mode: str
+    validated: int
+    failed: int
+    unread: int
+    """Encrypted."""
+    warned: list[Warned]
+    """The first few, in mode warn."""
+
+
 class VerifiedBatch(msgspec.Struct, frozen=True, array_like=True, tag="batch"):
     """A whole request after verification; outcomes in request order, one per event sent."""
 
@@ -80,6 +102,7 @@ class VerifiedBatch(msgspec.Struct, frozen=True, array_like=True, tag="batch"):
     store_id: Uuid
     agent_id: Uuid
     outcomes: list[VerifiedEvent | Refusal]
+    checks: SchemaChecks | None = None
 
 
 class BodyRefused(msgspec.Struct, frozen=True, array_like=True, tag="body_refused"):
@@ -95,6 +118,18 @@ class NeedsKeys(msgspec.Struct, frozen=True, array_like=True, tag="needs"):
     """The verifier lacks these public keys; give them and send the body once more."""
 
     keys: list[KeyName]
+
+
+class NeedsPolicy(msgspec.Struct, frozen=True, array_like=True, tag="needs_policy"):
+    """The verifier lacks this tenant's policy; give it and send the body once more."""
+
+    tenant_id: Uuid
+
+
+class NeedsSchemas(msgspec.Struct, frozen=True, array_like=True, tag="needs_schemas"):
+    """The verifier lacks the texts of these schemas; give them and send the body once more."""
+
+    schema_ids: list[Uuid]
 
 
 class NumberedEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):

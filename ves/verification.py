@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from typing import NamedTuple
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from ves.canonical import NotCanonical, canonical_of_bounded
 from ves.constants import (
@@ -36,11 +38,14 @@ from ves.payload_encryption import (
     cipher_hash,
     parse_payload_encrypted,
 )
+from ves.policy import FUTURE_US_MAX
 from ves.records import (
     BodyRefused,
     Finding,
     KeyName,
     NeedsKeys,
+    NeedsPolicy,
+    NeedsSchemas,
     Refusal,
     Scope,
     VerifiedBatch,
@@ -51,10 +56,23 @@ from ves.timestamps import parse_rfc3339
 
 RAW_PAYLOAD_BYTES_MAX = 2 * PAYLOAD_BYTES_MAX
 """As spelled in the body. Longer is refused before any work; the limit itself is on the canonical form."""
-FUTURE_US_MAX = 3600 * 1_000_000
-"""How far ``created_at`` may lie ahead of our clock before policy objects."""
 _ED25519_SCHEMES = (UNSET, None, 0, 1)
 _NULL = b"null"
+
+
+class Demands(NamedTuple):
+    """What is demanded of a request's events beyond the protocol; objections become findings."""
+
+    future_us_max: int = FUTURE_US_MAX
+    judge: Callable[[VerifiedEvent], tuple[Finding, ...]] | None = None
+    """Asked about every event whose signature was found true. None: nothing to object."""
+
+
+_NO_MORE = Demands()
+
+
+def _no_more(request: Request) -> Demands:
+    return _NO_MORE
 
 
 def verify_body(
@@ -64,24 +82,29 @@ def verify_body(
     *,
     now_us: int,
     unknown: AbstractSet[KeyName] = frozenset(),
-) -> VerifiedBatch | BodyRefused | NeedsKeys:
+    demands_of: Callable[[Request], Demands | NeedsPolicy | NeedsSchemas] = _no_more,
+) -> VerifiedBatch | BodyRefused | NeedsKeys | NeedsPolicy | NeedsSchemas:
     """Verify one request; outcomes in request order, one per event.
 
     ``public_key_of`` answers the 32-byte key of a name, or None when it does not know it. Names in
     ``unknown`` are known not to be registered: their events are refused. Every other name without a key is
     asked for, all at once, before any signature is checked: send the body again with the keys.
+    ``demands_of`` is asked once the request is typed and in scope; what it lacks is passed on.
     """
     request = read_request(body)
     if isinstance(request, BodyRefused):
         return request
     if refused := _out_of_scope(request, scope):
         return refused
-    outcomes = _Batch(request, now_us).outcomes()
+    demands = demands_of(request)
+    if not isinstance(demands, Demands):
+        return demands
+    outcomes = _Batch(request, now_us, demands.future_us_max).outcomes()
     keys = _public_keys(request, outcomes, public_key_of)
     missing = [name for name, key in keys.items() if key is None and name not in unknown]
     if missing:
         return NeedsKeys(missing)
-    return _check_signatures(request, outcomes, keys)
+    return _check_signatures(request, outcomes, keys, demands)
 
 
 def _out_of_scope(request: Request, scope: Scope) -> BodyRefused | None:
@@ -133,13 +156,14 @@ class _Invalid(Exception):
 class _Batch:
     """Everything about a request's events that needs no key."""
 
-    def __init__(self, request: Request, now_us: int) -> None:
+    def __init__(self, request: Request, now_us: int, future_us_max: int) -> None:
         first = request.events[0]
         self._events = request.events
         self._stream = first.tenant_id + first.store_id
         self._agent_id = request.agent_id
         self._half_pair = request.half_pair
-        self._latest_us = now_us + FUTURE_US_MAX
+        self._future_us_max = future_us_max
+        self._latest_us = now_us + future_us_max
 
     def outcomes(self) -> list[VerifiedEvent | Refusal]:
         """Events whose names and hashes are right, signatures not yet looked at; refusals for the others."""
@@ -194,16 +218,16 @@ class _Batch:
             event_signing_hash(header, wire.payload_kind, plain_hash, event.payload_cipher_hash),
             event.command_id,
             None if wire.base_version is UNSET else wire.base_version,
-            () if created_at_us <= self._latest_us else _FROM_THE_FUTURE,
+            () if created_at_us <= self._latest_us else (_from_the_future(self._future_us_max),),
         )
 
 
-_FROM_THE_FUTURE = (
-    Finding(
+def _from_the_future(future_us_max: int) -> Finding:
+    return Finding(
         "schema_validation: created_at",
-        "created_at is more than 1 hour in the future; set the agent's clock and sign the event again",
-    ),
-)
+        f"created_at is more than {future_us_max / 1_000_000:g} s in the future; set the agent's clock and "
+        "sign the event again",
+    )
 
 
 def _refuse_half_pairs(wire: Wire, mark: str) -> None:
@@ -275,9 +299,12 @@ def _public_keys(
 
 
 def _check_signatures(
-    request: Request, outcomes: list[VerifiedEvent | Refusal], keys: dict[KeyName, bytes | None]
+    request: Request,
+    outcomes: list[VerifiedEvent | Refusal],
+    keys: dict[KeyName, bytes | None],
+    demands: Demands,
 ) -> VerifiedBatch:
-    first = request.events[0]
+    first, judge = request.events[0], demands.judge
     by_id = {name.key_id: key for name, key in keys.items()}
     for index, event in enumerate(outcomes):
         if type(event) is not VerifiedEvent:
@@ -295,4 +322,6 @@ def _check_signatures(
             outcomes[index] = Refusal(
                 event.event_id, "invalid_signature", "Agent signature verification failed"
             )
+        elif judge is not None and (findings := judge(event)):
+            outcomes[index] = replace(event, findings=(*findings, *event.findings))
     return VerifiedBatch(first.tenant_id, first.store_id, request.agent_id, outcomes)

@@ -39,6 +39,7 @@ ACTORS = (
     "committer",
     "sweeper",
     "revocations",
+    "policies",
     "pulse",
     "audit-spool",
     "rates",

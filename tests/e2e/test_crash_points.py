@@ -66,6 +66,9 @@ AT_WORK = [
     *unit("rotate_agent_key"),
     *unit("create_api_key"),
     *unit("revoke_api_key"),
+    *unit("create_schema"),
+    *unit("set_schema_status"),
+    *unit("set_policy"),
     *unit("revoke_tokens"),
     # The first is the server's start, and its commitment.
     *(f"{point}:2" for point in (*unit("audit"), "audit_committer.built", *unit("commit_audit"))),
@@ -333,6 +336,56 @@ def of_a_revoked_api_key(case: Case) -> None:
     case.tenant.moved_to(case.tenant.server)
 
 
+def register_schema(tenant: Tenant) -> httpx.Response:
+    body = {"tenantId": str(tenant.tenant_id), "eventType": "order.created", "schemaJson": False}
+    return tenant.http.post("/api/v1/schemas", json=body | {"compatibility": "none"})
+
+
+def schemas_of(tenant: Tenant) -> list[dict[str, object]]:
+    return list(tenant.http.get("/api/v1/schemas").json()["schemas"])
+
+
+def refuses(tenant: Tenant) -> bool:
+    return bool(tenant.post(tenant.agent.event({"n": 6})).json()["eventsRejected"])
+
+
+def set_policy(tenant: Tenant, **policy: object) -> None:
+    server = tenant.server
+    answer = httpx.put(
+        f"{server.admin_url}/api/v1/admin/tenants/{tenant.tenant_id}/policy",
+        headers={"authorization": f"ApiKey {server.bootstrap_key}"},
+        json=policy,
+        timeout=30,
+    )
+    assert answer.status_code == 200, answer.text
+
+
+def of_a_schema(case: Case) -> None:
+    case.dies(lambda: register_schema(case.tenant))
+    case.revives()
+    assert len(schemas_of(case.tenant)) == case.durable
+    assert refuses(case.tenant) is case.durable
+    assert register_schema(case.tenant).json()["version"] == 1 + case.durable
+    assert refuses(case.tenant)
+
+
+def of_a_schemas_status(case: Case) -> None:
+    schema_id = register_schema(case.tenant).json()["id"]
+    case.dies(lambda: case.tenant.http.delete(f"/api/v1/schemas/{schema_id}"))
+    case.revives()
+    assert refuses(case.tenant) is not case.durable
+    assert case.tenant.http.delete(f"/api/v1/schemas/{schema_id}").status_code == 200
+    assert not refuses(case.tenant)
+
+
+def of_a_policy(case: Case) -> None:
+    case.dies(lambda: set_policy(case.tenant, entityTypes=["invoice"]))
+    case.revives()
+    assert refuses(case.tenant) is case.durable
+    set_policy(case.tenant, entityTypes=["invoice"])
+    assert refuses(case.tenant)
+
+
 def of_revoked_tokens(case: Case) -> None:
     tenant = case.tenant
     body = {"tenantId": str(tenant.tenant_id), "agentId": str(tenant.agent.agent_id)}
@@ -380,6 +433,9 @@ ACTS: dict[str, Callable[[Case], None]] = {
     "rotate_agent_key": of_a_rotation,
     "create_api_key": of_a_new_api_key,
     "revoke_api_key": of_a_revoked_api_key,
+    "create_schema": of_a_schema,
+    "set_schema_status": of_a_schemas_status,
+    "set_policy": of_a_policy,
     "revoke_tokens": of_revoked_tokens,
     "audit": of_an_audit_entry,
     "audit_committer": of_an_audit_commitment,

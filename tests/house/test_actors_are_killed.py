@@ -28,6 +28,7 @@ from supervisor.tree import Built, build
 from tests.e2e.world import Agent
 from tests.keyholder import secrets_of
 from ves.encoding import uuid_text
+from ves.policy import Policy
 from ves.records import KeyName, Receipt, Scope, VerifiedBatch
 
 pytestmark = pytest.mark.slow
@@ -91,7 +92,7 @@ class Caller:
     async def _post(self, body: bytes) -> bool:
         house = self.lived.built.house
         try:
-            batch = await house.verifiers.ask(Verify(body, Scope(None, None, None)), deadline_s=20)
+            batch = await house.verifiers.ask(Verify(body, Scope(None, None, None), Policy()), deadline_s=20)
             assert isinstance(batch, VerifiedBatch)
             sequencer = house.sequencer_of(batch.tenant_id)
             appended = await sequencer.ask(Append(batch, None), deadline_s=20)

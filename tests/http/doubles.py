@@ -24,7 +24,18 @@ from actors.certificates import Certificates
 from actors.credentials import CredentialBook
 from actors.failed_attempts import FailedAttempts, Patience
 from actors.key_ages import KeyAges
-from actors.messages import Append, Appended, Commit, Committed, FindKeys, Open, Verify
+from actors.messages import (
+    Append,
+    Appended,
+    CheckPayload,
+    CheckSchema,
+    Commit,
+    Committed,
+    FindKeys,
+    Open,
+    Verify,
+)
+from actors.policies import PolicyBook
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
 from actors.token_keys import KeySet
@@ -35,6 +46,7 @@ from config.certificates import CertificateFiles, Listener
 from config.settings import Settings
 from journal.key_rules import Retire, judge
 from journal.memory import MemoryDatabase, MemoryJournal
+from journal.memory_policies import PolicyTables
 from journal.port import (
     AgentKey,
     ApiKey,
@@ -43,6 +55,7 @@ from journal.port import (
     CredentialEnded,
     EntityPage,
     EventPage,
+    EventSchema,
     JournalAway,
     KeyConflict,
     KeyEnded,
@@ -51,10 +64,15 @@ from journal.port import (
     KeyRotated,
     KeyRotation,
     KeysRevoked,
+    Moved,
+    PolicyChanges,
     ReceiptKey,
     Revocations,
+    SchemaLimit,
+    SchemaStatus,
     SignedEvent,
     SignedPage,
+    TenantPolicy,
     TokenRevocation,
 )
 from journal.signed_by import signed_page
@@ -68,6 +86,7 @@ from transport.http.key_format import new_key
 from transport.http.serve import serve
 from ves.commitments import next_commitment
 from ves.merkle import build_levels, stored_levels
+from ves.policy import Policy, SchemaMode
 from ves.records import (
     Commitment,
     EntityName,
@@ -131,6 +150,7 @@ class CardboardJournal:
         self.events: list[StoredEvent] = []
         self.commitments: list[Commitment] = []
         self.nodes: dict[Uuid, list[bytes]] = {}
+        self.tables = PolicyTables()
         self.lookups = 0
 
     async def _unit(self) -> None:
@@ -429,6 +449,67 @@ class CardboardJournal:
     def _token_revocations(self) -> list[TokenRevocation]:
         return [one for one in self.revoked if isinstance(one, TokenRevocation)]
 
+    async def read_policy(self, tenant_id: Uuid) -> TenantPolicy:
+        await self._unit()
+        return self.tables.policy(tenant_id)
+
+    async def policy_changes_since(self, cursor: int | None) -> PolicyChanges:
+        await self._unit()
+        return self.tables.since(cursor)
+
+    async def find_schema(self, schema_id: Uuid, *, tenant_id: Uuid | None) -> EventSchema | None:
+        await self._unit()
+        return self.tables.find(schema_id, tenant_id)
+
+    async def find_schema_version(
+        self, tenant_id: Uuid, event_type: str, *, version: int | None
+    ) -> EventSchema | None:
+        await self._unit()
+        return self.tables.find_version(tenant_id, event_type, version)
+
+    async def list_schemas(
+        self, tenant_id: Uuid, *, event_type: str | None, after: Uuid | None, limit: int
+    ) -> list[EventSchema]:
+        await self._unit()
+        return self.tables.listed(tenant_id, event_type, after, limit)
+
+    async def create_schema(
+        self, schema: EventSchema, *, believed_stamp: int, audit: AuditEntry
+    ) -> EventSchema | Moved | SchemaLimit:
+        await self._unit()
+        created = self.tables.creation(schema, believed_stamp, 1_700_000_000_000_004)
+        if isinstance(created, EventSchema):
+            self.tables.keeping(created)()
+            self.audits.append(audit)
+        return created
+
+    async def set_schema_status(
+        self, schema_id: Uuid, *, tenant_id: Uuid | None, status: SchemaStatus, audit: AuditEntry
+    ) -> EventSchema | SchemaLimit | None:
+        await self._unit()
+        present = self.tables.find(schema_id, tenant_id)
+        if present is None:
+            return None
+        changed = self.tables.with_status(present, status, 1_700_000_000_000_005)
+        if isinstance(changed, EventSchema):
+            self.tables.keeping(changed)()
+            self.audits.append(audit)
+        return changed
+
+    async def set_policy(
+        self,
+        tenant_id: Uuid,
+        *,
+        entity_types: tuple[str, ...] | None,
+        schema_mode: SchemaMode | None,
+        audit: AuditEntry,
+    ) -> TenantPolicy:
+        await self._unit()
+        self.tables.policies[tenant_id] = (entity_types, schema_mode)
+        self.tables.changes.append(tenant_id)
+        self.audits.append(audit)
+        return self.tables.policy(tenant_id)
+
     async def receipt_keys(self) -> list[ReceiptKey]:
         await self._unit()
         return [ReceiptKey(SEQUENCER.bytes, 1, b"\x07" * 32, 0, True)]
@@ -497,6 +578,10 @@ async def _verify_one(message: Verify) -> VerifiedBatch:
     return batch(verified())
 
 
+async def _nothing_wrong(message: CheckSchema | CheckPayload) -> list[tuple[str, str]] | None:
+    return None if isinstance(message, CheckSchema) else []
+
+
 async def _append_all(message: Append) -> Appended:
     events = [e for e in message.batch.outcomes if isinstance(e, VerifiedEvent)]
     receipts = [receipt(n, event.event_id) for n, event in enumerate(events, 1)]
@@ -527,6 +612,10 @@ class Cardboard:
         self.sequencer = CardboardRef("sequencer", _append_all)
         self.committer = CardboardRef("committer", self._commit)
         self.credentials = CredentialBook(journal=self.journal)
+        self.schema_checker = CardboardRef("schema-checker", _nothing_wrong)
+        settings = Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings})
+        demands = Policy(entity_types=settings.entity_types, schema_mode=settings.schema_validation_mode)
+        self.policies = PolicyBook(journal=self.journal, defaults=demands)
         self.security = SecurityEvents()
         self.tokens = TokenBook(journal=self.journal, keys=self.token_keys, rules=self.token_rules)
         self.failed_attempts = FailedAttempts(patience=self.patience, security=self.security)
@@ -538,9 +627,11 @@ class Cardboard:
             settings=settings,
             journal=self.journal,
             credentials=self.credentials,
+            policies=self.policies,
             tokens=self.tokens,
             failed_attempts=self.failed_attempts,
             verifiers=self.verifiers,
+            schema_checker=self.schema_checker,
             encryptors=self.encryptors,
             sequencer_of=lambda tenant_id: self.sequencer,
             committer=self.committer,

@@ -46,6 +46,9 @@ PATH_VALUES = {
     "sequence_number": "1",
     "node_id": NO_SUCH,
     "entry_number": "1",
+    "schema_id": NO_SUCH,
+    "event_type": "order.created",
+    "tenant_id": str(TENANT),
 }
 
 

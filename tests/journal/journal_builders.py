@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from journal.port import AgentKey, ApiKey, AuditEntry, CommandUse, Group, Journal, VersionStep
+from journal.port import AgentKey, ApiKey, AuditEntry, CommandUse, EventSchema, Group, Journal, VersionStep
 from ves.commitments import next_commitment
 from ves.records import (
     NEW_STREAM,
@@ -70,6 +70,10 @@ def an_event(
         command_id=command,
         base_version=base_version,
     )
+
+
+def a_schema(tenant: Uuid, event_type: str = "order.created", text: str = "{}") -> EventSchema:
+    return EventSchema(uuid(), tenant, event_type, 0, text, "none", "orders", "cli")
 
 
 def question(

@@ -12,7 +12,17 @@ import asyncpg
 import msgspec
 import pytest
 import trio
-from journal_builders import AUDIT, Database, a_commitment, an_agent_key, an_api_key, an_event, decided, uuid
+from journal_builders import (
+    AUDIT,
+    Database,
+    a_commitment,
+    a_schema,
+    an_agent_key,
+    an_api_key,
+    an_event,
+    decided,
+    uuid,
+)
 from journal_worlds import PostgresWorld, sql
 
 from journal import migrate as migrations_room
@@ -28,6 +38,7 @@ IN_PLACE = {
     "ves_commitment_counters",
     "api_key_revocation_counters",
     "audit_counters",
+    "policy_change_counters",
     "entity_versions",
     "tenant_epochs",
 }
@@ -57,6 +68,8 @@ async def a_row_in_every_table(world: PostgresWorld) -> None:
     await world.journal.revoke_agent_key(key.name, "lost", AUDIT)
     api_key = await world.journal.create_api_key(an_api_key(tenant), AUDIT)
     await world.journal.revoke_api_key(api_key.id, tenant_id=None, audit=AUDIT)
+    await world.journal.create_schema(a_schema(tenant), believed_stamp=0, audit=AUDIT)
+    await world.journal.set_policy(tenant, entity_types=("order",), schema_mode="warn", audit=AUDIT)
     await world.journal.revoke_tokens(tenant, uuid(), ahead_s=60, reason="lost", audit=AUDIT)
     await world.journal.claim_receipt_key(uuid(), b"k" * 32)
     if not await sql(world.owner_dsn, "SELECT FROM record.at_rest_keys"):

@@ -8,9 +8,9 @@ needs a row; until it has one the test fails and says so.
 ``who``: whose request goes through, of the kinds in ``CREDENTIALS``; PUBLIC for a route without credential.
 ``names``: what the request names, and what becomes of it when that is not the caller's: STREAM, TENANT, …
 
-In path, query and body ``{tenant}``, ``{store}``, ``{agent_id}``, ``{batch_id}``, ``{id}``, ``{key_prefix}``
-stand for what the request is aimed at: the caller's own, another store or agent, another tenant.
-Everything else in braces has one value (``OTHERS`` in the test).
+In path, query and body ``{tenant}``, ``{store}``, ``{agent_id}``, ``{batch_id}``, ``{id}``, ``{key_prefix}``,
+``{schema_id}`` stand for what the request is aimed at: the caller's own, another store or agent, another
+tenant. Everything else in braces has one value (``OTHERS`` in the test).
 """
 
 from __future__ import annotations
@@ -62,6 +62,9 @@ WHOLE_TENANT = Names(foreign_tenant=403, bound_to_store=403, bound_to_agent=403)
 AGENT = Names(foreign_tenant=403, bound_to_store=403, other_agent=403)
 COMMITMENT = Names(own=FOUND, foreign_tenant=404, other_store=404)
 API_KEY = Names(own=FOUND, foreign_tenant=404, bound_to_store=403, bound_to_agent=403)
+
+SCHEMA = Names(own=FOUND, foreign_tenant=404)
+SCHEMA_CHANGE = Names(own=FOUND, foreign_tenant=404, bound_to_store=403, bound_to_agent=403)
 
 
 class Row(NamedTuple):
@@ -117,6 +120,18 @@ PUBLIC_LISTENER = {
     f"POST /api/v1/agents/{{agent_id}}/api-keys?{THE_TENANT}": may(ITSELF, AGENT, body='{"role": "agent"}'),
     f"GET /api/v1/agents/{{agent_id}}/api-keys?{THE_TENANT}": may(ITSELF, AGENT),
     f"DELETE /api/v1/agents/{{agent_id}}/api-keys/{{key_prefix}}?{THE_TENANT}": may(ITSELF, AGENT),
+    "POST /api/v1/schemas": may(
+        ADMINS, WHOLE_TENANT, body='{"tenantId": "{tenant}", "eventType": "x", "schemaJson": true}'
+    ),
+    f"GET /api/v1/schemas?{THE_TENANT}": may(EVENTS_READ, TENANT),
+    "POST /api/v1/schemas/validate": may(
+        EVENTS_READ, TENANT, body='{"tenantId": "{tenant}", "eventType": "x", "payload": 1}'
+    ),
+    f"GET /api/v1/schemas/event-type/{{event_type}}?{THE_TENANT}": may(EVENTS_READ, TENANT),
+    f"GET /api/v1/schemas/event-type/{{event_type}}/latest?{THE_TENANT}": may(EVENTS_READ, TENANT),
+    "GET /api/v1/schemas/{schema_id}": may(EVENTS_READ, SCHEMA),
+    "PUT /api/v1/schemas/{schema_id}/status": may(ADMINS, SCHEMA_CHANGE, body='{"status": "deprecated"}'),
+    "DELETE /api/v1/schemas/{schema_id}": may(ADMINS, SCHEMA_CHANGE),
     "GET /.well-known/ves-sequencer": may(PUBLIC, NOTHING),
     "GET /health": may(PUBLIC, NOTHING),
     "GET /ready": may(PUBLIC, NOTHING),
@@ -131,6 +146,8 @@ ADMIN_LISTENER = {
     "DELETE /api/v1/admin/api-keys/{id}": may(ADMINS, API_KEY),
     f"GET /api/v1/admin/agent-keys?{THE_TENANT}": may(ADMINS, WHOLE_TENANT._replace(bound_to_agent=403)),
     f"GET /api/v1/admin/agent-keys/{{agent_id}}/{{key_id}}/events?{THE_TENANT}": may(ADMINS, AGENT),
+    "GET /api/v1/admin/tenants/{tenant}/policy": may(ADMINS, WHOLE_TENANT),
+    "PUT /api/v1/admin/tenants/{tenant}/policy": may(ADMINS, WHOLE_TENANT, body="{}"),
     "POST /api/v1/admin/tokens/revoke": may(ADMINS, WHOLE_TENANT, body=f"{{{BOTH}}}"),
     f"GET /api/v1/admin/tokens/revocations?{THE_TENANT}": may(ADMINS, WHOLE_TENANT),
     "GET /api/v1/admin/actors": may(OPERATOR, NOTHING),

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from journal.port import EventSchema
 from tests.http.doubles import (
     AGENT,
     BOOTSTRAP,
@@ -50,6 +51,7 @@ OTHERS = {
     "event_id": str(ABSENT),
     "entity_type": "order",
     "entity_id": "o-1",
+    "event_type": "order.created",
     "sequence_number": "1",
     "number": "1",
     "node_id": str(ABSENT),
@@ -169,14 +171,17 @@ def _credentials(house: Cardboard) -> dict[str, str | None]:
 
 
 def _target(house: Cardboard, name: str, tenant: uuid.UUID, store: uuid.UUID, agent: uuid.UUID) -> Target:
-    """With a commitment and an API key of its own, which nobody uses."""
+    """With a commitment, an API key and a schema of its own, which nobody uses."""
     commitment = msgspec.structs.replace(
         house.journal.commit([b"\x01" * 32], 1), tenant_id=tenant.bytes, store_id=store.bytes
     )
     house.journal.commitments[-1] = commitment
     house.api_key(role="agent", tenant=tenant, agent=agent)
     spare = list(house.journal.api_keys.values())[-1]
+    schema = EventSchema(uuid.uuid4().bytes, tenant.bytes, "order.created", 1, "{}", "none", None, "cli")
+    house.journal.tables.keeping(schema)()
     values = {
+        "schema_id": uuid.UUID(bytes=schema.id),
         "tenant": tenant,
         "store": store,
         "agent_id": agent,

@@ -188,7 +188,7 @@ class Script(msgspec.Struct, frozen=True):
 
 
 ACTORS = ["house/registry", "house/encryptors/0", "house/verifiers/0", "house/verifiers/1", "house/committer"]
-ACTORS += ["house/sweeper", "house/revocations", "house/pulse"]
+ACTORS += ["house/sweeper", "house/revocations", "house/policies", "house/pulse"]
 SEQUENCERS = [f"sequencers/{uuid_text(Agent(tenant, 0).tenant_id)}" for tenant in range(TENANTS)]
 POINTS = ["sequencer.read", "sequencer.sealed", "sequencer.appended", "verifier.verified", "encryptor.sealed"]
 POINTS += ["committer.built", "committer.committed"]
@@ -198,6 +198,7 @@ REVOKING_POINTS = ["revoke_agent_key.commit_sent_before", "revoke_agent_key.comm
 REVOKING_POINTS += ["revoke_api_key.commit_sent_before", "revoke_api_key.committed"]
 METHODS = ["append"] * 8 + ["read_facts", "settle", "commit", "commit", "find_api_key", "find_public_keys"]
 METHODS += ["read_events", "read_head", "revoke_agent_key", "revoke_api_key", "register_agent_key"]
+METHODS += ["read_policy", "policy_changes_since"]
 METHODS += ["revocations_since", "streams_behind", "read_leaf_sources", "read_commitment_counter"]
 WRITES = {"append", "commit", "revoke_agent_key", "revoke_api_key", "register_agent_key"}
 

@@ -20,14 +20,18 @@ from actors.encryptor import Encryptor, EncryptorKeys
 from actors.errors import NotNow, Unavailable
 from actors.mailbox import Actor, Mailbox, Ref
 from actors.messages import Open, Seal, SealedPayload, Verify
+from actors.policies import PolicyBook
 from actors.verifier import Verifier
+from journal.memory import MemoryDatabase, MemoryJournal
 from supervisor.policy import Pauses
 from supervisor.supervisor import ChildSpec, Pool, Supervisor
+from ves.policy import Policy
 from ves.receipts import receipt_hash
 from ves.records import BodyRefused, KeyName, Refusal, Scope, VerifiedBatch, VerifiedEvent
 from ves.signatures import Signer
 
 RING = (b"\x01" * 32,)
+NOTHING = Policy()
 SEED = b"\x02" * 32
 
 
@@ -54,7 +58,13 @@ async def pools(
         pauses = Pauses(first_s=0.01, max_s=0.05)
         return Pool(name, size, factory, 64, declares_ready=True, intensity=100, pauses=pauses)
 
-    verifiers = pool("verifiers", size, lambda: Verifier(registry=Ref(address), call_deadline_s=deadline_s))
+    journal = MemoryJournal(MemoryDatabase(now_us=lambda: 0), node_id=bytes(16))
+    policies = PolicyBook(journal=journal)
+
+    def verifier() -> Verifier:
+        return Verifier(registry=Ref(address), policies=policies, call_deadline_s=deadline_s)
+
+    verifiers = pool("verifiers", size, verifier)
     encryptors = pool("encryptors", 1, lambda: Encryptor(keys=keys, call_deadline_s=deadline_s))
     house = Supervisor(
         "house",
@@ -84,17 +94,17 @@ async def test_a_body_is_verified_and_a_key_is_asked_for_once_but_its_absence_ea
     known, unknown = Agent(), Agent()
     async with pools(dict([known.binding])) as house:
         for _ in range(2):
-            batch = await house.verifiers.ask(Verify(known.body(3), ANYWHERE), deadline_s=10)
+            batch = await house.verifiers.ask(Verify(known.body(3), ANYWHERE, NOTHING), deadline_s=10)
             assert isinstance(batch, VerifiedBatch)
             assert all(isinstance(event, VerifiedEvent) for event in batch.outcomes)
         assert house.registry.asked == [[known.key]]
         for _ in range(2):
-            batch = await house.verifiers.ask(Verify(unknown.body(1), ANYWHERE), deadline_s=10)
+            batch = await house.verifiers.ask(Verify(unknown.body(1), ANYWHERE, NOTHING), deadline_s=10)
             assert isinstance(batch, VerifiedBatch)
             assert isinstance(batch.outcomes[0], Refusal)
         assert house.registry.asked[1:] == [[unknown.key]] * 2
         house.registry.known[unknown.key] = unknown.signer.public_key  # registered a moment later
-        batch = await house.verifiers.ask(Verify(unknown.body(1), ANYWHERE), deadline_s=10)
+        batch = await house.verifiers.ask(Verify(unknown.body(1), ANYWHERE, NOTHING), deadline_s=10)
         assert isinstance(batch, VerifiedBatch)
         assert isinstance(batch.outcomes[0], VerifiedEvent)
 
@@ -103,7 +113,7 @@ async def test_a_body_outside_the_callers_scope_is_refused_as_a_whole() -> None:
     agent = Agent()
     async with pools(dict([agent.binding])) as house:
         scope = Scope(Agent().tenant_id, None, None)
-        answer = await house.verifiers.ask(Verify(agent.body(1), scope), deadline_s=10)
+        answer = await house.verifiers.ask(Verify(agent.body(1), scope, NOTHING), deadline_s=10)
         assert isinstance(answer, BodyRefused)
         assert answer.status == 403
 
@@ -111,7 +121,7 @@ async def test_a_body_outside_the_callers_scope_is_refused_as_a_whole() -> None:
 async def test_a_frame_that_does_not_open_names_its_row_and_the_encryptor_lives_on() -> None:
     agent = Agent()
     async with pools(dict([agent.binding])) as house:
-        batch = await house.verifiers.ask(Verify(agent.body(2), ANYWHERE), deadline_s=10)
+        batch = await house.verifiers.ask(Verify(agent.body(2), ANYWHERE, NOTHING), deadline_s=10)
         assert isinstance(batch, VerifiedBatch)
         events = numbered([e for e in batch.outcomes if isinstance(e, VerifiedEvent)], agent.store_id)
         sealed = await house.encryptors.ask(Seal(agent.tenant_id, events), deadline_s=10)
@@ -172,7 +182,7 @@ async def test_a_registry_that_cannot_answer_is_unavailable_and_costs_no_life() 
 
         house.registry.known = Away()  # type: ignore[assignment]
         with pytest.raises(Unavailable, match="agent keys cannot be looked up"):
-            await house.verifiers.ask(Verify(agent.body(1), ANYWHERE), deadline_s=10)
+            await house.verifiers.ask(Verify(agent.body(1), ANYWHERE, NOTHING), deadline_s=10)
         assert workers() == before
 
 
@@ -182,7 +192,7 @@ async def test_a_worker_stopped_in_mid_work_costs_its_asker_only_time() -> None:
         stopped = min(workers())  # a verifier: they start first
         os.kill(stopped, signal.SIGSTOP)
         for _ in range(2):  # one of them meets it, and is retried by the other
-            batch = await house.verifiers.ask(Verify(agent.body(3), ANYWHERE), deadline_s=10)
+            batch = await house.verifiers.ask(Verify(agent.body(3), ANYWHERE, NOTHING), deadline_s=10)
             assert isinstance(batch, VerifiedBatch)
         assert stopped not in workers()
 
@@ -198,7 +208,7 @@ async def test_killing_an_actor_in_mid_work_takes_its_process_along_and_retries_
             house.tree.kill("house/verifiers/0")
 
         nursery.start_soon(kill_the_actor)
-        batch = await house.verifiers.ask(Verify(agent.body(3), ANYWHERE), deadline_s=10)
+        batch = await house.verifiers.ask(Verify(agent.body(3), ANYWHERE, NOTHING), deadline_s=10)
         assert isinstance(batch, VerifiedBatch)
         assert first not in workers()
 
@@ -213,7 +223,7 @@ async def test_under_random_kills_every_ask_ends_in_a_right_answer_or_not_now() 
         body = agent.body(40)
         while not over:
             try:
-                batch = await house.verifiers.ask(Verify(body, ANYWHERE), deadline_s=15)
+                batch = await house.verifiers.ask(Verify(body, ANYWHERE, NOTHING), deadline_s=15)
                 assert isinstance(batch, VerifiedBatch)
                 events = [event for event in batch.outcomes if isinstance(event, VerifiedEvent)]
                 assert len(events) == 40

@@ -17,7 +17,9 @@ from transport.cli.agent_keys import app as agent_key
 from transport.cli.api_keys import app as api_key
 from transport.cli.audit import app as audit
 from transport.cli.receipt_key import receipt_key_app
+from transport.cli.schemas import app as schema
 from transport.cli.status import status
+from transport.cli.tenant_policies import app as tenant_policy
 from transport.cli.tokens import app as token
 from transport.cli.verify import app as verify
 
@@ -39,6 +41,8 @@ def build_app(
     app.command(agent_key)
     app.command(verify)
     app.command(api_key)
+    app.command(schema)
+    app.command(tenant_policy)
     app.command(token)
     app.command(receipt_key_app(rotate))
     app.command(actors)

@@ -18,6 +18,8 @@ from transport.http import (
     key_reports,
     key_rotation,
     reading,
+    schemas,
+    tenant_policies,
     token_revocations,
 )
 from transport.http.door import Door, FrontDoor
@@ -30,6 +32,7 @@ PUBLIC: list[Route] = [
     *committing.ROUTES,
     *agent_keys.ROUTES,
     *key_rotation.ROUTES,
+    *schemas.ROUTES,
     *agent_api_keys.ROUTES,
     about.WELL_KNOWN,
     about.HEALTH,
@@ -38,6 +41,7 @@ PUBLIC: list[Route] = [
 ADMIN: list[Route] = [
     *api_keys.ROUTES,
     *key_reports.ROUTES,
+    *tenant_policies.ROUTES,
     *token_revocations.ROUTES,
     *actors.ROUTES,
     *audit.ROUTES,

@@ -35,10 +35,10 @@ def require_json(content_type: str | None) -> None:
         raise ApiError(Code.UNSUPPORTED_MEDIA_TYPE, "send the body with Content-Type: application/json")
 
 
-def read_json(raw: bytes, shape: type[S]) -> S:
+def read_json(raw: bytes, shape: type[S], *, depth_max: int = BODY_DEPTH_MAX) -> S:
     """A request body. 400 when it is not JSON, 422 when it is not of this shape."""
-    if exceeds_depth(raw, BODY_DEPTH_MAX):
-        raise ApiError(Code.INVALID_REQUEST_BODY, f"the body is nested deeper than {BODY_DEPTH_MAX} levels")
+    if exceeds_depth(raw, depth_max):
+        raise ApiError(Code.INVALID_REQUEST_BODY, f"the body is nested deeper than {depth_max} levels")
     try:
         value = _JSON.decode(raw.decode())
     except UnicodeDecodeError:

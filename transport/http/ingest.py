@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from uuid import uuid4
 
+import structlog
+from msgspec.structs import replace
+
 from actors.messages import Append, Appended, Verify
 from transport.http.errors import ApiError, Code
 from transport.http.replies import receipt_reply
@@ -14,7 +17,9 @@ from transport.http.routing import Route
 from transport.http.shapes import IngestBody, IngestReply, RejectionReply
 from transport.http.visit import Visit
 from ves.encoding import uuid_text
-from ves.records import BodyRefused, Receipt, Refusal, VerifiedBatch, VerifiedEvent
+from ves.records import BodyRefused, NeedsPolicy, Receipt, Refusal, VerifiedBatch, VerifiedEvent
+
+log = structlog.get_logger("http")
 
 
 async def ingest(visit: Visit) -> IngestReply:
@@ -22,11 +27,13 @@ async def ingest(visit: Visit) -> IngestReply:
     body = await visit.body(bytes_max=house.settings.max_body_size_bytes)
     size, tenant_id = len(body), visit.who.scope.tenant_id
     async with visit.door.large_bodies.turn(tenant_id, size, patience_s=visit.remaining_s / 2):
-        message = Verify(body=body, scope=visit.who.scope)
-        batch = await visit.ask(house.verifiers, message, visit.door.room_at_verifiers)
-    del body, message  # the wait for the sequencer needs them no more
+        batch = await _verify(visit, body)
+    del body  # the wait for the sequencer needs it no more
     if isinstance(batch, BodyRefused):
         raise ApiError(_code(batch.code), batch.message, status=batch.status)
+    if batch.checks is not None:
+        visit.door.metrics.checked(batch.checks)
+        _tell_warned(visit, batch)
     appended = await _append(visit, batch)
     refusals = [verdict for verdict in appended.verdicts if isinstance(verdict, Refusal)]
     visit.door.metrics.ingested(appended.events_accepted, appended.events_replayed, refusals)
@@ -34,6 +41,32 @@ async def ingest(visit: Visit) -> IngestReply:
     if appended.events_accepted:
         visit.door.heads.announce(batch.tenant_id, batch.store_id)
     return _reply(appended, refusals)
+
+
+async def _verify(visit: Visit, body: bytes) -> VerifiedBatch | BodyRefused:
+    """With the tenant's policy as it is now. Whose it is stands in the credential, or only in the body."""
+    house, scope = visit.house, visit.who.scope
+    policy = None if scope.tenant_id is None else await house.policies.find(scope.tenant_id)
+    message = Verify(body=body, scope=scope, policy=policy)
+    batch = await visit.ask(house.verifiers, message, visit.door.room_at_verifiers)
+    if isinstance(batch, NeedsPolicy):
+        message = replace(message, policy=await house.policies.find(batch.tenant_id))
+        batch = await visit.ask(house.verifiers, message, visit.door.room_at_verifiers)
+        assert not isinstance(batch, NeedsPolicy), "it was given"
+    return batch
+
+
+def _tell_warned(visit: Visit, batch: VerifiedBatch) -> None:
+    for warned in batch.checks.warned if batch.checks is not None else ():
+        log.warning(
+            "schema_mismatch",
+            tenant=batch.tenant_id.hex(),
+            event_id=warned.event_id.hex(),
+            schema_id=warned.schema_id.hex(),
+            keyword=warned.keyword,
+            where=warned.where,
+            request_id=visit.request_id,
+        )
 
 
 async def _append(visit: Visit, batch: VerifiedBatch) -> Appended:

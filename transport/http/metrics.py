@@ -13,7 +13,7 @@ from actors.views import ActorView
 from journal.port import JournalVitals
 from transport.house import House
 from transport.http.limits import BytesInFlight
-from ves.records import Refusal
+from ves.records import Refusal, SchemaChecks
 
 _BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -53,6 +53,15 @@ class Metrics:
         )
         for reason in (*REASONS, "other"):
             self._rejected.labels(reason)  # 0 from the start: an alert rule needs the series to exist
+        self._compared = Counter(
+            "sequencer_schema_validations",
+            "Payloads looked at for their schemas.",
+            ["mode", "outcome"],
+            registry=self.registry,
+        )
+        for mode in ("warn", "enforce", "required"):
+            for outcome in ("validated", "failed", "encrypted"):
+                self._compared.labels(mode, outcome)
         flying = Gauge("sequencer_bytes_in_flight", "Of requests and replies.", registry=self.registry)
         flying.set_function(lambda: float(in_flight.total))
         self.registry.register(_Inhabitants(house))
@@ -60,6 +69,12 @@ class Metrics:
     def answered(self, method: str, path: str, status: int, seconds: float) -> None:
         self._requests.labels(method, path, str(status)).inc()
         self._latency.labels(method, path).observe(seconds)
+
+    def checked(self, checks: SchemaChecks) -> None:
+        """Replays count too: their payloads were looked at before anybody knew."""
+        self._compared.labels(checks.mode, "validated").inc(checks.validated)
+        self._compared.labels(checks.mode, "failed").inc(checks.failed)
+        self._compared.labels(checks.mode, "encrypted").inc(checks.unread)
 
     def ingested(self, accepted: int, replayed: int, refusals: Iterable[Refusal]) -> None:
         self._accepted.inc(accepted)
@@ -114,6 +129,11 @@ class _Inhabitants:
             events.add_metric([kind], count)
         yield events
         yield from _key_ages(self._house.key_ages)
+        yield _counter(
+            "sequencer_schema_checks_skipped",
+            "Requests accepted without their schemas in mode warn.",
+            self._house.policies.unchecked,
+        )
         yield _one_gauge(
             "sequencer_token_keys_broken",
             "1 while JWT_JWKS_FILE holds what is not believed, and older keys are used.",
