@@ -31,7 +31,7 @@ def wrong_keys() -> dict[str, str]:
 
 
 async def main() -> None:
-    book = CredentialBook(journal=MemoryJournal(MemoryDatabase(), node_id=bytes(16)))
+    book = CredentialBook(journal=MemoryJournal(MemoryDatabase(lambda: 0), node_id=bytes(16)))
     known = sha256(RIGHT.encode()).digest()
     seen: dict[str, list[int]] = {name: [] for name in wrong_keys()}
     for _ in range(ROUNDS):

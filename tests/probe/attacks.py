@@ -342,7 +342,7 @@ def raw_requests(scene: Scene) -> None:
     good = f"authorization: {bearer(key)['authorization']}\r\n"
     for listener in ("public", "admin"):
         for request in _raw(good):
-            scene.prober.raw("raw request", listener, request)
+            scene.prober.raw("raw request", listener, request, one_answer=False)
 
 
 def _raw(good: str) -> Iterator[bytes]:

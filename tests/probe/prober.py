@@ -7,6 +7,7 @@ HTTP; decides nothing about what is an attack.
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import urllib.parse
@@ -17,6 +18,7 @@ import httpx
 
 from tests.probe.routes import Ask
 
+SECOND_ANSWER_S = 0.3
 NOT_IMPLEMENTED = 501
 """What RFC 9112 section 6.1 wants for a transfer coding that is not understood."""
 
@@ -87,18 +89,20 @@ class Prober:
                 self._file(attack, ask, f"{status} shows {canary!r}")
         return status
 
-    def raw(self, attack: str, listener: str, request: bytes) -> int:
-        """Bytes no HTTP library would send; answers the status, 0 for a connection closed without one."""
+    def raw(self, attack: str, listener: str, request: bytes, *, one_answer: bool = True) -> int:
+        """Bytes no HTTP library would send; answers the status, 0 for a connection closed without one.
+        Without ``one_answer`` it listens on for a while: there may be a second one."""
         parts = urllib.parse.urlsplit(self.url if listener == "public" else self.admin_url)
         assert parts.hostname is not None
         assert parts.port is not None
         with socket.create_connection((parts.hostname, parts.port), timeout=20) as plain:
             stream = ssl._create_unverified_context().wrap_socket(plain) if parts.scheme == "https" else plain
             stream.sendall(request)
-            stream.shutdown(socket.SHUT_WR)
             answer = b""
-            while chunk := _receive(stream):
+            while not (one_answer and _is_whole(answer)) and (chunk := _receive(stream)):
                 answer += chunk
+                if _is_whole(answer):
+                    stream.settimeout(SECOND_ANSWER_S)
         self.sent[attack] += 1
         statuses = [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:] if part[:3].isdigit()]
         for status in statuses:
@@ -120,6 +124,12 @@ class Prober:
     def _file(self, attack: str, ask: Ask, what: str) -> int:
         self.problems.append(f"{attack}: {ask.route.name} {str(ask.values)[:300]} -> {what}")
         return 0
+
+
+def _is_whole(answer: bytes) -> bool:
+    head, blank, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    return bool(blank and length and len(body) >= int(length[1]))
 
 
 def _receive(stream: socket.socket) -> bytes:
