@@ -1,0 +1,144 @@
+"""The black-box probe: an attacker's requests against a running server, and what is left of them.
+
+Nothing is answered but 4xx, nothing in the record has changed, nobody else's data was seen, every log line is
+still one line of our own making.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.e2e.test_operators import embedded_dsn
+from tests.e2e.world import Server, Tenant
+from tests.probe.attacks import ATTACKS, Party, Scene
+from tests.probe.prober import Prober
+from tests.probe.routes import read_routes
+
+LIMITS = {"COMMITMENT_INTERVAL_SECS": "3600", "RATE_LIMIT_MODE": "off"}
+GROWING = ("audit_",)
+"""Tables that tell of the attack itself."""
+CONTROLS = ("\u2028", "\x1b", "\r")
+
+
+@pytest.mark.slow
+def test_an_attacker_is_refused_and_changes_nothing(own_server: Callable[..., Server]) -> None:
+    server = own_server(**LIMITS).start()
+    server.wait_ready()
+    victim, attacker = party(server, "canary-of-the-victim"), party(server, "canary-of-the-attacker")
+    prober = Prober(server.url, server.admin_url, ["canary-of-the-victim"])
+    scene = Scene(prober, read_routes(server.url, server.admin_url), victim, attacker)
+    before = asyncio.run(snapshot(embedded_dsn(server)))
+    for attack in ATTACKS:
+        attack(scene)
+    prober.close()
+    after = asyncio.run(snapshot(embedded_dsn(server)))
+    told = server.log.read_text(errors="replace")
+
+    assert not prober.problems, f"{len(prober.problems)} problems:\n" + "\n".join(prober.problems[:60])
+    assert after == before
+    assert len(before) >= 15
+    assert sum(prober.sent.values()) > 2000, prober.sent
+    # The rule can be broken: with the right credential the same requests do work.
+    assert (
+        httpx.get(
+            server.url + "/api/v1/ves/events",
+            params=stream(victim),
+            headers={"authorization": f"ApiKey {victim.admin_key}"},
+        ).status_code
+        == 200
+    )
+    lines = [line for line in told.splitlines() if line.startswith("{")]
+    assert len(lines) > 2000
+    for line in lines:
+        entry = json.loads(line)
+        assert entry.get("kind") != "forged", line
+        assert entry["event"] != "internal error", line
+    others = [line for line in told.split("\n") if line and not line.startswith("{")]
+    assert not [line for line in others if "forged" in line], others
+    assert not [control for control in CONTROLS if control in told]
+
+
+def test_a_captured_request_sent_again_changes_nothing(server: Server, tenant: Tenant) -> None:
+    captured = tenant.agent.body([tenant.agent.event({"n": 1})])
+    first = tenant.post_raw(captured).json()
+    thief = Tenant(server)
+    assert tenant.post_raw(captured).json()["receipts"] == first["receipts"]
+    assert thief.post_raw(captured).status_code == 403
+    named = {"tenantId": str(tenant.tenant_id), "agentId": str(tenant.agent.agent_id), "keyId": 1}
+    revoke = tenant.http.post("/api/v1/agents/keys/revoke", json={**named, "reason": "drill"})
+    assert revoke.status_code == 200, revoke.text
+    # Neither the event nor the key comes back to life; who has the receipt gets the same one.
+    assert tenant.post_raw(captured).json()["receipts"] == first["receipts"]
+    registered = {**named, "publicKey": tenant.agent.public_key}
+    assert tenant.http.post("/api/v1/agents/keys", json=registered).json()["alreadyRegistered"] is True
+    late = tenant.post(tenant.agent.event({"n": 2})).json()
+    assert [one["reason"].partition(":")[0] for one in late["rejections"]] == ["agent_key_invalid"]
+    assert tenant.head() == 1
+
+
+def party(server: Server, canary: str) -> Party:
+    tenant = Tenant(server)
+    event = tenant.agent.event({"card": canary}, entity_id=canary)
+    assert tenant.post(event).json()["eventsAccepted"] == 1
+    committed = tenant.http.post("/api/v1/ves/commitments", json=tenant.stream)
+    assert committed.status_code == 200, committed.text
+    overheard = tenant.agent.event({"card": canary}, entity_id=canary)
+    revoked = tenant.new_api_key(["read", "write", "admin"])
+    keys = httpx.get(
+        server.admin_url + "/api/v1/admin/api-keys",
+        params={"tenant_id": str(tenant.tenant_id)},
+        headers={"authorization": f"ApiKey {server.bootstrap_key}"},
+    ).json()["apiKeys"]
+    last = next(key["id"] for key in keys if revoked.startswith(key["prefix"]))
+    httpx.delete(
+        f"{server.admin_url}/api/v1/admin/api-keys/{last}",
+        headers={"authorization": f"ApiKey {server.bootstrap_key}"},
+    ).raise_for_status()
+    known: dict[Any, Any] = {
+        **tenant.stream,
+        "agent_id": str(tenant.agent.agent_id),
+        "key_id": tenant.agent.key_id,
+        "public_key": tenant.agent.public_key,
+        "event_id": event["event_id"],
+        "batch_id": committed.json()["batch_id"],
+        "sequence_number": 1,
+        "sequence_start": 1,
+        "sequence_end": 1,
+        "entity_type": "order",
+        "entity_id": canary,
+        "permissions": ["read"],
+        ("/api/v1/ves/events/ingest", "events"): [overheard],
+        ("/api/v1/admin/api-keys/{id}", "id"): keys[0]["id"],
+    }
+    return Party(tenant.api_key, tenant.new_api_key(["read"]), revoked, known)
+
+
+def stream(party: Party) -> dict[str, str]:
+    return {"tenant_id": party.known["tenant_id"], "store_id": party.known["store_id"]}
+
+
+async def snapshot(dsn: str) -> dict[str, str]:
+    """A digest of every table of the record."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        tables = await connection.fetch(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'record' ORDER BY 1"
+        )
+        return {
+            table: str(
+                await connection.fetchval(
+                    f"SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM record.{table} t"
+                )
+            )
+            for [table] in tables
+            if not table.startswith(GROWING)
+        }
+    finally:
+        await connection.close()
