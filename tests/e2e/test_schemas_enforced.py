@@ -101,7 +101,7 @@ def command(tenant: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setenv("SEQUENCER_API_KEY", tenant.api_key)
     monkeypatch.setenv("SEQUENCER_TENANT", str(tenant.tenant_id))
     monkeypatch.setenv("SEQUENCER_PINS", str(tmp_path / "pins"))
-    app = build_app(serve=lambda: 0, migrate=lambda: 0)
+    app = build_app(serve=lambda: 0, migrate=lambda: 0, rotate=lambda compromised, reason: 0)
 
     def call(*words: str) -> tuple[int, str]:
         code = app(list(words), result_action="return_value")
