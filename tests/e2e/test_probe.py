@@ -7,13 +7,17 @@ still one line of our own making.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.e2e.test_operators import embedded_dsn
 from tests.e2e.world import Server, Tenant
@@ -21,19 +25,28 @@ from tests.probe.attacks import ATTACKS, Party, Scene
 from tests.probe.prober import Prober
 from tests.probe.routes import read_routes
 
-LIMITS = {"COMMITMENT_INTERVAL_SECS": "3600", "RATE_LIMIT_MODE": "off"}
+LIMITS = {
+    "COMMITMENT_INTERVAL_SECS": "3600",
+    "RATE_LIMIT_MODE": "off",
+    "AUTH_FAILURES_BURST": "1000000",  # each attempt is to be judged, not turned away
+}
 GROWING = ("audit_",)
 """Tables that tell of the attack itself."""
 CONTROLS = ("\u2028", "\x1b", "\r")
 
 
 @pytest.mark.slow
-def test_an_attacker_is_refused_and_changes_nothing(own_server: Callable[..., Server]) -> None:
-    server = own_server(**LIMITS).start()
+def test_an_attacker_is_refused_and_changes_nothing(
+    own_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    issuer = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+    key_set = tmp_path / "jwks.json"
+    key_set.write_text(json.dumps({"keys": [jwk(issuer)]}))
+    server = own_server(JWT_JWKS_FILE=str(key_set), **LIMITS).start()
     server.wait_ready()
     victim, attacker = party(server, "canary-of-the-victim"), party(server, "canary-of-the-attacker")
     prober = Prober(server.url, server.admin_url, ["canary-of-the-victim"])
-    scene = Scene(prober, read_routes(server.url, server.admin_url), victim, attacker)
+    scene = Scene(prober, read_routes(server.url, server.admin_url), victim, attacker, issuer)
     before = asyncio.run(snapshot(embedded_dsn(server)))
     for attack in ATTACKS:
         attack(scene)
@@ -83,6 +96,11 @@ def test_a_captured_request_sent_again_changes_nothing(server: Server, tenant: T
     assert tenant.head() == 1
 
 
+def jwk(public_key: bytes) -> dict[str, str]:
+    x = base64.urlsafe_b64encode(public_key).rstrip(b"=").decode()
+    return {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "1", "x": x}
+
+
 def party(server: Server, canary: str) -> Party:
     tenant = Tenant(server)
     event = tenant.agent.event({"card": canary}, entity_id=canary)
@@ -101,6 +119,11 @@ def party(server: Server, canary: str) -> Party:
         f"{server.admin_url}/api/v1/admin/api-keys/{last}",
         headers={"authorization": f"ApiKey {server.bootstrap_key}"},
     ).raise_for_status()
+    schema = tenant.http.post(
+        "/api/v1/schemas",
+        json={"tenantId": str(tenant.tenant_id), "eventType": canary, "schemaJson": {"type": "object"}},
+    )
+    assert schema.status_code == 200, schema.text
     known: dict[Any, Any] = {
         **tenant.stream,
         "agent_id": str(tenant.agent.agent_id),
@@ -114,6 +137,10 @@ def party(server: Server, canary: str) -> Party:
         "entity_type": "order",
         "entity_id": canary,
         "permissions": ["read"],
+        "schema_id": schema.json()["id"],
+        "event_type": canary,
+        "key_prefix": "ab" * 8,
+        "node_id": str(uuid.UUID(int=1)),
         ("/api/v1/ves/events/ingest", "events"): [overheard],
         ("/api/v1/admin/api-keys/{id}", "id"): keys[0]["id"],
     }

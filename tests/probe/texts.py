@@ -54,6 +54,8 @@ BODIES: dict[str, bytes] = {
     "prototype": b'{"__proto__":{"admin":true},"constructor":{"prototype":{"admin":true}}}',
 }
 
+OF_UNKNOWN_MEMBERS = ("many members", "prototype", "BOM", "U+0000", "a huge number")
+
 CONTENT_TYPES = (
     "",
     "text/plain",
