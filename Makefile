@@ -14,7 +14,8 @@ test: .venv/dev.stamp  ## all tests but the slow ones
 	$(RUN)/python -m pytest -m "not slow"
 
 test-slow: .venv/dev.stamp  ## crash, restart and chaos tests
-	$(RUN)/python -m pytest -m slow
+	$(RUN)/python -m pytest -m "slow and not alone" -n 2 --dist worksteal
+	$(RUN)/python -m pytest -m alone
 
 simulate: .venv/dev.stamp  ## the whole house in virtual time under seeded faults: SEEDS=n FIRST=k
 	$(RUN)/python -m tests.simulation $(or $(SEEDS),500) --first $(or $(FIRST),1)

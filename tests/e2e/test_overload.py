@@ -26,7 +26,7 @@ from tests.e2e.flood import write_requests
 from tests.e2e.nodes import metrics
 from tests.e2e.world import ROOT, Server, Tenant
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 SECONDS = float(os.environ.get("OVERLOAD_SECS", "20"))
 TENANTS = 4

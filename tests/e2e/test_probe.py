@@ -48,9 +48,11 @@ def test_an_attacker_is_refused_and_changes_nothing(
     prober = Prober(server.url, server.admin_url, ["canary-of-the-victim"])
     scene = Scene(prober, read_routes(server.url, server.admin_url), victim, attacker, issuer)
     before = asyncio.run(snapshot(embedded_dsn(server)))
-    for attack in ATTACKS:
-        attack(scene)
-    prober.close()
+    try:
+        for attack in ATTACKS:
+            attack(scene)
+    finally:
+        prober.close()
     after = asyncio.run(snapshot(embedded_dsn(server)))
     told = server.log.read_text(errors="replace")
 

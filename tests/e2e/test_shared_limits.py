@@ -17,7 +17,7 @@ import pytest
 from tests.e2e.nodes import Operated, metrics, operated_postgres
 from tests.e2e.world import ROOMY, Tenant
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 PER_SECOND, BURST = 20, 100
 PORTION = BURST // 10
