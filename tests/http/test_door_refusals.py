@@ -33,7 +33,7 @@ from transport.http.limits import Pace
 from transport.http.permissions import NEEDED, holds, of_flags
 from transport.http.routing import Route
 
-NO_SUCH = str(uuid.uuid4())
+NO_SUCH = "77777777-7777-4777-8777-777777777777"
 PATH_VALUES = {
     "key_id": 1,
     "event_id": NO_SUCH,
