@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from actors.cpu_limit import EXIT_STATUS
 from actors.mailbox import Inbox
 from actors.messages import CheckPayload, CheckSchema
 from actors.worker_process import WorkerDied, WorkerProcess
@@ -70,8 +71,11 @@ class SchemaChecker:
     async def _ask(self, question: TrySchema | ComparePayload) -> CheckerAnswer | None:
         """None when the process did not survive it. A kept one may have ended before, so the last word is a
         fresh one's."""
-        if self._process is not None and (answer := await self._try(self._process, question)) is not None:
-            return answer
+        kept = self._process
+        if kept is not None:
+            answer = await self._try(kept, question)
+            if answer is not None or kept.exit_status == EXIT_STATUS:  # it worked on this one, and too long
+                return answer
         fresh = WorkerProcess(self._become, name="schema-checker", spawn=self._spawn)
         self._process = fresh
         await fresh.start()

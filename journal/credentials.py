@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from journal.audit import write_audit
 from journal.locks import raise_epoch, tenant_lock
 from journal.port import ApiKey, AuditEntry, CredentialEnded, Revocations, TokenRevocation
@@ -33,8 +35,9 @@ SELECT NOT EXISTS (
 """
 _COUNT_IN_FORCE = """
 SELECT count(*) FROM record.api_keys k LEFT JOIN record.api_key_revocations r ON r.api_key_id = k.id
-WHERE k.tenant_id = $1 AND k.agent_id = $2 AND r.revoked_at IS NULL
-  AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())
+WHERE k.tenant_id = $1 AND k.agent_id = $2
+  AND coalesce(least(r.revoked_at, k.expires_at), 'infinity')
+      > clock_timestamp() - $3::bigint * interval '1 second'
 """
 _OF_AGENT = (
     "WHERE k.tenant_id = $1 AND k.agent_id = $2 AND ($3::uuid[] IS NULL OR k.store_ids <@ $3::uuid[]) "
@@ -98,13 +101,14 @@ async def create_for_agent(
     audit: AuditEntry,
     by: Uuid | None,
     in_force_max: int,
+    freed_after_s: int,
 ) -> ApiKey:
     """Undone when the agent has so many already."""
     assert key.agent_id is not None, "this is for keys of agents"
     # Two at once would each count without the other's. The count is a statement of its own: it sees more
     # than the snapshot that waited for the lock.
     await connection.execute("SELECT pg_advisory_xact_lock($1)", tenant_lock(key.tenant_id + key.agent_id))
-    in_force: int = await connection.fetchval(_COUNT_IN_FORCE, key.tenant_id, key.agent_id)
+    in_force: int = await connection.fetchval(_COUNT_IN_FORCE, key.tenant_id, key.agent_id, freed_after_s)
     if in_force >= in_force_max:
         raise Undo(None)
     return await create(connection, node_id, key, audit, by)
@@ -187,7 +191,8 @@ async def revoke(connection: Connection, node_id: Uuid, credential_id: Uuid, aud
     await raise_epoch(connection, present.tenant_id, credentials=1)
     revoked = await _find(connection, credential_id)
     assert revoked is not None, "keys are never removed"
-    await write_audit(connection, node_id, audit)
+    # An operator names no tenant, and the tenant is to see what became of its key.
+    await write_audit(connection, node_id, msgspec.structs.replace(audit, tenant_id=present.tenant_id))
     return revoked
 
 

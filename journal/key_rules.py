@@ -47,7 +47,9 @@ def judge(
     if new is not None and done and stands_us is not None and stands_us <= ends_us:
         return KeyRotated(new, old, already=True)
     superseded = rotation.by_holder and stands_us is not None and not done
-    if superseded or _is_over(old, now_us):
+    # Its successor would sign before it may sign itself.
+    too_early = rotation.by_holder and old.valid_from_us is not None and now_us < old.valid_from_us
+    if superseded or too_early or _is_over(old, now_us):
         return KeyEnded(old.name)
     if new is not None and (new.retires_at_us is not None or _is_over(new, now_us)):
         return KeyEnded(new.name)

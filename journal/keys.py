@@ -71,8 +71,9 @@ async def register(
 
 
 async def insert(connection: Connection, key: AgentKey) -> None:
-    """A key that is not there yet, with its proof. Undone when its public key belongs to another agent."""
-    if not await _take_public_key(connection, key):
+    """A key that is not there yet, with its proof. Undone when its public key belongs to another agent, or
+    to a key of this one that was revoked: whoever knows that one's secret could sign again."""
+    if not await _take_public_key(connection, key) or await _was_revoked(connection, key):
         raise Undo(KeyConflict(same_name=False))
     await connection.execute(
         "INSERT INTO record.agent_keys (tenant_id, agent_id, key_id, key_algorithm, proof_of_possession, "
@@ -113,6 +114,18 @@ async def _take_public_key(connection: Connection, key: AgentKey) -> bool:
         "SELECT tenant_id, agent_id FROM record.agent_public_keys WHERE public_key = $1", key.public_key
     )
     return owner is not None and tuple(owner) == key.name[:2]
+
+
+async def _was_revoked(connection: Connection, key: AgentKey) -> bool:
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM record.agent_keys "
+        "JOIN record.agent_key_revocations USING (tenant_id, agent_id, key_id) "
+        "WHERE tenant_id = $1 AND agent_id = $2 AND public_key = $3)",
+        key.name.tenant_id,
+        key.name.agent_id,
+        key.public_key,
+    )
+    return found
 
 
 async def list_keys(

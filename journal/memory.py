@@ -7,6 +7,7 @@ and what is not in that suite may not be in here. Nothing survives the process: 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -458,7 +459,7 @@ class MemoryJournal:
                 return Refused(KeyConflict(same_name=True))
             if present is not None and not adds_proof(present, key):
                 return Refused(KeyRegistered(present, already=True))
-            if present is None and _is_anothers(database, key):
+            if present is None and _is_taken(database, key):
                 return Refused(KeyConflict(same_name=False))
             registered = _proven(present, key) if present else _registered(database, key)
 
@@ -540,7 +541,7 @@ class MemoryJournal:
             )
             if not isinstance(verdict, Retire):
                 return Refused(verdict)
-            if new is None and _is_anothers(database, key):
+            if new is None and _is_taken(database, key):
                 return Refused(KeyConflict(same_name=False))
             assert old is not None, "judged so"
             registered = _proven(new, key) if new else _registered(database, key)
@@ -612,11 +613,12 @@ class MemoryJournal:
         return await self._write("create_api_key", act)
 
     async def create_agent_api_key(
-        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
+        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int, freed_after_s: int
     ) -> ApiKey | None:
         def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
             of_agent = [k for k in database.api_keys.values() if _is_of(k, key.tenant_id, key.agent_id)]
-            if sum(_in_force(k, database.now_us()) for k in of_agent) >= in_force_max:
+            since_us = database.now_us() - freed_after_s * 1_000_000
+            if sum(_end_us(k) > since_us for k in of_agent) >= in_force_max:
                 return Refused(None)
             _must_be_in_force(database, by)
             created = msgspec.structs.replace(key, created_at_us=database.now_us())
@@ -699,7 +701,7 @@ class MemoryJournal:
                 database.api_keys[credential_id] = revoked
                 database.revocations.append(credential_id)
                 self._raise_epoch(database, present.tenant_id, credentials=1)
-                self._audit(database, audit)
+                self._audit(database, msgspec.structs.replace(audit, tenant_id=present.tenant_id))
 
             return Change(revoked, apply)
 
@@ -1010,9 +1012,10 @@ def _proven(present: AgentKey, key: AgentKey) -> AgentKey:
     return msgspec.structs.replace(present, proof_of_possession=better)
 
 
-def _is_anothers(database: MemoryDatabase, key: AgentKey) -> bool:
+def _is_taken(database: MemoryDatabase, key: AgentKey) -> bool:
     return any(
-        other.public_key == key.public_key and other.name[:2] != key.name[:2]
+        other.public_key == key.public_key
+        and (other.name[:2] != key.name[:2] or other.revoked_at_us is not None)
         for other in database.agent_keys.values()
     )
 
@@ -1028,6 +1031,10 @@ def _is_of(key: ApiKey, tenant_id: Uuid, agent_id: Uuid | None) -> bool:
 
 def _in_force(key: ApiKey, now_us: int) -> bool:
     return key.revoked_at_us is None and (key.expires_at_us is None or key.expires_at_us > now_us)
+
+
+def _end_us(key: ApiKey) -> float:
+    return min((end for end in (key.revoked_at_us, key.expires_at_us) if end is not None), default=math.inf)
 
 
 def _must_be_in_force(database: MemoryDatabase, by: Uuid | None) -> None:

@@ -208,7 +208,7 @@ class KeyRegistered(msgspec.Struct, frozen=True):
 
 class KeyConflict(msgspec.Struct, frozen=True):
     """Nothing registered. ``same_name``: (tenant, agent, key_id) is bound to another key; otherwise this
-    public key belongs to another agent, whose name is not told."""
+    public key belongs to another agent, whose name is not told, or to a revoked key of this one."""
 
     same_name: bool
 
@@ -244,7 +244,8 @@ class KeyRotated(msgspec.Struct, frozen=True):
 
 
 class KeyEnded(msgspec.Struct, frozen=True):
-    """Nothing done: this key of the two is revoked, retired or expired, or is about to be replaced itself."""
+    """Nothing done: this key of the two is revoked, retired or expired, is about to be replaced itself, or is
+    not valid yet and its holder alone asks."""
 
     name: KeyName
 
@@ -580,10 +581,10 @@ class Journal(Protocol):
         ...
 
     async def create_agent_api_key(
-        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
+        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int, freed_after_s: int
     ) -> ApiKey | None:
-        """The same. None, and nothing created, when the key's agent has ``in_force_max`` keys neither
-        revoked nor expired; also when many are created at once."""
+        """The same. None, and nothing created, when the key's agent has ``in_force_max`` keys that are in
+        force or were within the last ``freed_after_s``; also when many are created at once."""
         ...
 
     async def find_api_key(self, key_hash: bytes) -> ApiKey | None: ...

@@ -317,11 +317,13 @@ class PostgresJournal:
         return created
 
     async def create_agent_api_key(
-        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
+        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int, freed_after_s: int
     ) -> ApiKey | None:
         return await self._create_api_key(
             key.tenant_id,
-            lambda c: credentials.create_for_agent(c, self._node_id, key, audit, by, in_force_max),
+            lambda c: credentials.create_for_agent(
+                c, self._node_id, key, audit, by, in_force_max, freed_after_s
+            ),
         )
 
     async def _create_api_key(

@@ -307,7 +307,6 @@ async def run_house(
             await audit_start(built.house, fingerprint, claimed.key.key_version)
             await live(settings, secrets, built)
             await audit_stop(built.house)
-            await audit_stop(built.house)
 
 
 async def enter_journal(stack: AsyncExitStack, settings: Settings, node_id: Uuid, where: Database) -> Journal:

@@ -8,3 +8,6 @@ CREATE UNLOGGED TABLE work.rate_buckets (
     units bigint NOT NULL,     -- of 1/60,000,000 token; below 0: a debt
     at_us bigint NOT NULL      -- when that was true, in microseconds since 1970
 ) WITH (fillfactor = 50);      -- rows change all the time: room for their next version on the same page
+-- The default privileges of "work" are those of whoever made the schema; another role may be migrating now.
+GRANT SELECT, INSERT, UPDATE, DELETE ON work.rate_buckets TO sequencer_app;
+GRANT SELECT ON work.rate_buckets TO sequencer_reader;

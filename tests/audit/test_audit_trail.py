@@ -143,7 +143,7 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Estate]:
             one.http.close()
         assert server.terminate() == 0, server.tail()
         entries = asyncio.run(_as_superuser(database.owner_dsn, (LAST_ENTRY,)))
-        assert entries[0]["action"] == "server.stop"
+        assert (entries[0]["action"], entries[0]["stops"]) == ("server.stop", 1)
         assert entries[0]["through"] == entries[0]["entry_number"], "the last entry is not committed"
 
 
@@ -154,7 +154,8 @@ TABLES = {
     "audit_commitments": (*KEPT, "append_only_update"),
 }
 LAST_ENTRY = (
-    "SELECT action, entry_number, (SELECT max(entry_end) FROM record.audit_commitments) AS through "
+    "SELECT action, entry_number, (SELECT max(entry_end) FROM record.audit_commitments) AS through, "
+    "(SELECT count(*) FROM record.audit_log WHERE action = 'server.stop') AS stops "
     "FROM record.audit_log ORDER BY entry_number DESC LIMIT 1"
 )
 

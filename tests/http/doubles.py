@@ -357,7 +357,7 @@ class CardboardJournal:
         return key
 
     async def create_agent_api_key(
-        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int
+        self, key: ApiKey, audit: AuditEntry, *, by: Uuid | None, in_force_max: int, freed_after_s: int
     ) -> ApiKey | None:
         mine = [k for k in self.api_keys.values() if k.agent_id == key.agent_id and k.revoked_at_us is None]
         return None if len(mine) >= in_force_max else await self.create_api_key(key, audit, by=by)

@@ -96,6 +96,10 @@ async def test_a_scope_gives_what_it_names_and_never_the_operators_rights() -> N
             headers = bearer(signed(claims(scope=scope)))
             answer = await admin.get("/api/v1/admin/actors", headers=headers)
             check_shape(answer, 403, "INSUFFICIENT_PERMISSIONS")
+        for perms in ("admin", "metrics:read", "admin,metrics:read,operator"):
+            said = legacy_claims(iat=now(), nbf=now(), exp=now() + 60, perms=perms)
+            answer = await admin.get("/metrics", headers=bearer(macced(said)))
+            check_shape(answer, 403, "INSUFFICIENT_PERMISSIONS")
 
 
 def test_every_permission_of_the_table_but_the_operators_can_be_given() -> None:
@@ -265,10 +269,23 @@ async def test_one_bad_neighbour_locks_out_nobody_who_is_known() -> None:
         assert await fail(client, 1, BOOTSTRAP) == [200]
         expired = signed(claims(iat=now() - 7200, exp=now() - 3600))
         assert await fail(client, 2, expired) == [401, 401], "its holder must learn that"
+        ended = cardboard.api_key("read", expires_at_us=1)
+        assert await fail(client, 1, ended) == [429], "unknown here"
         assert await fail(client, 2, signed(claims(), private=OTHER_PRIVATE)) == [429, 429]
         # While the node hears of no revocations it asks the database, for those it knows.
         cardboard.credentials._fresh_until = 0.0
         assert await fail(client, 1, known) == [200]
+
+
+async def test_an_api_key_that_has_expired_is_no_guess() -> None:
+    async with (
+        serving(house=house(patience=Patience(burst=3, per_minute=0.01))) as cardboard,
+        cardboard.client() as client,
+    ):
+        ended = cardboard.api_key("read", expires_at_us=1)
+        assert await fail(client, 5, ended) == [401] * 5, "its holder must learn that"
+        assert await fail(client, 1, cardboard.api_key("read")) == [200], "and nobody waits for it"
+        assert cardboard.security.counts["authentication_failed"] == 5
 
 
 async def test_a_revoked_key_is_a_stranger_again() -> None:

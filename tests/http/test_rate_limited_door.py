@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -315,3 +316,18 @@ async def test_a_client_over_the_limit_waits_as_told_and_loses_nothing() -> None
     assert len(notices) == house.house.rate_limits.refused["events_read"] == 1
     assert "class events_read" in notices[0]
     assert notices[0].endswith("again in 1.0 s")
+
+
+async def test_an_agent_rotates_its_own_key_a_few_times_a_minute_with_however_many_credentials() -> None:
+    agent = UUID("55555555-5555-4555-8555-555555555555")
+    body: dict[str, Any] = {"tenantId": str(TENANT), "agentId": str(agent), "keyId": 2, "replaces": 1}
+    body |= {"publicKey": "aa" * 32, "proofOfPossession": "aa" * 64, "previousSignature": "aa" * 64}
+    async with serving() as house, house.client() as client:
+        owns = [{"authorization": f"Bearer {house.api_key('write', agent=agent)}"} for _ in range(2)]
+        answers = [
+            await client.post("/api/v1/agents/keys/rotate", json=body, headers=owns[n % 2]) for n in range(12)
+        ]
+        assert [answer.status_code == 429 for answer in answers] == [False] * 10 + [True] * 2
+        administers = {"authorization": f"Bearer {house.api_key('admin')}"}
+        other = await client.post("/api/v1/agents/keys/rotate", json=body, headers=administers)
+        assert other.status_code == 400, "an administrator has the limits of its class"

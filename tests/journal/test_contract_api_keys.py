@@ -11,7 +11,7 @@ import trio
 from journal_builders import AUDIT, an_api_key, question, uuid
 from journal_worlds import World
 
-from journal.port import ApiKey, CredentialEnded, JournalAway, JournalOutcomeUnknown
+from journal.port import ApiKey, AuditEntry, AuditWish, CredentialEnded, JournalAway, JournalOutcomeUnknown
 from ves.records import Uuid
 
 
@@ -110,10 +110,12 @@ async def test_an_agent_gets_so_many_keys_and_no_more_also_when_they_are_made_at
     tenant, agent = uuid(), uuid()
     made: list[ApiKey | None] = []
 
-    async def make(number: int) -> None:
+    async def make(number: int, after_s: int = 0) -> None:
         node = world.journal if number % 2 else world.other
         key = an_api_key(tenant, agent_id=agent)
-        made.append(await node.create_agent_api_key(key, AUDIT, by=None, in_force_max=3))
+        made.append(
+            await node.create_agent_api_key(key, AUDIT, by=None, in_force_max=3, freed_after_s=after_s)
+        )
 
     await world.journal.create_api_key(an_api_key(tenant, agent_id=agent, expires_at_us=1), AUDIT)
     async with trio.open_nursery() as nursery:
@@ -122,6 +124,8 @@ async def test_an_agent_gets_so_many_keys_and_no_more_also_when_they_are_made_at
     keys = [key for key in made if key is not None]
     assert len(keys) == 3
     await world.journal.revoke_api_key(keys[0].id, tenant_id=tenant, audit=AUDIT)
+    await make(0, 60)
+    assert made[-1] is None, "it has ended just now"
     await make(0)
     assert made[-1] is not None
     listed = await world.other.list_agent_api_keys(tenant, agent, store_ids=None, after=None, limit=99)
@@ -140,10 +144,12 @@ async def test_a_key_that_has_ended_makes_no_other(world: World, end: str) -> No
     with pytest.raises(CredentialEnded):
         await world.journal.create_api_key(child, AUDIT, by=maker.id)
     with pytest.raises(CredentialEnded):
-        await world.journal.create_agent_api_key(child, AUDIT, by=maker.id, in_force_max=9)
+        await world.journal.create_agent_api_key(child, AUDIT, by=maker.id, in_force_max=9, freed_after_s=0)
     assert await world.other.find_api_key(child.key_hash) is None
     stranger = os.urandom(16)  # no API key: not the journal's to judge
-    assert await world.journal.create_agent_api_key(child, AUDIT, by=stranger, in_force_max=9)
+    assert await world.journal.create_agent_api_key(
+        child, AUDIT, by=stranger, in_force_max=9, freed_after_s=0
+    )
 
 
 @pytest.mark.parametrize("done", [True, False])
@@ -151,11 +157,20 @@ async def test_a_key_of_unknown_outcome_is_there_whole_or_not_at_all(world: Worl
     key = an_api_key(uuid(), agent_id=uuid(), role="agent", permissions=())
     world.fail_next("create_api_key", "unheard" if done else "lost")
     with pytest.raises(JournalOutcomeUnknown):
-        await world.journal.create_agent_api_key(key, AUDIT, by=None, in_force_max=1)
+        await world.journal.create_agent_api_key(key, AUDIT, by=None, in_force_max=1, freed_after_s=0)
     found = await world.other.find_api_key(key.key_hash)
     assert (found is not None) == done
     world.fail_next("create_api_key", "away")
     with pytest.raises(JournalAway):
         await world.journal.create_agent_api_key(
-            an_api_key(uuid(), agent_id=uuid()), AUDIT, by=None, in_force_max=1
+            an_api_key(uuid(), agent_id=uuid()), AUDIT, by=None, in_force_max=1, freed_after_s=0
         )
+
+
+async def test_a_tenant_sees_that_an_operator_ended_its_key(world: World) -> None:
+    tenant = uuid()
+    key = await world.journal.create_api_key(an_api_key(tenant), AUDIT)
+    ended = AuditEntry("bootstrap", "api_key.revoke", key.id.hex(), None)
+    await world.journal.revoke_api_key(key.id, tenant_id=None, audit=ended)
+    wish = AuditWish(tenant_id=tenant, action="api_key.revoke")
+    assert [one.subject for one in await world.other.find_audit_entries(wish, limit=9)] == [key.id.hex()]

@@ -289,3 +289,27 @@ async def a_race(world: World, key: AgentKey) -> None:
         nursery.start_soon(append, world.other)
         nursery.start_soon(revoke)
     assert await world.journal.read_head(tenant, store) == head_at_answer
+
+
+async def test_a_holder_alone_does_not_begin_before_its_key_may_sign(world: World) -> None:
+    early = msgspec.structs.replace(an_agent_key(uuid()), valid_from_us=4_000_000_000_000_000)
+    await world.journal.register_agent_key(early, AUDIT)
+    rotation = KeyRotation(successor(early), 1, 60, by_holder=True)
+    assert await world.journal.rotate_agent_key(rotation, AUDIT) == KeyEnded(early.name)
+    assert len(await listed(world, early)) == 1
+    await rotated(world, msgspec.structs.replace(rotation, by_holder=False))
+
+
+async def test_the_public_key_of_a_revoked_key_does_not_come_back(world: World) -> None:
+    stolen, old = await registered(world), await registered(world)
+    await world.journal.revoke_agent_key(stolen.name, "stolen", AUDIT)
+    again = msgspec.structs.replace(successor(stolen), public_key=stolen.public_key)
+    assert await world.journal.register_agent_key(again, AUDIT) == KeyConflict(False)
+    second = successor(old)
+    await rotated(world, KeyRotation(second, 1, 60))
+    await world.journal.revoke_agent_key(old.name, "stolen", AUDIT)
+    third = msgspec.structs.replace(successor(old, 3), public_key=old.public_key)
+    assert await world.journal.rotate_agent_key(KeyRotation(third, 2, 60), AUDIT) == KeyConflict(False)
+    told = await world.journal.register_agent_key(stolen, AUDIT)
+    assert isinstance(told, KeyRegistered)
+    assert told.already, "the same registration again"

@@ -33,6 +33,8 @@ from ves.timestamps import utc_text
 
 IN_FORCE_MAX = 20
 """Of one agent, made here: each is a rate limit of its own."""
+FREED_AFTER_S = 60
+"""An ended key leaves its place when its bucket would be full again: changing keys gains no requests."""
 
 
 async def one_agent(visit: Visit) -> AgentReply:
@@ -65,10 +67,18 @@ async def create_agent_api_key(visit: Visit) -> AgentApiKeyCreatedReply:
         await _newest(visit, tenant_id, agent_id)
     key, text = new_api_key(visit, tenant_id, agent_id, granted, name=body.name)
     created = await visit.house.journal.create_agent_api_key(
-        key, creation_entry(visit, key), by=visit.who.api_key_id, in_force_max=IN_FORCE_MAX
+        key,
+        creation_entry(visit, key),
+        by=visit.who.api_key_id,
+        in_force_max=IN_FORCE_MAX,
+        freed_after_s=FREED_AFTER_S,
     )
     if created is None:
-        raise ApiError(Code.CONFLICT, f"this agent has {IN_FORCE_MAX} API keys in force: revoke one first")
+        text = (
+            f"this agent has {IN_FORCE_MAX} API keys in force: revoke one first; "
+            f"{FREED_AFTER_S} s later there is room"
+        )
+        raise ApiError(Code.CONFLICT, text)
     announce_creation(visit, created)
     return AgentApiKeyCreatedReply(
         True,

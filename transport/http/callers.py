@@ -162,7 +162,7 @@ async def authenticate(headers: Headers, house: House, address: str) -> Caller:
     except ApiError as refusal:
         if refusal.status != 401 or refusal.code is Code.AUTH_REQUIRED:  # nothing was tried
             raise
-        guess = refusal.code is not Code.TOKEN_EXPIRED
+        guess = not isinstance(refusal, _KeyExpired) and refusal.code is not Code.TOKEN_EXPIRED
         if guess:
             _must_not_wait(house.failed_attempts, address)
         house.failed_attempts.failed(address, guess=guess)
@@ -217,11 +217,17 @@ async def _of_api_key(key: str, house: House, address: str) -> Caller:
     return _caller(credential, house.credentials.now_us())
 
 
+class _KeyExpired(ApiError):
+    """It was good once, so it is no guess."""
+
+
 def _caller(credential: Credential, now_us: int) -> Caller:
     """401 for a key that has expired by this node's clock; an append asks the database's too."""
     end_us = credential.expires_at_us
     if end_us is not None and now_us >= end_us:
-        raise ApiError(Code.INVALID_API_KEY, f"the API key has expired at {utc_text(end_us)}; get a new one")
+        raise _KeyExpired(
+            Code.INVALID_API_KEY, f"the API key has expired at {utc_text(end_us)}; get a new one"
+        )
     return Caller(
         credential.id,
         credential.tenant_id,

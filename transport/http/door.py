@@ -29,7 +29,7 @@ from transport.http.callers import Caller, authenticate
 from transport.http.client_address import is_allowed
 from transport.http.errors import EXPECTED, ApiError, Code, answer_to, internal_error
 from transport.http.headers import Headers, security_headers
-from transport.http.limits import BytesInFlight, LargeBodies, Pace
+from transport.http.limits import BytesInFlight, LargeBodies, Pace, Turns
 from transport.http.longpoll import Heads
 from transport.http.metrics import Metrics
 from transport.http.routing import JSON, Reply, Route
@@ -65,6 +65,7 @@ class Door:
         self.room_at_verifiers = Pace(per_s=LOOKS_FOR_ROOM_PER_S)
         self.room_at_sequencers = Pace(per_s=LOOKS_FOR_ROOM_PER_S)
         self.pages = trio.Semaphore(PAGES_MAX)
+        self.at_schema_checker = Turns()
         self.pulse = DatabasePulse(house.journal)
         self.rates = rates.RateCheck(house.rate_limits, house.security)
 

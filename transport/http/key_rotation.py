@@ -33,6 +33,8 @@ async def rotate_key(visit: Visit) -> KeyRotatedReply:
     body = await visit.json(RotateKeyBody)
     by_holder = not holds(visit.who.permissions, ADMINISTERS)
     name = _own_key_name(visit, body) if by_holder else key_name(visit, body, body.key_id)
+    if by_holder:
+        visit.door.rates.rotating(visit, name)
     if body.replaces == name.key_id:
         raise ApiError(Code.INVALID_FIELD_VALUE, "replaces: the same as keyId; give the new key another one")
     key = key_of(body, name, visit.house.settings.require_pop)
@@ -118,8 +120,8 @@ def _done(rotated: KeyRotated | KeyConflict | KeyEnded | None, name: KeyName) ->
         raise conflict(rotated, name)
     if isinstance(rotated, KeyEnded):
         text = (
-            f"keyId {rotated.name.key_id} of this agent is revoked, retired, expired or replaced already; "
-            "register a new key instead (POST /api/v1/agents/keys)"
+            f"keyId {rotated.name.key_id} of this agent is revoked, retired, expired, replaced already or "
+            "not valid yet; register a new key instead (POST /api/v1/agents/keys)"
         )
         raise ApiError(Code.CONFLICT, text)
     raise ApiError(Code.AGENT_KEY_NOT_FOUND, "replaces: this agent has no such key")

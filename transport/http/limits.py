@@ -80,6 +80,31 @@ class LargeBodies:
                 self._turns.pop(tenant_id, None)
 
 
+class Turns:
+    """Of each tenant one request at a time, so that many of one keep nobody from what there is one of."""
+
+    def __init__(self) -> None:
+        self._of_tenant: dict[Uuid, trio.Semaphore] = {}
+
+    @asynccontextmanager
+    async def turn(self, tenant_id: Uuid, *, patience_s: float) -> AsyncIterator[None]:
+        """Raises 429 when its turn has not come within ``patience_s``; nothing was done."""
+        mine = self._of_tenant.setdefault(tenant_id, trio.Semaphore(1, max_value=1))
+        try:
+            with trio.move_on_after(patience_s) as waiting:
+                await mine.acquire()
+            if waiting.cancelled_caught:
+                text = "other schemas of your tenant are being tried; nothing was done"
+                raise ApiError(Code.RATE_LIMIT_EXCEEDED, text, retry_after_s=PAUSE_S)
+            try:
+                yield
+            finally:
+                mine.release()
+        finally:
+            if mine.value:
+                self._of_tenant.pop(tenant_id, None)
+
+
 class Pace:
     """Things that may happen ``per_s`` times a second, evenly; whoever comes too early waits."""
 

@@ -20,7 +20,7 @@ from actors.rate_sharing import now_ns
 from actors.security_events import SecurityEvents
 from transport.http.errors import ApiError, Code
 from transport.http.rate_classes import FAILED
-from ves.records import IssuedToken
+from ves.records import IssuedToken, KeyName
 
 if TYPE_CHECKING:
     from transport.http.callers import Caller
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 BOOTSTRAP = b"bootstrap"
 IPV6_PREFIX = 64
 """What one subscriber usually gets: addresses inside of it cost nothing."""
+ROTATIONS_PER_MINUTE = 10
 SAID_EVERY_NS = 60 * 1_000_000_000
 SAID_OF_MAX = 1_000
 """So many offenders have a line in the log each minute; the metrics count all."""
@@ -48,6 +49,12 @@ class RateCheck:
             subject(caller), caller.rate_limit_per_minute, rate_class, now_ns()
         )
         self._heed(visit, verdict)
+
+    def rotating(self, visit: Visit, name: KeyName) -> None:
+        """An agent's own rotation makes all appends of its tenant that are under way start again, so its
+        holder has few, with however many credentials. Raises 429."""
+        whose = name.tenant_id + name.agent_id + b"/rotate"
+        self._heed(visit, self._limits.of_credential(whose, ROTATIONS_PER_MINUTE, OWN, now_ns()))
 
     def unknown(self, visit: Visit, rate_class: str = FAILED) -> None:
         """A request of an address takes a token. Raises 429."""

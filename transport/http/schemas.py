@@ -8,13 +8,13 @@ not change them, since they concern the whole tenant.
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import msgspec
 from msgspec import Raw
 
-from actors.messages import CheckPayload, CheckSchema
+from actors.messages import CheckPayload, CheckSchema, Message
 from journal.port import EventSchema, Moved, SchemaLimit, SchemaStatus
 from transport.http.bodies import read_json
 from transport.http.callers import denied
@@ -48,6 +48,8 @@ BODY_BYTES_MAX = 256 * 1024
 """A schema of the largest size, however it is spelled; a payload to be tried."""
 SCHEMA_BYTES_MAX = 102_400
 DESCRIPTION_BYTES_MAX = 2048
+A = TypeVar("A")
+
 TRIES = 3
 """Others may register for the same tenant while a schema is being tried."""
 
@@ -118,7 +120,7 @@ async def _must_be_fit(visit: Visit, schema: EventSchema) -> None:
         None if previous is None else previous.schema_json,
         0 if previous is None else previous.version,
     )
-    why_not = await visit.house.schema_checker.ask(question, deadline_s=visit.remaining_s)
+    why_not = await _checked(visit, schema.tenant_id, question)
     if why_not is not None:
         raise ApiError(Code.SCHEMA_VALIDATION_FAILED, f"schemaJson: {why_not}")
 
@@ -216,12 +218,18 @@ async def validate(visit: Visit) -> ValidateReply:
     if found is None:
         return ValidateReply(True, None, None, [])
     question = CheckPayload(found.schema_json, msgspec.json.encode(body.payload))
-    errors = await visit.house.schema_checker.ask(question, deadline_s=visit.remaining_s)
+    errors = await _checked(visit, tenant_id, question)
     if errors is None:
         raise ApiError(Code.SCHEMA_VALIDATION_FAILED, "payload: comparing it with its schema takes too long")
     return ValidateReply(
         not errors, uuid_text(found.id), found.version, [PayloadError(*error) for error in errors]
     )
+
+
+async def _checked(visit: Visit, tenant_id: Uuid, question: Message[A]) -> A:
+    """There is one checker for all tenants, and a schema may take it seconds."""
+    async with visit.door.at_schema_checker.turn(tenant_id, patience_s=visit.remaining_s / 2):
+        return await visit.house.schema_checker.ask(question, deadline_s=visit.remaining_s)
 
 
 def _must_govern(visit: Visit, tenant_id: Uuid | None) -> None:

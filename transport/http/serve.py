@@ -25,6 +25,7 @@ from transport.http.errors import ApiError, Code
 from transport.http.headers import security_headers
 from transport.http.limits import Pace
 from transport.http.line import GONE, Line
+from transport.http.rates import network
 
 HEAD_BYTES_MAX = 16 * 1024
 REQUESTS_PER_CONNECTION_MAX = 10_000
@@ -84,7 +85,7 @@ class Reception:
     async def welcome(self, stream: Any) -> None:
         """The whole life of one accepted connection."""
         try:
-            address = str(stream.socket.getpeername()[0])
+            address = network(str(stream.socket.getpeername()[0]))
         except OSError:
             return await trio.aclose_forcefully(stream)
         line = Line(stream, self._tls and self._tls())

@@ -30,5 +30,5 @@ async def believed(text: str, book: TokenBook) -> Token:
 
 def permissions_of(token: Token) -> Permissions:
     if token.kind == "legacy":
-        return of_flags(token.permissions)
+        return GRANTABLE & of_flags(token.permissions)
     return GRANTABLE.intersection(token.permissions)
