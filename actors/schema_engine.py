@@ -24,6 +24,7 @@ KEPT_BYTES_MAX = 16 * 1024 * 1024
 """Text of the compiled schemas that are kept; compiled they take several times as much."""
 MASK = "…"
 _PATTERNS = jsonschema_rs.RegexOptions(size_limit=64 * 1024, dfa_size_limit=256 * 1024)
+_NO_PATTERN = "is no pattern that ends soon: no look-around, no back-references, nothing that grows large"
 ERRORS_MAX = 20
 MESSAGE_CHARACTERS_MAX = 300
 
@@ -134,5 +135,6 @@ def _canonical(text: str) -> jsonschema_rs.CanonicalSchema:
 def _reason(wrong: Exception) -> str:
     if isinstance(wrong, jsonschema_rs.ValidationError):
         where = pointer(wrong.instance_path) or "the schema"
-        return f"{where}: {wrong.message}"[:MESSAGE_CHARACTERS_MAX]
+        what = wrong.message.replace('is not a "regex"', _NO_PATTERN)
+        return f"{where}: {what}"[:MESSAGE_CHARACTERS_MAX]
     return str(wrong)[:MESSAGE_CHARACTERS_MAX]

@@ -73,8 +73,10 @@ class TokenBook:
         """The token, verified and not revoked. Raises TokenRefused; JournalAway when the database has to be
         asked and is away; MailboxFull when too many wait to ask it."""
         token = self.verify(text)
-        if token.issued_at_s <= await self._revoked_until(token.tenant_id, token.subject):
-            raise TokenRefused("Invalid token: it was revoked")
+        revoked_until_s = await self._revoked_until(token.tenant_id, token.subject)
+        if token.issued_at_s <= revoked_until_s:
+            last = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(revoked_until_s))
+            raise TokenRefused(f"Invalid token: it was revoked, like all of its subject issued until {last}")
         return token
 
     def verify(self, text: str) -> Token:

@@ -78,7 +78,10 @@ class ReceiptSeeds:
             places = [path for path in (named, self._folder / SEED_FILE) if path.exists()]
             found = next((s for s in map(self._read, places) if self._public_key_of(s) == public_key), None)
         if found is None:
-            where = "VES_SEQUENCER_SIGNING_KEY" if self._given else f"{self._folder / SEED_FILE}*"
+            if self._given:
+                where = "VES_SEQUENCER_SIGNING_KEY"
+            else:
+                where = f"{self._folder / SEED_FILE}*; if the server is given it, give it here too"
             raise SecretsError(f"no seed for the receipt key {public_key.hex()} in {where}")
         return found
 

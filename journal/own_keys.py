@@ -49,7 +49,9 @@ async def claim_receipt_key(
     if row[1] != public_key:
         raise ReceiptKeyDiffers(
             f"sequencer {uuid_text(sequencer_id)} signs with {row[1].hex()} (version {row[0]}) as recorded, "
-            f"but this node's key is {public_key.hex()}: give it the recorded key, or an id of its own"
+            f"but this node's key is {public_key.hex()}: give it the recorded key, or an id of its own. "
+            "After receipt-key rotate the recorded key's seed is in DATA_DIR/keys; for a change of your own, "
+            "give the recorded key as VES_SEQUENCER_SIGNING_KEY_PREVIOUS"
         )
     return int(row[0])
 

@@ -186,7 +186,10 @@ async def _post_all(
         tally["rejected"] += reply.events_rejected
         tally["head_sequence"] = reply.head_sequence
         for rejection in reply.rejections:
-            notice(f"event {rejection.event_id} rejected: {rejection.reason}: {rejection.message}")
+            why = rejection.reason
+            if not why.endswith(rejection.message):
+                why += f": {rejection.message}"
+            notice(f"event {rejection.event_id} rejected: {why}")
         if receipts is not None:
             _keep(receipts, some, reply)
     return tally

@@ -86,7 +86,8 @@ def create(
     tenant
         The tenant it belongs to.
     role
-        agent, reader, admin or anchor: what it may do.
+        What it may do: agent and reader events, anchor commitments, admin all within the tenant, monitor
+        the node's metrics.
     permission
         The older way, instead of a role: read, write, admin; give it once per permission.
     store
@@ -136,9 +137,11 @@ def create(
 
 
 def _end(text: str) -> str:
-    """A time from now as RFC 3339; anything else as it is, for the server to read."""
+    """A time from now as RFC 3339; what looks like a date and time as it is, for the server to read."""
     match = _DURATION.fullmatch(text)
     if match is None:
+        if "T" not in text.upper():
+            raise ClientError(f"--expires {text}: write 90d, 12h, 30m, or RFC 3339: 2027-01-31T12:00:00Z")
         return text
     try:
         end = datetime.now(UTC) + timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
