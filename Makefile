@@ -11,7 +11,7 @@ demo: .venv/run.stamp  ## 6,900 real orders through the running server, every re
 	$(RUN)/python -m bench.demo
 
 test: .venv/dev.stamp  ## all tests but the slow ones
-	$(RUN)/python -m pytest -m "not slow"
+	$(RUN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: .venv/dev.stamp  ## crash, restart and chaos tests
 	$(RUN)/python -m pytest -m "slow and not alone" -n 2 --dist worksteal
@@ -57,4 +57,4 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url 
 	touch $@
 
 clean:
-	rm -rf .venv .sequencer
+	rm -rf .venv

@@ -244,6 +244,13 @@ class Settings(BaseSettings):
             raise ValueError("is set but empty; unset it or give it a value")
         return value
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _not_everybody(cls, value: tuple[IPv4Network | IPv6Network, ...]) -> Any:
+        if any(network.prefixlen == 0 for network in value):
+            raise ValueError("would let every client choose its own address: name the proxies")
+        return value
+
     @field_validator("jwt_issuer", "jwt_audience")
     @classmethod
     def _names_somebody(cls, value: str | None) -> str | None:

@@ -133,6 +133,7 @@ def _serve() -> None:
     token_keys = read_token_keys(settings)
     with exporting(os.environ), database(settings) as where:
         secrets = load_secrets(settings, settings.data_dir, FORMATS, checkpoint=checkpoint)
+        receipt_keys.note_source(secrets.keys.receipt_seeds, settings.data_dir)
         fingerprint = settings.fingerprint()
         settings = settings.without_secrets()
         trio.run(run_house, settings, secrets, where, token_keys, fingerprint)

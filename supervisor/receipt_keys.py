@@ -32,6 +32,11 @@ theft, or with the stream itself. The thief can also sign a rival successor: tel
 key, by another way than this server, which key is the right one."""
 
 
+GIVEN = "receipt-key-is-given"
+"""Under DATA_DIR since a start whose key came from VES_SEQUENCER_SIGNING_KEY: whoever rotates from a shell
+may not have that variable, and a seed that lies in a file all the same would become a key no start knows."""
+
+
 class RotatedMeanwhile(SecretsError):
     """Another rotation was first; nothing of ours was recorded."""
 
@@ -78,13 +83,21 @@ async def current(journal: Journal, sequencer_id: Uuid) -> ReceiptKey:
 
 def may_rotate(seeds: ReceiptSeeds, data_dir: Path) -> None:
     """Raises SecretsError when the seeds are not files that we may add to."""
-    if seeds.are_given:
+    if seeds.are_given or (data_dir / GIVEN).exists():
         raise SecretsError(
             "the receipt key is given by VES_SEQUENCER_SIGNING_KEY: give a new one there, the old one as "
             "VES_SEQUENCER_SIGNING_KEY_PREVIOUS, and restart; the start then signs and records it"
         )
     if not seeds.public_keys():
         raise SecretsError(f"there is no receipt seed in {data_dir / 'keys'}")
+
+
+def note_source(seeds: ReceiptSeeds, data_dir: Path) -> None:
+    """At each start, for ``may_rotate``."""
+    if seeds.are_given:
+        (data_dir / GIVEN).touch(mode=0o600)
+    else:
+        (data_dir / GIVEN).unlink(missing_ok=True)
 
 
 def make_seed(seeds: ReceiptSeeds, old: ReceiptKey, checkpoint: Checkpoint) -> bytes:
@@ -118,7 +131,7 @@ async def _record(
 ) -> ReceiptKey:
     version = old.key_version + 1
     signature = sign_rotation(Signer(seeds.seed(old.public_key)), old.sequencer_id, version, public_key)
-    details |= {"key_version": version, "public_key": public_key.hex()}
+    details |= {"key_version": version, "public_key": public_key.hex(), "outcome": "done"}
     subject = f"{uuid_text(old.sequencer_id)}/{version}"
     new = ReceiptKey(old.sequencer_id, version, public_key, 0, True, signature)
     newest = await journal.rotate_receipt_key(

@@ -5,17 +5,27 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from config.exposure import refuse_clear_text
 from config.secret_sources import secret_settings
 from config.settings import Settings
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "deploy/kubernetes/secrets.yaml"
 
 
+def variables() -> list[tuple[str, str]]:
+    return re.findall(r'\{name: ([A-Z_]+), value: "?([^"}\s]+)"?\}', EXAMPLE.read_text())
+
+
+def test_the_server_starts_with_it() -> None:
+    plain = {name.lower(): value for name, value in variables() if not name.endswith("_FILE")}
+    refuse_clear_text(Settings(_env_file=None, **plain))
+
+
 def test_every_variable_is_a_setting_and_every_secret_is_a_mounted_file() -> None:
-    named = re.findall(r"\{name: ([A-Z_]+), value: (\S+)\}", EXAMPLE.read_text())
+    named = variables()
     secret = {name.upper() for name in secret_settings(Settings)}
     settings = {name.upper() for name in Settings.model_fields} | {f"{name}_FILE" for name in secret}
-    assert len(named) == 7
+    assert len(named) == 10
     for name, value in named:
         assert name in settings
         assert name not in secret, "a secret in a variable"

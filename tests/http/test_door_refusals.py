@@ -458,7 +458,7 @@ async def test_the_log_tells_who_and_what_but_no_key_and_no_query() -> None:
         (line,) = logs
         assert line["request_id"] == "mine-1"
         assert (line["method"], line["route"], line["status"]) == ("GET", "/api/v1/ves/head", 200)
-        assert line["tenant"] == TENANT.hex
+        assert line["tenant"] == str(TENANT)
         assert line["caller"].startswith("api_key:")
         assert key not in str(logs)
         assert "canary" not in str(logs)

@@ -17,7 +17,7 @@ from config.own_keys import OwnKeys, ReceiptSeeds
 from config.secret_sources import SecretsError
 from journal.memory import MemoryDatabase, MemoryJournal
 from journal.port import JournalAway, JournalOutcomeUnknown, ReceiptKey, ReceiptKeyDiffers
-from supervisor.receipt_keys import RotatedMeanwhile, claim, make_seed, may_rotate, rotate
+from supervisor.receipt_keys import RotatedMeanwhile, claim, make_seed, may_rotate, note_source, rotate
 from tests.keyholder import public_key_of
 from ves.at_rest import key_id, parse_key
 from ves.receipt_keys import ReceiptKeyLink, rotation_holds
@@ -190,6 +190,16 @@ async def test_a_given_key_with_the_previous_one_beside_it_becomes_the_next_vers
     assert first.public_key == public_key_of(old)
     with pytest.raises(SecretsError, match="VES_SEQUENCER_SIGNING_KEY_PREVIOUS"):
         may_rotate(node.seeds(new), node.folder)
+
+
+async def test_a_shell_without_the_given_key_does_not_rotate_what_lies_in_files(node: Node) -> None:
+    await node.claimed()
+    data_dir = node.folder.parent
+    note_source(node.seeds(os.urandom(32)), data_dir)
+    with pytest.raises(SecretsError, match="VES_SEQUENCER_SIGNING_KEY_PREVIOUS"):
+        may_rotate(node.seeds(), data_dir)
+    note_source(node.seeds(), data_dir)
+    may_rotate(node.seeds(), data_dir)
 
 
 async def test_two_nodes_rotate_independently(node: Node, tmp_path: Path) -> None:

@@ -92,6 +92,13 @@ def test_a_bad_entry_in_a_list_of_networks_is_named(name: str, monkeypatch: pyte
     assert getattr(Settings(), name.lower()) == ()
 
 
+@pytest.mark.parametrize("everybody", ["0.0.0.0/0", "10.0.0.0/8,::/0"])
+def test_not_everybody_is_a_proxy(everybody: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUSTED_PROXIES", everybody)
+    with pytest.raises(ValidationError, match="name the proxies"):
+        Settings()
+
+
 def test_names_other_than_localhost_are_not_loopback() -> None:
     assert not any(
         is_loopback(host) for host in ("localhost.evil.example", "127.0.0.1.evil.example", "0", "127.1")

@@ -39,9 +39,7 @@ async def register_key(visit: Visit) -> KeyRegisteredReply:
         raise conflict(outcome, name)
     tenant, agent = uuid_text(name.tenant_id), uuid_text(name.agent_id)
     if not outcome.already:
-        visit.house.security.happened(
-            "agent_key_registered", tenant=tenant, agent=agent, key_id=name.key_id, by=visit.who.name
-        )
+        visit.alert("agent_key_registered", tenant=tenant, agent=agent, key_id=name.key_id)
     return KeyRegisteredReply(
         True,
         "Agent key registered successfully",
@@ -112,14 +110,13 @@ async def _revoke_all(visit: Visit, body: RevokeKeyBody) -> KeyRevokedReply:
 
 def _alert(visit: Visit, name: KeyName, reason: str, *, keys: int, key_id: int | None) -> None:
     """``key_id`` None: all of the agent's."""
-    visit.house.security.happened(
+    visit.alert(
         "agent_key_revoked",
         tenant=uuid_text(name.tenant_id),
         agent=uuid_text(name.agent_id),
         key_id=key_id,
         keys=keys,
         reason=reason,
-        by=visit.who.name,
     )
 
 

@@ -35,6 +35,7 @@ from transport.http.metrics import Metrics
 from transport.http.routing import JSON, Reply, Route
 from transport.http.tracing import describe, request_span
 from transport.http.visit import Receive, Visit
+from ves.encoding import uuid_text
 
 LOOKS_FOR_ROOM_PER_S = 500.0
 """Of all requests together that wait for room at the verifiers; and of those that wait at the sequencers: few
@@ -113,8 +114,10 @@ class Door:
     async def _admit(self, visit: Visit, route: Route) -> None:
         try:
             caller = await self._permitted(visit, route)
-        except ApiError:
+        except ApiError as refusal:
             self.rates.unknown(visit)  # its address has so many failures
+            if refusal.status == Code.RATE_LIMIT_EXCEEDED.status:
+                visit.rate_verdict = None  # it waits for something else than this bucket
             raise
         self.rates.known(visit, caller, route.rate_class)
         await self._audit_bootstrap(visit, route)
@@ -146,7 +149,7 @@ class Door:
             ms=round(seconds * 1000, 2),
             address=visit.address,
             request_id=visit.request_id,
-            tenant=caller.tenant_id.hex() if caller and caller.tenant_id else None,
+            tenant=uuid_text(caller.tenant_id) if caller and caller.tenant_id else None,
             caller=caller.name if caller else None,
         )
 

@@ -60,9 +60,9 @@ def _tell_warned(visit: Visit, batch: VerifiedBatch) -> None:
     for warned in batch.checks.warned if batch.checks is not None else ():
         log.warning(
             "schema_mismatch",
-            tenant=batch.tenant_id.hex(),
-            event_id=warned.event_id.hex(),
-            schema_id=warned.schema_id.hex(),
+            tenant=uuid_text(batch.tenant_id),
+            event_id=uuid_text(warned.event_id),
+            schema_id=uuid_text(warned.schema_id),
             keyword=warned.keyword,
             where=warned.where,
             request_id=visit.request_id,

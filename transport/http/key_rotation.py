@@ -133,13 +133,12 @@ def _told(visit: Visit, rotated: KeyRotated) -> KeyRotatedReply:
     names = uuid_text(key.name.tenant_id), uuid_text(key.name.agent_id)
     if not rotated.already:
         tenant, agent = names
-        visit.house.security.happened(
+        visit.alert(
             "agent_key_registered",
             tenant=tenant,
             agent=agent,
             key_id=key.name.key_id,
             replaces=old.name.key_id,
-            by=visit.who.name,
         )
     return KeyRotatedReply(
         True,

@@ -20,6 +20,7 @@ from actors.errors import MailboxFull
 from actors.mailbox import Ref
 from actors.messages import Message
 from actors.rate_limits import Verdict
+from actors.security_events import SecurityEvent
 from journal.port import AuditEntry
 from transport.http.bodies import BODY_BYTES_MAX, read_json, read_path, read_query, require_json
 from transport.http.callers import Caller
@@ -146,6 +147,12 @@ class Visit:
         """The audit entry of an act, to be written in the act's own transaction: there means done."""
         details |= {"request_id": self.request_id, "address": self.address, "outcome": "done"}
         return AuditEntry(self.who.name, action, subject, tenant_id, details)
+
+    def alert(self, kind: SecurityEvent, /, **about: str | int | None) -> None:
+        """A security event of this request: by whom, from where, in which request."""
+        self.house.security.happened(
+            kind, **about, by=self.who.name, address=self.address, request_id=self.request_id
+        )
 
     async def audit(self, entry: AuditEntry) -> None:
         """Write the entry of an act that changes nothing else in the journal, before it is done. Raises what
