@@ -151,7 +151,7 @@ class Visit:
     def alert(self, kind: SecurityEvent, /, **about: str | int | None) -> None:
         """A security event of this request: by whom, from where, in which request."""
         self.house.security.happened(
-            kind, **about, by=self.who.name, address=self.address, request_id=self.request_id
+            kind, times=1, by=self.who.name, address=self.address, request_id=self.request_id, **about
         )
 
     async def audit(self, entry: AuditEntry) -> None:
