@@ -18,7 +18,7 @@ import trio
 
 from actors.errors import MailboxFull
 from actors.mailbox import Inbox
-from journal.port import ApiKey, Journal, JournalError, TokenRevocation
+from journal.port import NEWS_MAX, ApiKey, Journal, JournalError, TokenRevocation
 from ves.records import Uuid
 
 POLL_EVERY_S = 1.0
@@ -185,10 +185,12 @@ class RevocationPoller:
             # Records read before there was a cursor may have been revoked before it.
             self._forget_all()
         self._book.forget(revocations.credential_ids)
-        self._book.heard(asked_at=asked_at)
         if self._tokens is not None:
             self._tokens.heard(revocations.tokens)
-            self._tokens.fresh_since(asked_at)
+        if len(revocations.credential_ids) + len(revocations.tokens) < NEWS_MAX:  # else there may be more
+            self._book.heard(asked_at=asked_at)
+            if self._tokens is not None:
+                self._tokens.fresh_since(asked_at)
         return revocations.cursor
 
     def _forget_all(self) -> None:

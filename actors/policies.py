@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from actors.errors import MailboxFull, Unavailable
 from actors.mailbox import Inbox
-from journal.port import Journal, JournalAway, JournalError, TenantPolicy
+from journal.port import NEWS_MAX, Journal, JournalAway, JournalError, TenantPolicy
 from ves.policy import Policy, SchemaMode
 from ves.records import Uuid
 
@@ -198,5 +198,6 @@ class PolicyPoller:
             # Policies read before there was a cursor may have been changed before it.
             self._book.forget_all()
         self._book.forget(changes.tenant_ids)
-        self._book.heard(asked_at=asked_at)
+        if len(changes.tenant_ids) < NEWS_MAX:  # else there may be more
+            self._book.heard(asked_at=asked_at)
         return changes.cursor

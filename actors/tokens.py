@@ -24,10 +24,11 @@ from actors.errors import MailboxFull
 from actors.mailbox import Inbox
 from actors.token_keys import BadKeySet, KeySet, parse_key_set, read_key_set
 from actors.token_rules import Rules, Token, TokenRefused, check_times, verify
-from journal.port import Journal, TokenRevocation
+from journal.port import AuditEntry, Journal, JournalError, TokenRevocation
 from ves.records import Uuid
 
 LOOK_EVERY_S = 1.0
+NOT_AUDITED_MAX = 100
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -176,17 +177,31 @@ class KeySetWatcher:
     """Looks at the key file every second; a changed one is believed at once, a broken one never. Takes no
     letters. Without a file it has nothing to do."""
 
-    def __init__(self, *, book: TokenBook, file: KeyFile | None, every_s: float = LOOK_EVERY_S) -> None:
+    def __init__(
+        self, *, book: TokenBook, file: KeyFile | None, journal: Journal, every_s: float = LOOK_EVERY_S
+    ) -> None:
         self._book = book
         self._file = file
+        self._journal = journal
         self._every_s = every_s
+        self._not_audited: list[AuditEntry] = []
 
     async def run(self, inbox: Inbox) -> None:
         seen: object = None
         while True:
             if self._file is not None:
                 seen = await self._look(self._file, seen)
+                await self._audit()
             await inbox.pause(self._every_s)
+
+    async def _audit(self) -> None:
+        """Whose tokens are believed is in the audit trail, as soon as the database is there."""
+        try:
+            while self._not_audited:
+                await self._journal.audit(self._not_audited[0])
+                del self._not_audited[0]
+        except JournalError:
+            del self._not_audited[:-NOT_AUDITED_MAX]
 
     async def _look(self, file: KeyFile, seen: object) -> object:
         """What was seen: bytes, or the trouble's text. The same sight is not judged twice."""
@@ -211,4 +226,10 @@ class KeySetWatcher:
         self._book.key_file_broken = False
         if self._book.keys != KeySet(fresh + legacy):
             self._book.believe(KeySet(fresh + legacy))
-            log.warning("token keys read", path=str(file.path), kids=[key.kid for key in fresh])
+            kids = [key.kid for key in fresh]
+            log.warning("token keys read", path=str(file.path), kids=kids)
+            details: dict[str, str | int | None] = {
+                "kids": " ".join(kid or "-" for kid in kids),
+                "outcome": "done",
+            }
+            self._not_audited.append(AuditEntry("system", "token_keys.read", str(file.path), None, details))

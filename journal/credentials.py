@@ -13,15 +13,13 @@ import msgspec
 
 from journal.audit import write_audit
 from journal.locks import raise_epoch, tenant_lock
-from journal.port import ApiKey, AuditEntry, CredentialEnded, Revocations, TokenRevocation
+from journal.port import NEWS_MAX, ApiKey, AuditEntry, CredentialEnded, Revocations, TokenRevocation
 from journal.units import Undo
 from ves.records import Uuid
 
 if TYPE_CHECKING:
     from journal.connections import Connection
 
-_REVOCATIONS_MAX = 10_000
-"""Of one answer; its cursor is then the last one told, so asking again gives the rest."""
 
 _SELECT = """
 SELECT k.id, k.key_hash, k.prefix, k.tenant_id, k.store_ids, k.agent_id, k.permissions, k.name, k.created_at,
@@ -200,7 +198,7 @@ async def revocations_since(connection: Connection, cursor: int | None) -> Revoc
     if cursor is None:
         last = await connection.fetchval("SELECT last_number FROM record.api_key_revocation_counters")
         return Revocations([], last)
-    rows = await connection.fetch(_SINCE, cursor, _REVOCATIONS_MAX)
+    rows = await connection.fetch(_SINCE, cursor, NEWS_MAX)
     return Revocations(
         [row[1] for row in rows if row[1] is not None],
         rows[-1][0] if rows else cursor,

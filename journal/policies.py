@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from journal.audit import write_audit
 from journal.port import (
+    NEWS_MAX,
     SCHEMA_BYTES_ACTIVE_MAX,
     SCHEMAS_ACTIVE_MAX,
     AuditEntry,
@@ -28,8 +29,6 @@ from ves.records import Uuid
 if TYPE_CHECKING:
     from journal.connections import Connection
 
-_CHANGES_MAX = 10_000
-"""Of one answer; its cursor is then the last one told, so asking again gives the rest."""
 
 _SELECT = """
 SELECT s.id, s.tenant_id, s.event_type, s.version, s.schema_json, s.compatibility, s.description,
@@ -197,7 +196,7 @@ async def changes_since(connection: Connection, cursor: int | None) -> PolicyCha
         "SELECT tenant_id, change_number FROM record.policy_changes WHERE change_number > $1 "
         "ORDER BY change_number LIMIT $2",
         cursor,
-        _CHANGES_MAX,
+        NEWS_MAX,
     )
     return PolicyChanges([row[0] for row in rows], rows[-1][1] if rows else cursor)
 

@@ -305,6 +305,10 @@ class TokenRevocation(msgspec.Struct, frozen=True):
     reason: str | None
 
 
+NEWS_MAX = 10_000
+"""Of one answer of ``revocations_since`` and ``policy_changes_since``: after a full one ask again at once."""
+
+
 class Revocations(msgspec.Struct, frozen=True):
     """API keys and tokens revoked after ``cursor`` was handed out, and the new cursor."""
 

@@ -274,7 +274,9 @@ def build(
                 name="revocations",
                 factory=lambda: RevocationPoller(journal=journal, book=credentials, tokens=tokens),
             ),
-            ChildSpec(name="token-keys", factory=lambda: KeySetWatcher(book=tokens, file=key_file)),
+            ChildSpec(
+                name="token-keys", factory=lambda: KeySetWatcher(book=tokens, file=key_file, journal=journal)
+            ),
             ChildSpec(
                 name="failed-attempts",
                 factory=lambda: FailureReporter(journal=journal, attempts=failed_attempts),

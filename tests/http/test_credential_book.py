@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from actors.credentials import FRESH_S, LOOKUPS_MAX, LOOKUPS_WAITING_MAX, CredentialBook, RevocationPoller
 from actors.errors import MailboxFull
 from actors.mailbox import Inbox, Mailbox
-from journal.port import AuditEntry, JournalAway
+from journal.port import NEWS_MAX, AuditEntry, JournalAway, Revocations
 from tests.http.doubles import Cardboard, CardboardJournal
 
 AUDIT = AuditEntry("cli", "api_key.revoke", "", None)
@@ -40,6 +40,20 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+async def test_a_full_page_of_revocations_is_not_taken_for_the_last(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = [Revocations([], 0, []), *[Revocations([bytes(16)] * NEWS_MAX, n, []) for n in range(1, 4)]]
+
+    async def since(cursor: int | None) -> Revocations:
+        return pages.pop(0) if len(pages) > 1 else pages[0]
+
+    monkeypatch.setattr(world.journal, "revocations_since", since)
+    with trio.move_on_after(FRESH_S + 2):
+        await world.poll()
+    assert not world.book.fresh, "seconds after the last page that was not full"
 
 
 async def test_a_found_credential_is_looked_up_once(world: World, autojump_clock: MockClock) -> None:

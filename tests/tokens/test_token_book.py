@@ -246,8 +246,11 @@ class File:
 
 
 @asynccontextmanager
-async def watched(book: TokenBook, file: File) -> AsyncIterator[None]:
-    watcher = KeySetWatcher(book=book, file=KeyFile(Path("jwks.json"), file.read), every_s=0.01)
+async def watched(book: TokenBook, file: File, journal: MemoryJournal | None = None) -> AsyncIterator[None]:
+    journal = journal or MemoryJournal(MemoryDatabase(lambda: 0), node_id=bytes(16))
+    watcher = KeySetWatcher(
+        book=book, file=KeyFile(Path("jwks.json"), file.read), journal=journal, every_s=0.01
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watcher.run, Inbox(Mailbox("token-keys", letters_max=1)))
         yield
@@ -258,6 +261,24 @@ async def until(holds: Any) -> None:
     with trio.fail_after(5):
         while not holds():  # noqa: ASYNC110 - the watcher tells nobody
             await trio.sleep(0.005)
+
+
+async def test_whose_tokens_are_believed_is_in_the_audit_trail_also_after_the_database_was_away(
+    world: World,
+) -> None:
+    database = MemoryDatabase(lambda: 0)
+    journal = MemoryJournal(database, node_id=bytes(16))
+    file = File(key_file(jwk()))
+    async with watched(world.book, file, journal):
+        database.reachable = False
+        file.raw = key_file(jwk(), jwk(OTHER_PRIVATE, "two"))
+        await until(lambda: len(world.book.keys.keys) == 3)
+        assert not database.audit_log[bytes(16)]
+        database.reachable = True
+        await until(lambda: database.audit_log[bytes(16)])
+        [entry] = database.audit_log[bytes(16)]
+    assert '"action":"token_keys.read"' in entry[0]
+    assert '"kids":"one two"' in entry[0]
 
 
 async def test_keys_rotate_without_a_restart_and_the_legacy_secret_stays(world: World) -> None:
