@@ -54,7 +54,7 @@ BODIES: dict[str, bytes] = {
     "prototype": b'{"__proto__":{"admin":true},"constructor":{"prototype":{"admin":true}}}',
 }
 
-OF_UNKNOWN_MEMBERS = ("many members", "prototype", "BOM", "U+0000", "a huge number")
+OF_UNKNOWN_MEMBERS = ("many members", "prototype", "U+0000", "half a surrogate")
 
 CONTENT_TYPES = (
     "",
