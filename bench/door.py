@@ -73,10 +73,8 @@ class Checks:
         headers(self.visit.rate_verdict)
 
     async def authentication(self) -> None:
-        house = self.door.house
-        self.visit.caller = await authenticate(
-            self.visit.headers, house.credentials, house.bootstrap_key_sha256
-        )
+        visit = self.visit
+        visit.caller = await authenticate(visit.headers, self.door.house, visit.address)
 
     async def permission(self) -> None:
         self.visit.caller.must_hold(self.route.needed)
