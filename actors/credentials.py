@@ -16,18 +16,10 @@ from typing import Protocol
 import msgspec
 import trio
 
-from actors.errors import MailboxFull
+from actors.freshness import POLL_EVERY_S, Freshness
 from actors.mailbox import Inbox
 from journal.port import NEWS_MAX, ApiKey, Journal, JournalError, TokenRevocation
 from ves.records import Uuid
-
-POLL_EVERY_S = 1.0
-FRESH_S = 5.0
-"""So long after the last good poll the remembered records are believed."""
-LOOKUPS_MAX = 4
-"""Lookups in the database at a time, so that a flood of unknown keys leaves connections for the rest …"""
-LOOKUPS_WAITING_MAX = 200
-"""… and so many requests wait for their turn; more are refused at once."""
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -63,10 +55,7 @@ class CredentialBook:
         self._entries_max = entries_max
         self._by_hash: OrderedDict[bytes, Credential] = OrderedDict()
         self._hash_of: dict[Uuid, bytes] = {}
-        self._lookups = trio.Semaphore(LOOKUPS_MAX)
-        self._news = 0
-        """Counts revocations heard of."""
-        self._fresh_until = -float("inf")
+        self._freshness = Freshness("their credential")
 
     async def find(self, key_hash: bytes) -> Credential | None:
         """The credential with this key hash (SHA-256), None if there is none or it is revoked.
@@ -85,37 +74,32 @@ class CredentialBook:
     @property
     def fresh(self) -> bool:
         """The remembered records are at most ``FRESH_S`` behind the database."""
-        return trio.current_time() < self._fresh_until
+        return bool(self._freshness)
 
     def forget(self, credential_ids: Iterable[Uuid]) -> None:
         """These were revoked: from now on they are looked up in the database."""
         for credential_id in credential_ids:
-            self._news += 1
+            self._freshness.news()
             key_hash = self._hash_of.pop(credential_id, None)
             if key_hash is not None:
                 del self._by_hash[key_hash]
 
     def forget_all(self) -> None:
         """Nothing is known about revocations since the records were read."""
-        self._news += 1
+        self._freshness.news()
         self._by_hash.clear()
         self._hash_of.clear()
 
     def heard(self, *, asked_at: float) -> None:
         """Everything revoked before ``asked_at`` (``trio.current_time``) is forgotten."""
-        self._fresh_until = asked_at + FRESH_S
+        self._freshness.heard(asked_at=asked_at)
 
     async def _look_up(self, key_hash: bytes) -> Credential | None:
-        if self._lookups.statistics().tasks_waiting >= LOOKUPS_WAITING_MAX:
-            raise MailboxFull("too many requests wait for their credential to be looked up")
-        async with self._lookups:
-            news = self._news
-            record = await self._journal.find_api_key(key_hash)
+        record, may_stay = await self._freshness.look_up(lambda: self._journal.find_api_key(key_hash))
         if record is None or record.revoked_at_us is not None:
             return None
         credential = _credential(record)
-        # A revocation heard of while we were reading may be this one, and then nobody would forget it.
-        if news == self._news:
+        if may_stay:
             self._remember(key_hash, credential)
         return credential
 

@@ -14,19 +14,13 @@ import structlog
 import trio
 from msgspec.structs import replace
 
-from actors.errors import MailboxFull, Unavailable
+from actors.errors import Unavailable
+from actors.freshness import POLL_EVERY_S, Freshness
 from actors.mailbox import Inbox
 from journal.port import NEWS_MAX, Journal, JournalAway, JournalError, TenantPolicy
 from ves.policy import Policy, SchemaMode
 from ves.records import Uuid
 
-POLL_EVERY_S = 1.0
-FRESH_S = 5.0
-"""So long after the last good poll the remembered policies are believed."""
-LOOKUPS_MAX = 4
-"""Lookups in the database at a time …"""
-LOOKUPS_WAITING_MAX = 200
-"""… and so many requests wait for their turn; more are refused at once."""
 HELD_BACK_FIRST_S = 60.0
 HELD_BACK_LONGEST_S = 3600.0
 HELD_BACK_MAX = 1000
@@ -53,10 +47,7 @@ class PolicyBook:
         self._names_max = names_max
         self._names = 0
         self._by_tenant: OrderedDict[Uuid, Policy] = OrderedDict()
-        self._lookups = trio.Semaphore(LOOKUPS_MAX)
-        self._news = 0
-        """Counts changes heard of."""
-        self._fresh_until = -float("inf")
+        self._freshness = Freshness("their tenant's policy")
         self._held_back: OrderedDict[Uuid, tuple[float, float]] = OrderedDict()
         """Until when, and how long that was."""
         self.unchecked = 0
@@ -81,7 +72,7 @@ class PolicyBook:
     @property
     def fresh(self) -> bool:
         """The remembered policies are at most ``FRESH_S`` behind the database."""
-        return trio.current_time() < self._fresh_until
+        return bool(self._freshness)
 
     async def texts(self, schema_ids: list[Uuid]) -> dict[Uuid, str]:
         """Raises JournalAway."""
@@ -90,18 +81,18 @@ class PolicyBook:
     def forget(self, tenant_ids: Iterable[Uuid]) -> None:
         """Theirs were changed: from now on they are looked up in the database."""
         for tenant_id in tenant_ids:
-            self._news += 1
+            self._freshness.news()
             self._drop(tenant_id)
 
     def forget_all(self) -> None:
         """Nothing is known about changes since the policies were read."""
-        self._news += 1
+        self._freshness.news()
         self._by_tenant.clear()
         self._names = 0
 
     def heard(self, *, asked_at: float) -> None:
         """Everything changed before ``asked_at`` (``trio.current_time``) is forgotten."""
-        self._fresh_until = asked_at + FRESH_S
+        self._freshness.heard(asked_at=asked_at)
 
     # Schemas that cost a verifier its process.
 
@@ -137,13 +128,9 @@ class PolicyBook:
     # Remembering.
 
     async def _look_up(self, tenant_id: Uuid) -> Policy:
-        if self._lookups.statistics().tasks_waiting >= LOOKUPS_WAITING_MAX:
-            raise MailboxFull("too many requests wait for their tenant's policy to be looked up")
-        async with self._lookups:
-            news = self._news
-            policy = with_defaults(tenant_id, await self._journal.read_policy(tenant_id), self._defaults)
-        # A change heard of while we were reading may be this one, and then nobody would forget it.
-        if news == self._news:
+        own, may_stay = await self._freshness.look_up(lambda: self._journal.read_policy(tenant_id))
+        policy = with_defaults(tenant_id, own, self._defaults)
+        if may_stay:
             self._remember(tenant_id, policy)
         return policy
 

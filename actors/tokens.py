@@ -19,8 +19,7 @@ from typing import Generic, TypeVar
 import structlog
 import trio
 
-from actors.credentials import FRESH_S, LOOKUPS_MAX, LOOKUPS_WAITING_MAX
-from actors.errors import MailboxFull
+from actors.freshness import Freshness
 from actors.mailbox import Inbox
 from actors.token_keys import BadKeySet, KeySet, parse_key_set, read_key_set
 from actors.token_rules import Rules, Token, TokenRefused, check_times, verify
@@ -53,10 +52,7 @@ class TokenBook:
         self._now_s = now_s
         self._verified: _Recent[bytes, Token] = _Recent(entries_max)
         self._revoked_until_s = _Subjects(entries_max)
-        self._lookups = trio.Semaphore(LOOKUPS_MAX)
-        self._news = 0
-        """Counts revocations heard of."""
-        self._fresh_until = -float("inf")
+        self._freshness = Freshness("their token")
         self.rules = rules
         self.key_file_broken = False
         """The file was changed into something that is not believed; the keys before it still are."""
@@ -98,7 +94,7 @@ class TokenBook:
 
     def forget(self, tenant_id: Uuid, subject: Uuid) -> None:
         """This subject is looked up in the database from now on; with the tenant's own id everybody is."""
-        self._news += 1
+        self._freshness.news()
         if subject == tenant_id:
             self._revoked_until_s.forget_all_of(tenant_id)
         else:
@@ -106,28 +102,22 @@ class TokenBook:
 
     def forget_all(self) -> None:
         """Nothing is known about revocations since the memories were read."""
-        self._news += 1
+        self._freshness.news()
         self._revoked_until_s.clear()
 
     def fresh_since(self, asked_at: float) -> None:
         """Everything revoked before ``asked_at`` (``trio.current_time``) was heard of."""
-        self._fresh_until = asked_at + FRESH_S
+        self._freshness.heard(asked_at=asked_at)
 
     async def _revoked_until(self, tenant_id: Uuid, subject: Uuid) -> int:
         """Tokens issued at or before this second are dead; -1 when there was no revocation."""
         name = (tenant_id, subject)
-        if (
-            trio.current_time() < self._fresh_until
-            and (known := self._revoked_until_s.find(name)) is not None
-        ):
+        if self._freshness and (known := self._revoked_until_s.find(name)) is not None:
             return known
-        if self._lookups.statistics().tasks_waiting >= LOOKUPS_WAITING_MAX:
-            raise MailboxFull("too many requests wait for their token to be looked up")
-        async with self._lookups:
-            news = self._news
-            found = await self._journal.tokens_revoked_until(tenant_id, subject)
-        # A revocation heard of while we were reading may be this one, and then nobody would forget it.
-        if news == self._news:
+        found, may_stay = await self._freshness.look_up(
+            lambda: self._journal.tokens_revoked_until(tenant_id, subject)
+        )
+        if may_stay:
             self._revoked_until_s.remember(name, found)
         return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.nodes import Operated, operated_postgres
 from tests.e2e.world import OPENED, ROOMY, Server, Tenant
 
 
@@ -47,3 +48,23 @@ def own_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     for server in started:
         if server.process is not None:
             server.kill_9()
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
+    """An operator's database, for several nodes."""
+    with operated_postgres(tmp_path_factory.mktemp("nodes") / "postgres") as running:
+        yield running
+
+
+@pytest.fixture
+def nodes(postgres: Operated, tmp_path: Path) -> Iterator[list[Server]]:
+    """Two that know nothing of each other."""
+    both = [postgres.node(tmp_path / "one"), postgres.node(tmp_path / "two")]
+    for node in both:
+        node.start()
+    for node in both:
+        node.wait_ready()
+    yield both
+    for node in both:
+        node.kill_9()

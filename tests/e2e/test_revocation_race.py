@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +13,6 @@ import pytest
 from tests.auditor.audit import audit
 from tests.auditor.reading import over_http, read_stream
 from tests.auditor.rules import instant_us
-from tests.e2e.nodes import Operated, operated_postgres
 from tests.e2e.world import Agent, Server, Tenant
 
 pytestmark = pytest.mark.slow
@@ -24,24 +21,6 @@ ROUNDS = 4
 CLIENTS_PER_NODE = 3
 REFUSALS_ENOUGH = 5
 """Per client, each on an event posted after the revocation was answered."""
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
-    with operated_postgres(tmp_path_factory.mktemp("race") / "postgres") as running:
-        yield running
-
-
-@pytest.fixture
-def nodes(postgres: Operated, tmp_path: Path) -> Iterator[list[Server]]:
-    both = [postgres.node(tmp_path / "one"), postgres.node(tmp_path / "two")]
-    for node in both:
-        node.start()
-    for node in both:
-        node.wait_ready()
-    yield both
-    for node in both:
-        node.kill_9()
 
 
 class Client(threading.Thread):

@@ -14,7 +14,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.e2e.nodes import Operated, metrics, operated_postgres
+from tests.e2e.nodes import Operated, metrics
 from tests.e2e.world import ROOMY, Tenant
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -26,12 +26,6 @@ LIMITED = ROOMY | {
     "RATE_LIMIT_EVENTS_READ_PER_SECOND": str(PER_SECOND),
     "RATE_LIMIT_EVENTS_READ_BURST": str(BURST),
 }
-
-
-@pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[Operated]:
-    with operated_postgres(tmp_path / "postgres") as running:
-        yield running
 
 
 @pytest.fixture

@@ -9,36 +9,16 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.e2e.nodes import Operated, Posted, RoamingLoad, metrics, operated_postgres, restarts
+from tests.e2e.nodes import Posted, RoamingLoad, metrics, restarts
 from tests.e2e.verdict import acknowledged_everything, audited
 from tests.e2e.world import Server, Tenant
 
 pytestmark = pytest.mark.slow
 
 REPLAYS_MAX = 120
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
-    with operated_postgres(tmp_path_factory.mktemp("nodes") / "postgres") as running:
-        yield running
-
-
-@pytest.fixture
-def nodes(postgres: Operated, tmp_path: Path) -> Iterator[list[Server]]:
-    both = [postgres.node(tmp_path / "one"), postgres.node(tmp_path / "two")]
-    for node in both:
-        node.start()
-    for node in both:
-        node.wait_ready()
-    yield both
-    for node in both:
-        node.kill_9()
 
 
 def through_both(nodes: list[Server], tenants: int) -> list[Tenant]:

@@ -9,8 +9,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.credentials import FRESH_S, LOOKUPS_MAX, LOOKUPS_WAITING_MAX, CredentialBook, RevocationPoller
+from actors.credentials import CredentialBook, RevocationPoller
 from actors.errors import MailboxFull
+from actors.freshness import FRESH_S, LOOKUPS_MAX, LOOKUPS_WAITING_MAX
 from actors.mailbox import Inbox, Mailbox
 from journal.port import NEWS_MAX, AuditEntry, JournalAway, Revocations
 from tests.http.doubles import Cardboard, CardboardJournal

@@ -273,7 +273,7 @@ async def test_one_bad_neighbour_locks_out_nobody_who_is_known() -> None:
         assert await fail(client, 1, ended) == [429], "unknown here"
         assert await fail(client, 2, signed(claims(), private=OTHER_PRIVATE)) == [429, 429]
         # While the node hears of no revocations it asks the database, for those it knows.
-        cardboard.credentials._fresh_until = 0.0
+        cardboard.credentials.heard(asked_at=-float("inf"))
         assert await fail(client, 1, known) == [200]
 
 

@@ -9,12 +9,10 @@ import trio
 from trio.testing import MockClock
 
 from actors.errors import MailboxFull, Unavailable
+from actors.freshness import FRESH_S, LOOKUPS_MAX, LOOKUPS_WAITING_MAX
 from actors.mailbox import Inbox, Mailbox
 from actors.policies import (
-    FRESH_S,
     HELD_BACK_FIRST_S,
-    LOOKUPS_MAX,
-    LOOKUPS_WAITING_MAX,
     PolicyBook,
     PolicyPoller,
     with_defaults,

@@ -13,8 +13,9 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from actors import tokens
-from actors.credentials import FRESH_S, LOOKUPS_MAX, LOOKUPS_WAITING_MAX, CredentialBook, RevocationPoller
+from actors.credentials import CredentialBook, RevocationPoller
 from actors.errors import MailboxFull
+from actors.freshness import FRESH_S, LOOKUPS_MAX, LOOKUPS_WAITING_MAX
 from actors.mailbox import Inbox, Mailbox
 from actors.token_keys import BadKeySet
 from actors.token_rules import Rules, TokenRefused
