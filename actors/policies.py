@@ -69,6 +69,10 @@ class PolicyBook:
             self.unchecked += 1
             return best
 
+    def effective(self, tenant_id: Uuid, own: TenantPolicy) -> Policy:
+        """What comes of a tenant's own choice and the node's."""
+        return with_defaults(tenant_id, own, self._defaults)
+
     @property
     def fresh(self) -> bool:
         """The remembered policies are at most ``FRESH_S`` behind the database."""
@@ -129,7 +133,7 @@ class PolicyBook:
 
     async def _look_up(self, tenant_id: Uuid) -> Policy:
         own, may_stay = await self._freshness.look_up(lambda: self._journal.read_policy(tenant_id))
-        policy = with_defaults(tenant_id, own, self._defaults)
+        policy = self.effective(tenant_id, own)
         if may_stay:
             self._remember(tenant_id, policy)
         return policy

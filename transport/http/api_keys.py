@@ -20,14 +20,13 @@ from transport.http.permissions import of_key
 from transport.http.routing import Route
 from transport.http.visit import Visit
 from ves.encoding import uuid_text
-from ves.records import Uuid
 from ves.timestamps import utc_text
 
 
 async def create_api_key(visit: Visit) -> ApiKeyCreatedReply:
     body = await visit.json(CreateApiKeyBody)
     tenant_id = visit.uuid(body, "tenant_id")
-    _must_administer(visit, tenant_id)
+    visit.who.must_administer(tenant_id, "manage API keys")
     granted = minting.grant(
         visit.who,
         permissions=minting.of_role_or_flags(body.role, body.permissions),
@@ -51,7 +50,7 @@ async def list_api_keys(visit: Visit) -> ApiKeysReply:
     named = visit.optional_uuid(query, "tenant_id")
     tenant_id = visit.who.tenant_id if named is None else named
     if tenant_id is not None:
-        _must_administer(visit, tenant_id)
+        visit.who.must_administer(tenant_id, "manage API keys")
     found = await visit.house.journal.list_api_keys(
         tenant_id,
         after=visit.optional_uuid(query, "after"),
@@ -67,18 +66,11 @@ async def revoke_api_key(visit: Visit) -> ApiKeyReply:
     credential_id = visit.uuid(visit.path(ApiKeyPath), "id")
     tenant_id = visit.who.tenant_id
     if tenant_id is not None:
-        _must_administer(visit, tenant_id)
+        visit.who.must_administer(tenant_id, "manage API keys")
     revoked = await revoke(visit, credential_id, tenant_id)
     if revoked is None:
         raise ApiError(Code.RESOURCE_NOT_FOUND, "no such API key")
     return ApiKeyReply(**_members(visit, revoked))
-
-
-def _must_administer(visit: Visit, tenant_id: Uuid) -> None:
-    """A credential bound to some stores or one agent must not make, see or end others' credentials."""
-    visit.who.must_reach_whole_tenant(tenant_id)
-    if visit.who.agent_id is not None:
-        raise ApiError(Code.INSUFFICIENT_PERMISSIONS, "Agent-scoped credentials do not manage API keys")
 
 
 def _members(visit: Visit, key: ApiKey) -> dict[str, Any]:

@@ -59,9 +59,7 @@ def _readable_tenant(visit: Visit, named: Uuid | None) -> Uuid | None:
     caller = visit.who
     tenant_id = caller.tenant_id if named is None else named
     if tenant_id is not None:
-        caller.must_reach_whole_tenant(tenant_id)
-    if caller.agent_id is not None:
-        raise ApiError(Code.INSUFFICIENT_PERMISSIONS, "Agent-scoped credentials do not read the audit trail")
+        caller.must_administer(tenant_id, "read the audit trail")
     return tenant_id
 
 

@@ -93,6 +93,13 @@ class Caller(msgspec.Struct, frozen=True):
         if self.store_ids is not None:
             raise denied("Store access denied: this concerns the whole tenant")
 
+    def must_administer(self, tenant_id: Uuid, act: str) -> None:
+        """403 for a credential bound to some stores or one agent: it must not make, see or end what is the
+        whole tenant's. ``act``: what it would do, for the refusal."""
+        self.must_reach_whole_tenant(tenant_id)
+        if self.agent_id is not None:
+            raise denied(f"Agent-scoped credentials do not {act}")
+
     def must_be(self, agent_id: Uuid) -> None:
         """403 for a credential bound to another agent."""
         if self.agent_id is not None and agent_id != self.agent_id:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from actors.policies import with_defaults
 from journal.port import TenantPolicy
-from transport.http.callers import denied
 from transport.http.errors import ApiError, Code
 from transport.http.routing import Route
 from transport.http.schema_shapes import EffectivePolicy, PolicyBody, PolicyReply, TenantPath
 from transport.http.visit import Visit
 from ves.constants import ENTITY_TYPE_BYTES_MAX
 from ves.encoding import uuid_text
-from ves.policy import Policy
 from ves.records import Uuid
 
 
@@ -47,16 +44,12 @@ async def set_policy(visit: Visit) -> PolicyReply:
 
 def _tenant(visit: Visit) -> Uuid:
     tenant_id = visit.uuid(visit.path(TenantPath), "tenant_id")
-    visit.who.must_reach_whole_tenant(tenant_id)
-    if visit.who.agent_id is not None:
-        raise denied("Agent-scoped credentials do not manage policies")
+    visit.who.must_administer(tenant_id, "manage policies")
     return tenant_id
 
 
 def _reply(visit: Visit, tenant_id: Uuid, policy: TenantPolicy) -> PolicyReply:
-    settings = visit.house.settings
-    defaults = Policy(entity_types=settings.entity_types, schema_mode=settings.schema_validation_mode)
-    effective = with_defaults(tenant_id, policy, defaults)
+    effective = visit.house.policies.effective(tenant_id, policy)
     return PolicyReply(
         uuid_text(tenant_id),
         None if policy.entity_types is None else list(policy.entity_types),

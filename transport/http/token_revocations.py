@@ -20,7 +20,7 @@ from ves.timestamps import utc_text
 async def revoke_tokens(visit: Visit) -> TokenRevocationReply:
     body = await visit.json(RevokeTokensBody)
     tenant_id, subject = visit.uuid(body, "tenant_id"), _subject(visit, body)
-    _must_administer(visit, tenant_id)
+    visit.who.must_administer(tenant_id, "manage tokens")
     house = visit.house
     entry = visit.act("token.revoke", uuid_text(subject), tenant_id, reason=body.reason)
     try:
@@ -45,7 +45,7 @@ async def list_token_revocations(visit: Visit) -> TokenRevocationsReply:
     named = visit.optional_uuid(query, "tenant_id")
     tenant_id = visit.who.tenant_id if named is None else named
     if tenant_id is not None:
-        _must_administer(visit, tenant_id)
+        visit.who.must_administer(tenant_id, "manage tokens")
     found = await visit.house.journal.list_token_revocations(
         tenant_id, after=query.after, limit=query.limit + 1
     )
@@ -58,13 +58,6 @@ def _subject(visit: Visit, body: RevokeTokensBody) -> Uuid:
     if (body.subject is None) == (body.agent_id is None):
         raise ApiError(Code.MISSING_REQUIRED_FIELD, "name either agentId or subject")
     return visit.uuid(body, "agent_id" if body.subject is None else "subject")
-
-
-def _must_administer(visit: Visit, tenant_id: Uuid) -> None:
-    """A credential bound to some stores or one agent must not see or end others' credentials."""
-    visit.who.must_reach_whole_tenant(tenant_id)
-    if visit.who.agent_id is not None:
-        raise ApiError(Code.INSUFFICIENT_PERMISSIONS, "Agent-scoped credentials do not manage tokens")
 
 
 def _reply(revoked: TokenRevocation) -> TokenRevocationReply:
