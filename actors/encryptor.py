@@ -15,12 +15,22 @@ import msgspec
 from actors.errors import Unavailable
 from actors.faults import checkpoint
 from actors.mailbox import Inbox
-from actors.messages import Open, Seal, Sealed
+from actors.messages import Open, OpenAtRest, RowBytes, Seal, SealAtRest, Sealed
 from actors.worker_process import WorkerProcess, running
 from actors.worker_spawn import OwnProcess, Spawn
-from actors.worker_wire import BecomeEncryptor, OpenAnswer, OpenFrames, SealAnswer, SealEvents
-from ves.at_rest import FRAME_BYTES_MIN
+from actors.worker_wire import (
+    BecomeEncryptor,
+    OpenAnswer,
+    OpenBytes,
+    OpenFrames,
+    SealAnswer,
+    SealBytes,
+    SealBytesAnswer,
+    SealEvents,
+)
+from ves.at_rest import SSE1_BYTES_MIN, SSE2_BYTES_MIN
 from ves.encoding import uuid_text
+from ves.records import Uuid
 from ves.signatures import SIGNATURE_BYTES
 
 CALL_DEADLINE_S = 20.0
@@ -29,6 +39,11 @@ _HASH_BYTES = 32
 
 _seal_answer: msgspec.msgpack.Decoder[SealAnswer] = msgspec.msgpack.Decoder(SealAnswer)
 _open_answer: msgspec.msgpack.Decoder[OpenAnswer] = msgspec.msgpack.Decoder(OpenAnswer)
+_seal_bytes_answer: msgspec.msgpack.Decoder[SealBytesAnswer] = msgspec.msgpack.Decoder(SealBytesAnswer)
+_FRAMED = (0, SSE2_BYTES_MIN)
+"""So many bytes longer is what is stored than its plaintext: as it is, or the frame that we write …"""
+_OPENED = (0, SSE1_BYTES_MIN, SSE2_BYTES_MIN)
+"""… or any that we read."""
 
 
 class EncryptorKeys(msgspec.Struct, frozen=True):
@@ -41,13 +56,15 @@ class EncryptorKeys(msgspec.Struct, frozen=True):
     receipt_public_key: bytes
     """What the journal has recorded as this version; the seed must belong to it."""
     receipt_key_version: int
+    at_rest_mode: str = "required"
+    at_rest_rings_by_tenant: tuple[tuple[Uuid, tuple[bytes, ...]], ...] = ()
 
     def __repr__(self) -> str:
         return f"EncryptorKeys(receipt key version {self.receipt_key_version}, …)"
 
 
 class Encryptor:
-    """Answers ``Seal`` and ``Open``."""
+    """Answers ``Seal``, ``Open``, ``SealAtRest`` and ``OpenAtRest``."""
 
     def __init__(
         self,
@@ -66,7 +83,9 @@ class Encryptor:
 
     async def run(self, inbox: Inbox) -> None:
         keys = await self._keys()
-        become = BecomeEncryptor(keys.at_rest_ring, keys.receipt_seed)
+        become = BecomeEncryptor(
+            keys.at_rest_ring, keys.receipt_seed, keys.at_rest_mode, keys.at_rest_rings_by_tenant
+        )
         async with running(become, name=self._name, spawn=self._spawn) as worker:
             if worker.public_key != keys.receipt_public_key:
                 worker.reject(f"its receipt key is not that of version {keys.receipt_key_version}")
@@ -82,12 +101,19 @@ class Encryptor:
                     sealed = await self._seal(worker, message)
                     checkpoint("encryptor.sealed")
                     letter.answer(sealed)
+                elif isinstance(message, SealAtRest):
+                    letter.answer(await self._seal_bytes(worker, message))
                 else:
-                    assert isinstance(message, Open)
+                    assert isinstance(message, Open | OpenAtRest)
                     try:
-                        letter.answer(await self._open(worker, message))
+                        letter.answer(await self._opened(worker, message))
                     except Unavailable as error:
                         letter.refuse(error)
+
+    async def _opened(self, worker: WorkerProcess, message: Open | OpenAtRest) -> list[bytes]:
+        if isinstance(message, Open):
+            return await self._open(worker, message)
+        return await self._open_bytes(worker, message)
 
     async def _seal(self, worker: WorkerProcess, message: Seal) -> Sealed:
         request = SealEvents(message.tenant_id, message.events)
@@ -96,7 +122,7 @@ class Encryptor:
             worker.reject(f"{len(sealed)} events sealed of {len(message.events)}")
         for numbered, one in zip(message.events, sealed, strict=True):
             if (
-                len(one.payload_sealed) != len(numbered.event.payload) + FRAME_BYTES_MIN
+                len(one.payload_sealed) - len(numbered.event.payload) not in _FRAMED
                 or len(one.receipt_hash) != _HASH_BYTES
                 or len(one.sequencer_signature) != SIGNATURE_BYTES
             ):
@@ -111,13 +137,45 @@ class Encryptor:
         plaintexts = []
         for row, plaintext in zip(message.payloads, opened, strict=True):
             if plaintext is None:
-                raise Unavailable(
+                raise _does_not_open(
                     f"the payload stored at tenant {uuid_text(message.tenant_id)}, store"
-                    f" {uuid_text(row.store_id)}, sequence_number {row.sequence_number} does not open:"
-                    " its key is missing from the ring, or the row was changed",
-                    retry_after_s=60.0,
+                    f" {uuid_text(row.store_id)}, sequence_number {row.sequence_number}"
                 )
-            if len(plaintext) + FRAME_BYTES_MIN != len(row.payload_sealed):
+            if len(row.payload_sealed) - len(plaintext) not in _OPENED:
                 worker.reject("an opened payload has the wrong size")
             plaintexts.append(plaintext)
         return plaintexts
+
+    async def _seal_bytes(self, worker: WorkerProcess, message: SealAtRest) -> list[bytes]:
+        request = SealBytes(message.purpose.value, message.tenant_id, _pairs(message.values))
+        stored = await worker.call(request, _seal_bytes_answer, deadline_s=self._call_deadline_s)
+        if len(stored) != len(message.values):
+            worker.reject(f"{len(stored)} values sealed of {len(message.values)}")
+        for value, one in zip(message.values, stored, strict=True):
+            if len(one) - len(value.content) not in _FRAMED:
+                worker.reject("a sealed value has the wrong size")
+        return stored
+
+    async def _open_bytes(self, worker: WorkerProcess, message: OpenAtRest) -> list[bytes]:
+        request = OpenBytes(message.purpose.value, message.tenant_id, _pairs(message.values))
+        opened = await worker.call(request, _open_answer, deadline_s=self._call_deadline_s)
+        if len(opened) != len(message.values):
+            worker.reject(f"{len(opened)} values opened of {len(message.values)}")
+        plaintexts = []
+        for value, plaintext in zip(message.values, opened, strict=True):
+            if plaintext is None:
+                raise _does_not_open(value.name)
+            if len(value.content) - len(plaintext) not in _OPENED:
+                worker.reject("an opened value has the wrong size")
+            plaintexts.append(plaintext)
+        return plaintexts
+
+
+def _pairs(values: list[RowBytes]) -> list[tuple[bytes, bytes]]:
+    return [(value.row_hash, value.content) for value in values]
+
+
+def _does_not_open(name: str) -> Unavailable:
+    return Unavailable(
+        f"{name} does not open: its key is missing from the ring, or the row was changed", retry_after_s=60.0
+    )

@@ -12,6 +12,7 @@ from typing import ClassVar, Generic, TypeVar
 import msgspec
 
 from journal.port import Compatibility
+from ves.kdf import Purpose
 from ves.policy import Policy
 from ves.records import (
     BodyRefused,
@@ -86,6 +87,36 @@ class Open(Message[list[bytes]], frozen=True):
     repeatable: ClassVar[bool] = True
     tenant_id: Uuid
     payloads: list[SealedPayload]
+
+
+class RowBytes(msgspec.Struct, frozen=True, array_like=True):
+    """A value of any other table that is encrypted at rest."""
+
+    name: str
+    """How an operator finds the row, for errors."""
+    row_hash: bytes
+    """The 32 bytes that bind it to its row (``ves.at_rest``)."""
+    content: bytes
+    """Its plaintext, or what is stored."""
+
+
+class SealAtRest(Message[list[bytes]], frozen=True):
+    """Answered with what is to be stored for each value, in order: opened once more before it leaves."""
+
+    repeatable: ClassVar[bool] = True
+    purpose: Purpose
+    tenant_id: Uuid
+    values: list[RowBytes]
+
+
+class OpenAtRest(Message[list[bytes]], frozen=True):
+    """Answered with the plaintext of each stored value, in order. One that does not open kills nothing: it is
+    an ``Unavailable`` naming the row, for the operator to see."""
+
+    repeatable: ClassVar[bool] = True
+    purpose: Purpose
+    tenant_id: Uuid
+    values: list[RowBytes]
 
 
 # To the agent-key registry.

@@ -39,7 +39,14 @@ class ReceiptKeyInUse:
             seed = self._seed_of_a_new(newest)
         if seed is None:
             newest, seed = self._known, self._keys.receipt_seeds.seed(self._known.public_key)
-        return EncryptorKeys(self._keys.at_rest_ring(), seed, newest.public_key, newest.key_version)
+        return EncryptorKeys(
+            self._keys.at_rest_ring(),
+            seed,
+            newest.public_key,
+            newest.key_version,
+            self._keys.at_rest_mode,
+            self._keys.at_rest_rings_by_tenant(),
+        )
 
     async def _newest(self) -> ReceiptKey:
         try:

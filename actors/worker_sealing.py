@@ -11,13 +11,33 @@ from collections.abc import Callable
 
 import msgspec
 
-from actors.worker_wire import BecomeEncryptor, OpenAnswer, OpenFrames, SealAnswer, SealEvents
-from ves.at_rest import NONCE_BYTES, FrameNotOpened, RingKey, open_frame, ves_payload_aad
+from actors.worker_wire import (
+    BecomeEncryptor,
+    OpenAnswer,
+    OpenBytes,
+    OpenFrames,
+    SealAnswer,
+    SealBytes,
+    SealBytesAnswer,
+    SealEvents,
+)
+from ves.at_rest import (
+    NONCE_BYTES,
+    AtRest,
+    AtRestMode,
+    FrameNotOpened,
+    Ring,
+    RingKey,
+    Row,
+    ves_payload_aad,
+)
+from ves.kdf import Purpose
 from ves.receipts import sign_receipt
 from ves.records import SealedEvent
 from ves.signatures import Signer
 
-_request: msgspec.msgpack.Decoder[SealEvents | OpenFrames] = msgspec.msgpack.Decoder(SealEvents | OpenFrames)
+Request = SealEvents | OpenFrames | SealBytes | OpenBytes
+_request: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 
 
 class Sealing:
@@ -25,16 +45,26 @@ class Sealing:
 
     def __init__(self, become: BecomeEncryptor, *, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._random_bytes = random_bytes
-        self._ring = [RingKey(raw) for raw in become.at_rest_ring]
+        self._at_rest = AtRest(
+            AtRestMode(become.at_rest_mode),
+            _ring(become.at_rest_ring),
+            {tenant_id: _ring(keys) for tenant_id, keys in become.at_rest_rings_by_tenant},
+        )
         self._signer = Signer(become.receipt_signing_seed)
         self.public_key = self._signer.public_key
 
-    def answer(self, body: bytes) -> SealAnswer | OpenAnswer:
+    def answer(self, body: bytes) -> SealAnswer | OpenAnswer | SealBytesAnswer:
         request = _request.decode(body)
-        return self.seal(request) if isinstance(request, SealEvents) else self.open(request)
+        if isinstance(request, SealEvents):
+            return self.seal(request)
+        if isinstance(request, OpenFrames):
+            return self.open(request)
+        if isinstance(request, SealBytes):
+            return self.seal_bytes(request)
+        return self.open_bytes(request)
 
     def seal(self, request: SealEvents) -> SealAnswer:
-        tenant_id, current, signer = request.tenant_id, self._ring[0], self._signer
+        tenant_id, signer = request.tenant_id, self._signer
         nonces = self._random_bytes(NONCE_BYTES * len(request.events))
         sealed = []
         for index, numbered in enumerate(request.events):
@@ -44,28 +74,56 @@ class Sealing:
             receipt_hash, signature = sign_receipt(signer, *row)
             sealed.append(
                 SealedEvent(
-                    current.seal(nonce, event.payload, ves_payload_aad(*row)), receipt_hash, signature
+                    self._at_rest.store(
+                        Row(Purpose.VES_EVENTS, tenant_id, ves_payload_aad(*row)), nonce, event.payload
+                    ),
+                    receipt_hash,
+                    signature,
                 )
             )
         return sealed
 
+    def seal_bytes(self, request: SealBytes) -> SealBytesAnswer:
+        purpose = Purpose(request.purpose)
+        return [
+            self._at_rest.store(
+                Row(purpose, request.tenant_id, row_hash), self._random_bytes(NONCE_BYTES), plaintext
+            )
+            for row_hash, plaintext in request.values
+        ]
+
+    def open_bytes(self, request: OpenBytes) -> OpenAnswer:
+        purpose = Purpose(request.purpose)
+        return [
+            self._open(Row(purpose, request.tenant_id, row_hash), stored)
+            for row_hash, stored in request.values
+        ]
+
     def open(self, request: OpenFrames) -> OpenAnswer:
         return [
             self._open(
-                payload.payload_sealed,
-                ves_payload_aad(
+                Row(
+                    Purpose.VES_EVENTS,
                     request.tenant_id,
-                    payload.store_id,
-                    payload.event_id,
-                    payload.sequence_number,
-                    payload.event_signing_hash,
+                    ves_payload_aad(
+                        request.tenant_id,
+                        payload.store_id,
+                        payload.event_id,
+                        payload.sequence_number,
+                        payload.event_signing_hash,
+                    ),
                 ),
+                payload.payload_sealed,
             )
             for payload in request.payloads
         ]
 
-    def _open(self, payload_sealed: bytes, aad: bytes) -> bytes | None:
+    def _open(self, row: Row, stored: bytes) -> bytes | None:
         try:
-            return open_frame(self._ring, payload_sealed, aad)
+            return self._at_rest.read(row, stored)
         except FrameNotOpened:
             return None
+
+
+def _ring(raw: tuple[bytes, ...]) -> Ring:
+    return Ring([RingKey(key) for key in raw])

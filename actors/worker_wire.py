@@ -55,6 +55,10 @@ class BecomeEncryptor(msgspec.Struct, frozen=True, array_like=True, tag="become_
     at_rest_ring: tuple[bytes, ...]
     """Current first."""
     receipt_signing_seed: bytes
+    at_rest_mode: str = "required"
+    """A value of ``AtRestMode``."""
+    at_rest_rings_by_tenant: tuple[tuple[Uuid, tuple[bytes, ...]], ...] = ()
+    """Of tenants that have their own."""
 
     def __repr__(self) -> str:
         return "BecomeEncryptor(…)"
@@ -106,6 +110,25 @@ class OpenFrames(msgspec.Struct, frozen=True, array_like=True, tag="open"):
     payloads: list[SealedPayload]
 
 
+class SealBytes(msgspec.Struct, frozen=True, array_like=True, tag="seal_bytes"):
+    """Answered with what is to be stored, in order."""
+
+    purpose: str
+    """A value of ``ves.kdf.Purpose``."""
+    tenant_id: Uuid
+    values: list[tuple[bytes, bytes]]
+    """(hash of the row, plaintext)."""
+
+
+class OpenBytes(msgspec.Struct, frozen=True, array_like=True, tag="open_bytes"):
+    """Answered with the plaintexts in order, None for what does not open."""
+
+    purpose: str
+    tenant_id: Uuid
+    values: list[tuple[bytes, bytes]]
+    """(hash of the row, what is stored)."""
+
+
 class TrySchema(msgspec.Struct, frozen=True, array_like=True, tag="try_schema"):
     """Answered with ``SchemaFit`` or ``Unfitting``."""
 
@@ -142,6 +165,7 @@ CheckerAnswer = SchemaFit | Unfitting | PayloadErrors
 VerifyAnswer = VerifiedBatch | BodyRefused | NeedsKeys | NeedsPolicy | NeedsSchemas
 SealAnswer = list[SealedEvent]
 OpenAnswer = list[bytes | None]
+SealBytesAnswer = list[bytes]
 
 _encoder = msgspec.msgpack.Encoder()
 

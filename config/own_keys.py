@@ -14,7 +14,7 @@ without a record is an unused key, and a record without a file does not happen: 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -113,16 +113,31 @@ class ReceiptSeeds:
 class OwnKeys:
     """The one holder of both. Its repr shows nothing."""
 
-    __slots__ = ("_ring", "at_rest_key_ids", "receipt_seeds")
+    __slots__ = ("_by_tenant", "_ring", "at_rest_key_ids", "at_rest_mode", "receipt_seeds")
 
-    def __init__(self, ring: tuple[bytes, ...], receipt_seeds: ReceiptSeeds, *, key_id: KeyId) -> None:
-        """``ring``: 32 bytes each, the current one first."""
+    def __init__(
+        self,
+        ring: tuple[bytes, ...],
+        receipt_seeds: ReceiptSeeds,
+        *,
+        key_id: KeyId,
+        mode: str = "required",
+        by_tenant: Mapping[bytes, tuple[bytes, ...]] | None = None,
+    ) -> None:
+        """``ring``: 32 bytes each, the current one first; ``by_tenant``: rings of tenants that have their
+        own, by tenant_id of 16 bytes."""
         self._ring = ring
-        self.at_rest_key_ids = [key_id(key) for key in ring]
+        self._by_tenant = dict(by_tenant or {})
+        everything = [*ring, *(key for keys in self._by_tenant.values() for key in keys)]
+        self.at_rest_key_ids = [key_id(key) for key in dict.fromkeys(everything)]
+        self.at_rest_mode = mode
         self.receipt_seeds = receipt_seeds
 
     def at_rest_ring(self) -> tuple[bytes, ...]:
         return self._ring
+
+    def at_rest_rings_by_tenant(self) -> tuple[tuple[bytes, tuple[bytes, ...]], ...]:
+        return tuple(self._by_tenant.items())
 
     def __repr__(self) -> str:
         return "OwnKeys(…)"

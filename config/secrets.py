@@ -125,7 +125,12 @@ class _Loading:
         return Secrets(
             bootstrap_key_sha256=sha256(bootstrap.encode()).digest(),
             sequencer_id=self.sequencer_id(settings.ves_sequencer_id),
-            keys=OwnKeys(self._at_rest_ring(settings), seeds, key_id=self._formats.key_id),
+            keys=OwnKeys(
+                self._at_rest_ring(settings),
+                seeds,
+                key_id=self._formats.key_id,
+                mode=settings.payload_encryption_mode,
+            ),
             created=tuple(self._created),
         )
 

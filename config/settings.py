@@ -60,13 +60,25 @@ _MODES = {
 }
 
 
-def _mode(text: object) -> object:
+_AT_REST_MODES = {
+    "required": ("required", "on", "true", "1"),
+    "optional": ("optional",),
+    "disabled": ("disabled", "off", "false", "0"),
+}
+
+
+def _one_of(modes: dict[str, tuple[str, ...]]) -> BeforeValidator:
     """The mode by its name or one of the original service's other words for it."""
-    word = str(text).strip().lower()
-    return next((mode for mode, words in _MODES.items() if word in words), text)
+
+    def named(text: object) -> object:
+        word = str(text).strip().lower()
+        return next((mode for mode, words in modes.items() if word in words), text)
+
+    return BeforeValidator(named)
 
 
-SchemaValidationMode = Annotated[Literal["disabled", "warn", "enforce", "required"], BeforeValidator(_mode)]
+SchemaValidationMode = Annotated[Literal["disabled", "warn", "enforce", "required"], _one_of(_MODES)]
+PayloadEncryptionMode = Annotated[Literal["required", "optional", "disabled"], _one_of(_AT_REST_MODES)]
 
 
 class Settings(BaseSettings):
@@ -118,6 +130,9 @@ class Settings(BaseSettings):
     ves_sequencer_signing_key: SecretStr | None = None
     ves_sequencer_signing_key_previous: SecretStr | None = None
     """The receipt key before this one: with it, a start signs and records the new one as the next version."""
+    payload_encryption_mode: PayloadEncryptionMode = "required"
+    """required: frames are written and read; optional: what was stored without is read too; disabled: nothing
+    new is encrypted at rest."""
     payload_encryption_keys: SecretStr | None = None
     payload_encryption_key: SecretStr | None = None
     sequencer_private_key: SecretStr | None = None

@@ -21,7 +21,14 @@ from urllib.parse import quote
 
 import structlog
 
-from journal.embedded_cluster import APP_LOGIN, OWNER, Cluster, DataDirLock, EmbeddedPostgresError
+from journal.embedded_cluster import (
+    ADMIN_LOGIN,
+    APP_LOGIN,
+    OWNER,
+    Cluster,
+    DataDirLock,
+    EmbeddedPostgresError,
+)
 
 if TYPE_CHECKING:
     from journal.units import Checkpoint
@@ -145,6 +152,11 @@ class EmbeddedPostgres:
         """The server's own login; the migrations create the role."""
         return self._dsn(APP_LOGIN)
 
+    @property
+    def admin_dsn(self) -> str:
+        """The login of commands that seal anew, archive and the like; the migrations create the role."""
+        return self._dsn(ADMIN_LOGIN)
+
     def _dsn(self, user: str) -> str:
         if self._cluster is None:
             raise EmbeddedPostgresError("the embedded PostgreSQL has not been started")
@@ -258,10 +270,10 @@ class EmbeddedPostgres:
         self._thread = None
 
 
-def embedded_dsn(data_dir: Path, pg_bin: Path | None = None) -> str:
+def embedded_dsn(data_dir: Path, pg_bin: Path | None = None, *, admin: bool = False) -> str:
     """Where the embedded PostgreSQL of another process on this DATA_DIR can be reached, as the server
-    does."""
-    return _dsn(Cluster(data_dir, pg_bin), APP_LOGIN)
+    does, or as ``admin`` commands do."""
+    return _dsn(Cluster(data_dir, pg_bin), ADMIN_LOGIN if admin else APP_LOGIN)
 
 
 def _dsn(cluster: Cluster, user: str) -> str:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from config.files import sync_folder
 from journal import embedded_child
+from journal.migrate import Logins
 
 if TYPE_CHECKING:
     from journal.units import Checkpoint
@@ -38,6 +39,9 @@ OWNER = "sequencer_owner"
 """The cluster's superuser, for migrations."""
 APP_LOGIN = "sequencer_app_login"
 """The server's own login, made by the migrations."""
+ADMIN_LOGIN = "sequencer_admin_login"
+"""Of commands that seal anew, archive and the like; made by the migrations too."""
+EMBEDDED_LOGINS = Logins(APP_LOGIN, ADMIN_LOGIN)
 
 _SOCKET_PATH_MAX = 99
 """Bytes of the socket's whole path; unix(7) allows 107, other systems a few less."""

@@ -53,14 +53,25 @@ def migrations() -> tuple[Migration, ...]:
     return tuple(found)
 
 
+class Logins(NamedTuple):
+    """Logins to make, for an embedded server without passwords."""
+
+    app: str | None = None
+    """A member of sequencer_app."""
+    admin: str | None = None
+    """A member of sequencer_admin."""
+
+
+NO_LOGINS = Logins()
+
+
 async def migrate(
-    dsn: str, app_login: str | None = None, *, checkpoint: Checkpoint = lambda name: None
+    dsn: str, logins: Logins = NO_LOGINS, *, checkpoint: Checkpoint = lambda name: None
 ) -> list[str]:
     """Brings the schema up to date and returns the names of the steps just applied. ``dsn``: a role that may
-    create schemas (and roles, if ours do not exist). ``app_login``: a login to make, member of
-    sequencer_app, for an embedded server without passwords. Safe to run twice, or twice at once.
+    create schemas (and roles, if ours do not exist). Safe to run twice, or twice at once.
     Raises SchemaMismatch, JournalAway; a failing step leaves nothing and surfaces as the PostgreSQL error."""
-    return await cross(lambda: _migrate(dsn, app_login, checkpoint))
+    return await cross(lambda: _migrate(dsn, logins, checkpoint))
 
 
 async def check_schema(connection: Connection) -> None:
@@ -70,7 +81,7 @@ async def check_schema(connection: Connection) -> None:
         raise SchemaMismatch(f"the database schema lacks step {waiting[0].version}: {_REMEDY}")
 
 
-async def _migrate(dsn: str, app_login: str | None, checkpoint: Checkpoint) -> list[str]:
+async def _migrate(dsn: str, logins: Logins, checkpoint: Checkpoint) -> list[str]:
     # The session ends a wait for locks and a step by itself.
     limits = Limits(statement_timeout_s=_STEP_S, lock_timeout_s=_LOCK_WAIT_S)
     settings = session_settings(limits, "sequencer migrate") | {"search_path": "pg_catalog"}
@@ -81,9 +92,10 @@ async def _migrate(dsn: str, app_login: str | None, checkpoint: Checkpoint) -> l
             while (name := await _step(connection, checkpoint)) is not None:
                 checkpoint("migrate.committed")
                 done.append(name)
-            if app_login is not None:
-                await _make_login(connection, app_login)
-                checkpoint("migrate.login_made")
+            for login, role in ((logins.app, "sequencer_app"), (logins.admin, "sequencer_admin")):
+                if login is not None:
+                    await _make_login(connection, login, role)
+                    checkpoint("migrate.login_made")
             await connection.close(timeout=_CONNECT_S)
             return done
         finally:
@@ -115,13 +127,13 @@ async def _step(connection: Connection, checkpoint: Checkpoint) -> str | None:
         return step.name
 
 
-async def _make_login(connection: Connection, name: str) -> None:
+async def _make_login(connection: Connection, name: str, role: str) -> None:
     quoted = '"' + name.replace('"', '""') + '"'
     async with connection.transaction():
         await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
         if await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", name) is None:
             await connection.execute(f"CREATE ROLE {quoted} LOGIN")
-        await connection.execute(f"GRANT sequencer_app TO {quoted}")
+        await connection.execute(f"GRANT {role} TO {quoted}")
 
 
 async def _applied(connection: Connection) -> dict[int, bytes]:

@@ -32,6 +32,7 @@ ATREST_VALIDITY_PROOF = b"STATESET_VES_VALIDITY_PROOF_ATREST_AAD_V1"  # VES 5.1
 ATREST_COMPLIANCE_PROOF = b"STATESET_VES_COMPLIANCE_PROOF_ATREST_AAD_V1"  # VES 5.1
 ATREST_KEY_ID = b"STATESET_ATREST_KEYID_V1"  # ours: fingerprint of a ring key
 ATREST_MAGIC = b"SSE1"  # VES 5.1
+ATREST_MAGIC_2 = b"SSE2"  # ours: AES-256-GCM-SIV under derived keys
 KDF_CONTEXT = b"stateset-sequencer-v1-encryption"  # ours, the name from the security guide: HKDF's info
 
 # Domain separators of the audit trail: ours, not the streams', so that no proof passes for both.

@@ -30,6 +30,7 @@ from tests.auditor.audit_chain import audit_all, proof_holds, read_chains
 from tests.auditor.reading import over_http
 from tests.e2e.nodes import Operated, operated_postgres
 from tests.e2e.world import OPENED, Server, Tenant
+from tests.no_house import NO_HOUSE
 from transport.cli.app import build_app
 from transport.client.audit_trail import KeptHeads, Verdict, check, from_lines
 from transport.client.audit_trail import over_http as over_admin
@@ -71,7 +72,7 @@ class Estate:
     def command(self, *words: str) -> tuple[int, str]:
         """`sequencer audit …` on this machine, without a process of its own: exit code and what it said."""
         said = io.StringIO()
-        app = build_app(serve=lambda: 7, migrate=lambda: 7, rotate=lambda compromised, reason: 7)
+        app = build_app(NO_HOUSE)
         here = mock.patch.dict(os.environ, self.server._env(), clear=True)
         with here, redirect_stdout(said), redirect_stderr(said):
             code = app(["audit", *words], result_action="return_value")

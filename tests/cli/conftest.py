@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.no_house import NO_HOUSE
 from transport.cli.app import build_app
 
 API_KEY = "ss_0123456789abcdefghijklmnopqrstuvwxyz"
@@ -37,7 +38,7 @@ def sequencer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: Any)
     monkeypatch.setenv("SEQUENCER_API_KEY", API_KEY)
 
     def call(*arguments: object) -> Said:
-        app = build_app(serve=lambda: 7, migrate=lambda: 0, rotate=lambda compromised, reason: 0)
+        app = build_app(NO_HOUSE)
         try:
             code = app([str(argument) for argument in arguments], result_action="return_value")
         except SystemExit as ended:

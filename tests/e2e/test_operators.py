@@ -17,7 +17,7 @@ import trio
 
 from journal.aio import cross, open_loop
 from journal.embedded import EmbeddedPostgres
-from journal.embedded_cluster import APP_LOGIN, OWNER, Cluster
+from journal.embedded_cluster import EMBEDDED_LOGINS, OWNER, Cluster
 from journal.migrate import migrate
 from tests.e2e.world import Load, Server, Tenant
 
@@ -104,7 +104,7 @@ def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 
         async def prepare() -> None:
             async with open_loop():
-                await migrate(running.owner_dsn, APP_LOGIN)
+                await migrate(running.owner_dsn, EMBEDDED_LOGINS)
 
         trio.run(prepare)
         yield running

@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.nodes import metrics
 from tests.e2e.world import Server, Tenant
+from tests.no_house import NO_HOUSE
 from transport.cli.app import build_app
 
 POSITIVE = {
@@ -101,7 +102,7 @@ def command(tenant: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setenv("SEQUENCER_API_KEY", tenant.api_key)
     monkeypatch.setenv("SEQUENCER_TENANT", str(tenant.tenant_id))
     monkeypatch.setenv("SEQUENCER_PINS", str(tmp_path / "pins"))
-    app = build_app(serve=lambda: 0, migrate=lambda: 0, rotate=lambda compromised, reason: 0)
+    app = build_app(NO_HOUSE)
 
     def call(*words: str) -> tuple[int, str]:
         code = app(list(words), result_action="return_value")

@@ -19,7 +19,7 @@ from actors.messages import Append, Verify
 from config.settings import Settings
 from journal.aio import open_loop
 from journal.embedded import EmbeddedPostgres
-from journal.embedded_cluster import APP_LOGIN
+from journal.embedded_cluster import EMBEDDED_LOGINS
 from journal.migrate import migrate
 from journal.port import AgentKey, AuditEntry, Journal
 from journal.postgres import open_journal
@@ -53,7 +53,7 @@ async def a_house(postgres: EmbeddedPostgres) -> AsyncIterator[Lived]:
     secrets = secrets_of("ss_" + "x" * 30, bytes(range(32)), uuid.uuid4().bytes, (bytes(range(32, 64)),))
     settings = Settings(data_dir=Path("/nonexistent"), verifiers=2, encryptors=1, tenant_idle_secs=0.5)
     async with open_loop():
-        await migrate(postgres.owner_dsn, APP_LOGIN)
+        await migrate(postgres.owner_dsn, EMBEDDED_LOGINS)
         async with open_journal(postgres.app_dsn, node_id=secrets.sequencer_id) as journal:
             claimed = await claim(journal, secrets.sequencer_id, secrets.keys.receipt_seeds)
             built = build(settings, secrets, journal, receipt_key=claimed.key)

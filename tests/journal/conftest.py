@@ -13,7 +13,7 @@ from journal_worlds import MemoryWorld, PostgresWorld, World, postgres_world, sq
 
 from journal.aio import open_loop
 from journal.embedded import EmbeddedPostgres
-from journal.embedded_cluster import APP_LOGIN
+from journal.embedded_cluster import EMBEDDED_LOGINS
 from journal.migrate import migrate
 
 
@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgre
 
 async def _migrate(dsn: str) -> None:
     async with open_loop():
-        await migrate(dsn, APP_LOGIN)
+        await migrate(dsn, EMBEDDED_LOGINS)
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ from ves.events import (
     sign_event,
     signing_preimage,
 )
+from ves.kdf import Purpose
 from ves.payload_encryption import cipher_hash, parse_payload_encrypted, recipients_hash, seal, unseal
 from ves.proofs import InclusionProof, SequencedEvent, path_leads_to_root, verify_event, verify_inclusion
 from ves.receipts import receipt_hash, sign_receipt
@@ -529,8 +530,9 @@ def _at_rest(page: Page) -> int:
         event["event_type"],
     )
     assert aad == H(event["aad"])
-    assert key.seal(nonce, H(event["plaintext"]), aad) == H(event["frame"])
-    assert key.open(H(event["frame"]), aad) == H(event["plaintext"])
+    assert key.seal_sse1(nonce, H(event["plaintext"]), aad) == H(event["frame"])
+    row = at_rest.Row(Purpose.EVENTS, tenant, aad)
+    assert key.open(row, H(event["frame"])) == H(event["plaintext"])
 
     validity = page["validity_proof_row"]
     proof = H(validity["proof"])
@@ -545,7 +547,7 @@ def _at_rest(page: Page) -> int:
         H(validity["proof_hash"]),
     )
     assert aad == H(validity["aad"])
-    assert key.seal(nonce, proof, aad) == H(validity["frame"])
+    assert key.seal_sse1(nonce, proof, aad) == H(validity["frame"])
 
     compliance = page["compliance_proof_row"]
     policy = jcs(compliance["policy"].whole())
@@ -563,7 +565,7 @@ def _at_rest(page: Page) -> int:
         H(compliance["proof_hash"]),
     )
     assert aad == H(compliance["aad"])
-    assert key.open(H(compliance["frame"]), aad) == proof
+    assert key.open(at_rest.Row(Purpose.VALIDITY_PROOFS, tenant, aad), H(compliance["frame"])) == proof
     return 3
 
 

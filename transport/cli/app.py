@@ -1,12 +1,13 @@
 """The ``sequencer`` command: one door for operators, agents and auditors.
 
-Alone names the commands. ``serve``, ``migrate`` and ``rotate`` are handed in, because they are the house
-itself and the door does not know the house; everything else speaks HTTP like anybody, or works offline.
+Alone names the commands. Those of ``HouseCommands`` are handed in, because they are the house itself and the
+door does not know the house; everything else speaks HTTP like anybody, or works offline.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from cyclopts import App
@@ -29,13 +30,20 @@ Exit codes: 0 fine, 1 refused or something does not hold, 2 usage or local files
 trusted, 4 no answer in time (try again)."""
 
 
-def build_app(
-    serve: Callable[..., int], migrate: Callable[..., int], rotate: Callable[[bool, str], int]
-) -> App:
+@dataclass(frozen=True)
+class HouseCommands:
+    """What each does is said where it is named to the user; the answer is the exit code."""
+
+    serve: Callable[[], int]
+    migrate: Callable[[], int]
+    rotate: Callable[[bool, str], int]
+
+
+def build_app(house: HouseCommands) -> App:
     """The command line; calling it parses ``sys.argv`` and ends the process with the command's exit code."""
     app = App(name="sequencer", help=HELP, version=version("ves-sequencer"))
-    app.command(serve, name="serve")
-    app.command(migrate, name="migrate")
+    app.command(house.serve, name="serve")
+    app.command(house.migrate, name="migrate")
     app.command(status)
     app.command(agent)
     app.command(agent_key)
@@ -44,7 +52,7 @@ def build_app(
     app.command(schema)
     app.command(tenant_policy)
     app.command(token)
-    app.command(receipt_key_app(rotate))
+    app.command(receipt_key_app(house.rotate))
     app.command(actors)
     app.command(audit)
     return app

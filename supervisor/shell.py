@@ -1,0 +1,193 @@
+"""What every command that is the house itself shares: settings, the database, patience, plain words.
+
+A command is ``readably(work)``: what is expected to go wrong is one line on stderr and exit code 1, anything
+else keeps its traceback. Alone knows how a command finds the database of a server that may be running.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import structlog
+import trio
+from pydantic import ValidationError
+
+from actors.faults import checkpoint
+from config.certificates import CertificateError
+from config.exposure import Exposed
+from config.logs import configure_logs
+from config.secret_sources import SecretsError, forget
+from config.secrets import Formats
+from config.settings import Settings, database_address
+from journal.connections import Limits
+from journal.embedded import EmbeddedPostgres, embedded_dsn
+from journal.embedded_cluster import EMBEDDED_LOGINS, DataDirInUse, DataDirLock, EmbeddedPostgresError
+from journal.migrate import NO_LOGINS, Logins
+from journal.port import Journal, JournalAway, JournalError, JournalOutcomeUnknown
+from journal.postgres import open_journal
+from supervisor.branch import GaveUp
+from supervisor.telemetry import TelemetryMissing
+from ves.at_rest import key_id, parse_key
+from ves.records import Uuid
+from ves.signatures import Signer
+
+JOURNAL_PATIENCE_S = 60.0
+"""How long a start waits for a database that does not answer yet."""
+
+FORMATS = Formats(parse_key, key_id, lambda seed: Signer(seed).public_key)
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+class StartRefused(Exception):
+    """The text is all that the operator needs to know."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where the journal is: our own login, and the migrations' (None: they are not ours to run)."""
+
+    app_dsn: str = field(repr=False)
+    admin_dsn: str | None = field(repr=False)
+    logins: Logins = NO_LOGINS
+    """To be made by the migrations."""
+
+
+EXPECTED = (
+    StartRefused,
+    SecretsError,
+    Exposed,
+    CertificateError,
+    EmbeddedPostgresError,
+    JournalError,
+    ValidationError,
+    GaveUp,
+    TelemetryMissing,
+)
+"""What is told in one line. Anything else is a surprise and keeps its traceback."""
+
+
+def readably(work: Callable[[], None]) -> int:
+    """The exit code of ``work``: 0, or 1 after the first expected error was printed."""
+    told: list[str] = []
+    try:
+        work()
+    except* EXPECTED as group:
+        told += [plainly(error) for error in leaves(group)]
+    if told:
+        print(f"sequencer: {told[0]}", file=sys.stderr)
+    return 1 if told else 0
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
+
+
+def plainly(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        problems = (
+            f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        )
+        return "; ".join(problems)
+    return str(error)
+
+
+def read_settings() -> Settings:
+    settings = Settings()
+    configure_logs(settings.log_level, settings.log_format)
+    forget(Settings.secret_names(), os.environ)
+    return settings
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[Database]:
+    """The operator's PostgreSQL, or our own as long as we live. One sequencer per DATA_DIR either way."""
+    if settings.database_url is not None:
+        lock = DataDirLock(settings.data_dir)
+        try:
+            admin = settings.database_admin_url
+            where = Database(
+                database_address(settings.database_url),
+                None if admin is None else database_address(admin),
+            )
+            del settings, admin  # this frame lives as long as the server, and it would keep all secrets
+            yield where
+        finally:
+            lock.release()
+        return
+    # Before the event loop: blocking, and it lives longer than the loop.
+    postgres = EmbeddedPostgres(settings.data_dir, pg_bin=settings.pg_bin, checkpoint=checkpoint)
+    del settings
+    postgres.start()
+    try:
+        yield Database(postgres.app_dsn, postgres.owner_dsn, EMBEDDED_LOGINS)
+    finally:
+        postgres.stop()
+
+
+@contextmanager
+def database_beside(settings: Settings, *, admin: bool = False) -> Iterator[str]:
+    """The same database for a command: that of the server which runs on DATA_DIR, or started for a moment.
+    ``admin``: as a member of sequencer_admin, which DATABASE_ADMIN_URL has to be."""
+    if settings.database_url is not None or (admin and settings.database_admin_url is not None):
+        given = settings.database_admin_url if admin else settings.database_url
+        if given is None:
+            raise StartRefused(
+                "this needs a login that is a member of sequencer_admin: set DATABASE_ADMIN_URL "
+                "(CREATE ROLE … LOGIN IN ROLE sequencer_admin)"
+            )
+        yield database_address(given)
+        return
+    if not (settings.data_dir / "postgres" / "data").exists():
+        raise StartRefused("no embedded database in DATA_DIR: set DATABASE_URL as the server has it")
+    postgres = EmbeddedPostgres(settings.data_dir, pg_bin=settings.pg_bin)
+    try:
+        postgres.start()
+    except DataDirInUse:
+        yield embedded_dsn(settings.data_dir, settings.pg_bin, admin=admin)
+        return
+    try:
+        yield postgres.admin_dsn if admin else postgres.app_dsn
+    finally:
+        postgres.stop()
+
+
+async def enter_journal(stack: AsyncExitStack, settings: Settings, node_id: Uuid, where: Database) -> Journal:
+    limits = Limits(
+        connections_max=settings.db_connections_max,
+        unit_deadline_s=settings.db_unit_deadline_s,
+        statement_timeout_s=settings.db_statement_timeout_s,
+        lock_timeout_s=settings.db_lock_timeout_s,
+        idle_in_transaction_timeout_s=settings.db_idle_in_transaction_timeout_s,
+    )
+    journal: Journal = await stack.enter_async_context(
+        open_journal(where.app_dsn, node_id=node_id, limits=limits, checkpoint=checkpoint)
+    )
+    return journal
+
+
+async def patiently(unit: Callable[[], Awaitable[T]]) -> T:
+    """What ``unit`` answers; while the database is away, tried again each second for a minute. So is a unit
+    whose outcome is unknown: everything done at a start finds its own work when it is done twice."""
+    give_up_at = trio.current_time() + JOURNAL_PATIENCE_S
+    while True:
+        try:
+            return await unit()
+        except (JournalAway, JournalOutcomeUnknown) as error:
+            if trio.current_time() >= give_up_at:
+                text = f"the database did not answer within {JOURNAL_PATIENCE_S:.0f} s: {error}"
+                raise StartRefused(text) from None
+            log.warning("waiting for the database", reason=str(error))
+        await trio.sleep(1)
