@@ -27,7 +27,7 @@ for name in usr bin sbin lib lib32 lib64 libx32 dev {python}; do
     fi
 done
 mkdir "$ROOT/proc" "$ROOT/tmp" "$ROOT/data" "$ROOT/etc" "$ROOT/opt"
-mount -t proc proc "$ROOT/proc"
+mount -t proc -o subset=pid proc "$ROOT/proc"
 mkdir "$ROOT/opt/sequencer" "$ROOT/opt/src"
 mount --bind "$IMAGE" "$ROOT/opt/sequencer"
 mount --bind "$ETC" "$ROOT/etc"

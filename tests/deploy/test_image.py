@@ -1,48 +1,25 @@
-"""The container image: well written, holds what it should, and its server runs from a root that cannot be written.
+"""The container image: well written, holds what it should, and serves from a root that cannot be written to.
 
-There is no container engine here. So hadolint reads the Dockerfile, its build commands are run as they stand,
-and the result is started as an engine would: as process 1, as user 10001 without capabilities, with nothing to
-write to but /data and /tmp.
+There is no container engine here. So hadolint reads the Dockerfile, its commands are run as they stand, and the
+result is started as an engine would: as process 1, as user 10001 without capabilities, with nothing to write to
+but /data and /tmp.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.deploy.cell import USER, Cell, require_cell
+from tests.deploy.cell import USER, Cell
+from tests.deploy.dockerfile import DOCKERFILE, context, stages
+from tests.deploy.running import GIVEN, insiders, served, stop, wait_ready
 from tests.deploy.tools import tool
 from tests.e2e.world import ROOT
-
-DOCKERFILE = ROOT / "deploy/container/Dockerfile"
-INSTRUCTION = re.compile(r"^([A-Z]+) ((?:.*\\\n)*.*)$", re.MULTILINE)
-
-
-def instructions() -> list[tuple[str, str]]:
-    text = re.sub(r"^#.*\n", "", DOCKERFILE.read_text(), flags=re.MULTILINE)
-    return [(name, said.replace("\\\n", " ")) for name, said in INSTRUCTION.findall(text)]
-
-
-def stages() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Of building, and of the image."""
-    found = instructions()
-    borders = [n for n, (name, _) in enumerate(found) if name == "FROM"]
-    assert len(borders) == 2
-    return found[: borders[1]], found[borders[1] :]
-
-
-def variables() -> dict[str, str]:
-    (said,) = [said for name, said in stages()[1] if name == "ENV"]
-    return dict(re.findall(r'(\w+)="?([^"\s]+)"?', said))
 
 
 def test_the_dockerfile_has_no_finding_of_hadolint() -> None:
@@ -69,22 +46,6 @@ def test_the_image_takes_only_the_environment_from_the_stage_that_builds() -> No
     assert copied == ["--from=build /opt/sequencer /opt/sequencer"]
 
 
-def context(into: Path) -> None:
-    """What ``COPY . .`` brings, by the rules of .dockerignore that we use."""
-    lines = (ROOT / ".dockerignore").read_text().splitlines()
-    rules = [line for line in lines if line and not line.startswith("#")]
-    assert rules[0] == "*", "everything that is not named stays out"
-    for rule in rules[1:]:
-        if rule.startswith("!"):
-            name = rule[1:].removesuffix("/**")
-            place = into / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, place, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-            else:
-                shutil.copy(ROOT / name, place)
-
-
 def test_no_key_no_data_and_no_history_is_in_the_build_context(tmp_path: Path) -> None:
     context(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
@@ -108,30 +69,6 @@ def test_every_package_of_the_image_has_a_hash() -> None:
         assert all("--hash=sha256:" in one for one in pinned)
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Cell:
-    require_cell()
-    cell = Cell(tmp_path_factory.mktemp("image"))
-    context(cell.source)
-    for name, said in instructions():
-        if name == "RUN":
-            cell.build(said.replace("${LOCK}", "run"))
-    return cell
-
-
-def served(cell: Cell, log: Path, **more: str) -> tuple[subprocess.Popen[bytes], dict[str, object]]:
-    given = {name: value.replace("${PATH}", "/usr/bin:/bin") for name, value in variables().items()}
-    quiet = {"HOST": "127.0.0.1", "PORT": "0", "VERIFIERS": "1", "ENCRYPTORS": "1"}
-    process = cell.start(["/opt/sequencer/bin/sequencer", "serve"], given | quiet | more, log)
-    told = cell.data / "sequencer/server.json"
-    give_up = time.monotonic() + 60
-    while not told.exists():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < give_up, log.read_text()
-        time.sleep(0.05)
-    return process, json.loads(told.read_text())
-
-
 @pytest.mark.slow
 def test_the_built_image_serves_from_a_read_only_root_as_an_unprivileged_process_1(
     image: Cell, tmp_path: Path
@@ -141,10 +78,7 @@ def test_the_built_image_serves_from_a_read_only_root_as_an_unprivileged_process
     try:
         assert told["pid"] == 1
         assert httpx.get(f"{told['url']}/health").status_code == 200
-        give_up = time.monotonic() + 60
-        while httpx.get(f"{told['url']}/ready").status_code != 200:
-            assert time.monotonic() < give_up, log.read_text()
-            time.sleep(0.1)
+        wait_ready(told["url"], log)
         inside = insiders(process.pid)
         assert len(inside) >= 4, "the server, its workers and its database"
         for facts in inside:
@@ -172,51 +106,19 @@ def test_the_images_root_cannot_be_written_to_and_has_nothing_that_fetches(
 
 @pytest.mark.slow
 def test_the_images_healthcheck_is_0_while_it_serves_and_not_0_else(image: Cell, tmp_path: Path) -> None:
-    log, given = tmp_path / "log", variables() | {"PATH": "/usr/bin:/bin"}
+    log = tmp_path / "log"
     check = json.loads(dict(stages()[1])["HEALTHCHECK"].partition("CMD ")[2])
     process, told = served(image, log)
     try:
-        while httpx.get(f"{told['url']}/ready").status_code != 200:
-            time.sleep(0.1)
-        assert image.run(check, given, log) == 0
+        wait_ready(told["url"], log)
+        assert image.run(check, GIVEN, log) == 0
     finally:
         stop(process)
-    assert image.run(check, given, log) != 0
+    assert image.run(check, GIVEN, log) != 0
 
 
 @pytest.mark.slow
 def test_the_image_refuses_to_serve_in_clear_text_to_everybody(image: Cell, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    given = variables() | {"PATH": "/usr/bin:/bin"}
-    assert image.run(["/opt/sequencer/bin/sequencer", "serve"], given, log) == 1
+    assert image.run(["/opt/sequencer/bin/sequencer", "serve"], GIVEN, log) == 1
     assert "TLS_CERT_FILE" in log.read_text()
-
-
-def insiders(outside: int) -> list[dict[str, str]]:
-    """``/proc/…/status`` of everybody below the process that unshared."""
-    facts = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                lines = (entry / "status").read_text().splitlines()
-            except OSError:
-                continue
-            facts[int(entry.name)] = {k: v.strip() for k, _, v in (line.partition(":") for line in lines)}
-    inside, new = set(), {outside}
-    while new:
-        inside |= new
-        new = {pid for pid, told in facts.items() if int(told["PPid"]) in inside} - inside
-    return [facts[pid] for pid in inside - {outside}]
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to process 1 of the cell, as an engine does."""
-    (first,) = [
-        int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    ]
-    os.kill(first, signal.SIGTERM)
-    try:
-        process.wait(40)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
