@@ -53,7 +53,7 @@ def test_every_label_that_a_legend_or_a_sum_names_is_on_the_metric(server: Serve
             }
             assert named - of_prometheus <= told, panel["title"]
             seen += len(named - of_prometheus)
-    assert seen > 8
+    assert seen > 5
 
 
 def test_prometheus_understands_every_query(tmp_path: Any) -> None:
