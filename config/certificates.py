@@ -83,8 +83,8 @@ def _refuse_open_key(files: CertificateFiles) -> None:
         raise CertificateError(f"{what} is no file")
     if found.st_mode & _NOT_OURS:
         raise CertificateError(
-            f"{what} is open to others: chmod 600 {files.key}, or 440 for a group of the server's (Kubernetes: "
-            "defaultMode 0400 and fsGroup), and consider the key known"
+            f"{what} is open to others: chmod 600 {files.key}, or 440 for a group of the server's "
+            "(Kubernetes: defaultMode 0400 and fsGroup), and consider the key known"
         )
     if not os.access(files.key, os.R_OK):
         raise CertificateError(

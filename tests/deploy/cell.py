@@ -1,5 +1,5 @@
-"""What a container engine does to a process, done with the kernel's own tools: a root of its own that cannot be
-written to, a process tree of its own, another user, no capabilities. For tests of what the image holds, on
+"""What a container engine does to a process, done with the kernel's own tools: a root of its own that cannot
+be written to, a process tree of its own, another user, no capabilities. For tests of what the image holds, on
 machines without an engine.
 """
 

@@ -1,5 +1,6 @@
-"""The compose file: valid by the Compose specification, hardened, and its PostgreSQL really admits only whom it
-should. There is no container engine here: the services' own arguments, files and variables are used without one.
+"""The compose file: valid by the Compose specification, hardened; its PostgreSQL admits only whom it should.
+
+There is no container engine here: the services' own arguments, files and variables are used without one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The firewall rules: read by the programs that would load them, and tried from the other end of a cable.
 
-Two network namespaces and a pair of interfaces between them are the cable; nothing leaves this machine, and its
-own firewall is not touched.
+Two network namespaces and a pair of interfaces between them are the cable; nothing leaves this machine, and
+its own firewall is not touched.
 """
 
 from __future__ import annotations

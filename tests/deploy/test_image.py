@@ -1,8 +1,8 @@
 """The container image: well written, holds what it should, and serves from a root that cannot be written to.
 
-There is no container engine here. So hadolint reads the Dockerfile, its commands are run as they stand, and the
-result is started as an engine would: as process 1, as user 10001 without capabilities, with nothing to write to
-but /data and /tmp.
+There is no container engine here. So hadolint reads the Dockerfile, its commands are run as they stand, and
+the result is started as an engine would: as process 1, as user 10001 without capabilities, with nothing to
+write to but /data and /tmp.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The manifests that we hand out: valid by the schemas of Kubernetes, and with no right that they do not need.
+"""The manifests that we hand out: valid by the schemas of Kubernetes, and with no right they do not need.
 
 No cluster has seen them; ``kubernetes-validate`` has, which holds the API's own schemas.
 """

@@ -1,5 +1,7 @@
-"""The systemd units: systemd's own tools find nothing, and the server lives under the kernel's rules that they
-ask for. systemd itself does not run here: its system call filter and its memory rule are installed without it."""
+"""The systemd units: systemd finds nothing wrong, and the server lives under the rules that they ask for.
+
+systemd itself does not run here: its system call filter and its memory rule are installed without it.
+"""
 
 from __future__ import annotations
 

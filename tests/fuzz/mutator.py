@@ -1,7 +1,7 @@
 """A small mutator for the tests of every run: the same bytes for the same number, no coverage to guide it.
 
-It keeps what parsers live on: texts are cut, doubled, joined with their neighbours', and filled with the words
-that readers disagree about. The long runs are atheris' (``python -m tests.fuzz``).
+It keeps what parsers live on: texts are cut, doubled, joined with their neighbours', and filled with the
+words that readers disagree about. The long runs are atheris' (``python -m tests.fuzz``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What clients and workers read: answers, receipts, proofs, trust files, audit exports, frames over a pipe."""
+"""What clients and workers read: answers, receipts, proofs, trust files, audit exports, frames of a pipe."""
 
 from __future__ import annotations
 
@@ -180,12 +180,16 @@ _ENTRY = {
     "entry_hash": _HASH,
 }
 
+_BOTTOMLESS = b'{"kind":"chain","sequencer_id":' + b"[" * 20_000
+"""Once ended a client with a traceback."""
+
 TARGETS = (
     Target(
         "answer",
         _answer,
         [
             json.dumps(_TRUST).encode(),
+            _BOTTOMLESS,
             json.dumps(
                 {"event": plaintext(1), "receipt": _RECEIPT, "commitment": _COMMITMENT, "proof": _PROOF}
             ).encode(),
@@ -207,7 +211,8 @@ TARGETS = (
                 | {"committed_at": "2026-01-01T00:00:00Z"},
                 _HEAD | {"state_root": _HASH},
                 {"kind": "end", "chains": 1},
-            )
+            ),
+            _BOTTOMLESS,
         ],
         Plant("transport.client.audit_trail", "parse_rfc3339", unnamed),
         bytes_max=32_768,

@@ -1,4 +1,4 @@
-"""What reaches the door: bytes on a connection, query strings, bodies, forwarded addresses, proofs to check."""
+"""What reaches the door: bytes on a connection, query strings, bodies, forwarded addresses, proofs."""
 
 from __future__ import annotations
 
@@ -259,7 +259,8 @@ TARGETS = (
             b"GET /a?b=c HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer y\r\n\r\n",
             b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: x\r\n\r\n",
             b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nExpect: 100-continue\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nExpect: 100-continue"
+            b"\r\n\r\n",
         ],
         Plant("transport.http.connection", "Http11._check_protocol", lambda right: _unchecked),
         bytes_max=40_000,

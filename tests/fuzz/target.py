@@ -1,7 +1,7 @@
 """What a fuzz target is: bytes go in, and only what it promises comes out.
 
-``feed`` returns when the bytes were taken or refused by name, and raises ``Broken`` when a law does not hold. Any
-other exception is a finding as it stands.
+``feed`` returns when the bytes were taken or refused by name, and raises ``Broken`` when a law does not hold.
+Any other exception is a finding as it stands.
 """
 
 from __future__ import annotations
