@@ -132,6 +132,7 @@ async def run_house(
         async with AsyncExitStack() as stack:
             node_id = secrets.sequencer_id
             journal = await patiently(partial(enter_journal, stack, settings, node_id, where))
+            await patiently(partial(refuse_to_forget_pins, settings, journal))
             claimed = await patiently(partial(claim_keys, journal, secrets))
             built = build(
                 settings,
@@ -147,6 +148,11 @@ async def run_house(
             await audit_start(built.house, fingerprint, claimed.key.key_version)
             await live(settings, secrets, built)
             await audit_stop(built.house)
+
+
+async def refuse_to_forget_pins(settings: Settings, journal: Journal) -> None:
+    if settings.region is None and await journal.list_pinned(after=None, limit=1):
+        raise StartRefused("tenants are pinned to regions in this database: set REGION to where this node is")
 
 
 async def claim_keys(journal: Journal, secrets: Secrets) -> receipt_keys.Claimed:

@@ -21,6 +21,7 @@ from transport.cli.receipt_key import receipt_key_app
 from transport.cli.schemas import app as schema
 from transport.cli.status import status
 from transport.cli.tenant_policies import app as tenant_policy
+from transport.cli.tenant_regions import app as tenant_region
 from transport.cli.tokens import app as token
 from transport.cli.verify import app as verify
 
@@ -51,6 +52,7 @@ def build_app(house: HouseCommands) -> App:
     app.command(api_key)
     app.command(schema)
     app.command(tenant_policy)
+    app.command(tenant_region)
     app.command(token)
     app.command(receipt_key_app(house.rotate))
     app.command(actors)
