@@ -42,6 +42,7 @@ from journal.port import (
 )
 from supervisor import receipt_keys
 from supervisor.announcement import Door, announced, door_of
+from supervisor.incident_command import incident_report_command, key_compromise_command
 from supervisor.rotate_command import rotate_command
 from supervisor.shell import (
     FORMATS,
@@ -74,7 +75,15 @@ log = structlog.get_logger(__name__)
 
 def main() -> None:
     """The ``sequencer`` command."""
-    build_app(HouseCommands(serve=serve, migrate=migrate_command, rotate=rotate_command))()
+    build_app(
+        HouseCommands(
+            serve=serve,
+            migrate=migrate_command,
+            rotate=rotate_command,
+            key_compromise=key_compromise_command,
+            incident_report=incident_report_command,
+        )
+    )()
 
 
 def serve() -> int:
