@@ -216,6 +216,7 @@ def postgres(folder: Path, stack: Stack) -> Iterator[None]:
         assert (stack.secrets / name).read_text() not in told
 
 
+@pytest.mark.slow
 def test_every_secret_file_is_for_one_reader(stack: Stack) -> None:
     found = {path.name: path.stat().st_mode & 0o777 for path in stack.secrets.iterdir()}
     assert found.pop("ca.crt") == 0o644
@@ -226,6 +227,7 @@ def test_every_secret_file_is_for_one_reader(stack: Stack) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("user", "password", "how", "why"),
     [
