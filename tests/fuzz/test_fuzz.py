@@ -96,7 +96,7 @@ def test_a_short_run_guided_by_coverage_finds_nothing(name: str, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["payload", "at-rest-frame", "connection"])
+@pytest.mark.parametrize("name", ["payload", "at-rest-frame", "forwarded"])
 def test_a_planted_mistake_is_found_by_the_run_guided_by_coverage(name: str, tmp_path: Path) -> None:
     said = run(name, "--duration", "60", "--planted", corpus=tmp_path)
     assert said.returncode != 0
