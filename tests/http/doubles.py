@@ -33,6 +33,7 @@ from actors.messages import (
     Committed,
     FindKeys,
     Open,
+    OpenAtRest,
     Verify,
 )
 from actors.policies import PolicyBook
@@ -145,6 +146,10 @@ class CardboardJournal:
             "find_audit_entries",
             "list_audit_commitments",
             "vitals",
+            "append_legacy",
+            "read_legacy_events",
+            "read_legacy_head",
+            "read_legacy_entity",
         ):
             setattr(self, name, getattr(self.trail, name))
         self.events: list[StoredEvent] = []
@@ -588,7 +593,9 @@ async def _append_all(message: Append) -> Appended:
     return Appended([*receipts], len(events), 0, 1, len(events), len(events))
 
 
-async def _open(message: Open) -> list[bytes]:
+async def _open(message: Open | OpenAtRest) -> list[bytes]:
+    if isinstance(message, OpenAtRest):
+        return [value.content for value in message.values]
     return [payload.payload_sealed for payload in message.payloads]
 
 

@@ -17,6 +17,8 @@ from transport.http import (
     ingest,
     key_reports,
     key_rotation,
+    legacy_ingest,
+    legacy_reading,
     reading,
     schemas,
     tenant_policies,
@@ -29,6 +31,8 @@ from transport.http.routing import Route
 PUBLIC: list[Route] = [
     *ingest.ROUTES,
     *reading.ROUTES,
+    *legacy_ingest.ROUTES,
+    *legacy_reading.ROUTES,
     *committing.ROUTES,
     *agent_keys.ROUTES,
     *key_rotation.ROUTES,
