@@ -19,6 +19,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.e2e import unsigned
 from tests.e2e.test_operators import embedded_dsn
 from tests.e2e.world import Server, Tenant
 from tests.probe.attacks import ATTACKS, Party, Scene
@@ -107,6 +108,7 @@ def party(server: Server, canary: str) -> Party:
     tenant = Tenant(server)
     event = tenant.agent.event({"card": canary}, entity_id=canary)
     assert tenant.post(event).json()["eventsAccepted"] == 1
+    assert unsigned.post(tenant, unsigned.unsigned(tenant, {"card": canary}, entity_id=canary))
     committed = tenant.http.post("/api/v1/ves/commitments", json=tenant.stream)
     assert committed.status_code == 200, committed.text
     overheard = tenant.agent.event({"card": canary}, entity_id=canary)
@@ -144,6 +146,7 @@ def party(server: Server, canary: str) -> Party:
         "key_prefix": "ab" * 8,
         "node_id": str(uuid.UUID(int=1)),
         ("/api/v1/ves/events/ingest", "events"): [overheard],
+        ("/api/v1/events/ingest", "events"): [unsigned.unsigned(tenant, {"card": canary}, entity_id=canary)],
         ("/api/v1/admin/api-keys/{id}", "id"): keys[0]["id"],
     }
     return Party(tenant.api_key, tenant.new_api_key(["read"]), revoked, known)
