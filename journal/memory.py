@@ -20,6 +20,7 @@ from journal import memory_audit
 from journal.audit import entry_text
 from journal.key_rules import Retire, adds_proof, binding, judge
 from journal.memory_policies import PolicyTables
+from journal.memory_proofs import ProofTable
 from journal.own_keys import at_rest_key_claimed, receipt_key_claimed, refuse_a_retired_key
 from journal.port import (
     RATE_REFILL_S_MAX,
@@ -51,6 +52,8 @@ from journal.port import (
     LeafSource,
     Moved,
     PolicyChanges,
+    ProofConflict,
+    ProofSubmitted,
     RateSpending,
     ReceiptKey,
     ReceiptKeyDiffers,
@@ -60,9 +63,11 @@ from journal.port import (
     SignedEvent,
     SignedPage,
     Stored,
+    StoredProof,
     StreamBehind,
     TenantPolicy,
     TokenRevocation,
+    ValidityProof,
 )
 from journal.signed_by import FIRST, signed_page
 from ves.audit import AuditCommitment, AuditRecord, entry_hash
@@ -156,6 +161,7 @@ class MemoryDatabase:
         default_factory=lambda: defaultdict(list)
     )
     policies: PolicyTables = field(default_factory=PolicyTables)
+    proofs: ProofTable = field(default_factory=ProofTable)
     held: list[_Held] = field(default_factory=list)
 
     def release(self, *, commit: bool) -> None:
@@ -441,6 +447,46 @@ class MemoryJournal:
             return [levels[32 * position : 32 * position + 32] for position in positions]
 
         return await self._read("read_nodes", nodes)
+
+    # Validity proofs.
+
+    async def submit_validity_proof(
+        self, submitted: StoredProof, audit: AuditEntry
+    ) -> ProofSubmitted | ProofConflict | None:
+        record = submitted.record
+
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            commitment, _ = database.commitments.get(record.batch_id, (None, b""))
+            if commitment is None or (commitment.tenant_id, commitment.store_id) != (
+                record.tenant_id,
+                record.store_id,
+            ):
+                return Refused(None)
+            if (present := database.proofs.present(record)) is not None:
+                return Refused(present)
+            answer, keep = database.proofs.submission(submitted, database.now_us())
+
+            def apply() -> None:
+                keep()
+                self._audit(database, audit)
+
+            return Change(answer, apply)
+
+        return await self._write("submit_validity_proof", act)
+
+    async def read_validity_proof(
+        self, proof_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredProof | None:
+        return await self._read(
+            "read_validity_proof", lambda database: database.proofs.find(proof_id, tenant_id, store_ids)
+        )
+
+    async def list_validity_proofs(
+        self, batch_id: Uuid, *, after: Uuid | None, limit: int
+    ) -> list[ValidityProof]:
+        return await self._read(
+            "list_validity_proofs", lambda database: database.proofs.listed(batch_id, after, limit)
+        )
 
     # Agent keys.
 

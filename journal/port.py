@@ -162,6 +162,44 @@ class CommitmentPage(msgspec.Struct, frozen=True):
     """``sequence_start`` to ask from for the next page."""
 
 
+# Validity proofs.
+
+
+class ValidityProof(msgspec.Struct, frozen=True):
+    """What is known of a proof about a commitment, without its bytes."""
+
+    proof_id: Uuid
+    batch_id: Uuid
+    tenant_id: Uuid
+    store_id: Uuid
+    proof_type: str
+    proof_version: int
+    proof_hash: bytes
+    public_inputs: str | None
+    """Canonical JSON, as it was agreed to; None: none were sent."""
+    submitted_at_us: int = 0
+    """Set by the journal."""
+
+
+class StoredProof(msgspec.Struct, frozen=True):
+    """A proof's record with its bytes as they are stored: sealed."""
+
+    record: ValidityProof
+    proof: bytes
+
+
+class ProofSubmitted(msgspec.Struct, frozen=True):
+    record: ValidityProof
+    already: bool
+    """True: exactly these bytes were there before, with this record; nothing changed."""
+
+
+class ProofConflict(msgspec.Struct, frozen=True):
+    """Nothing stored: the batch has other bytes of this type and version, under this proof_id."""
+
+    proof_id: Uuid
+
+
 # Agent keys.
 
 
@@ -535,6 +573,25 @@ class Journal(Protocol):
 
     async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
         """Merkle nodes by their index in ``levels`` (counted in 32-byte nodes), in the order asked."""
+        ...
+
+    # Validity proofs, which are unique per batch, type and version.
+
+    async def submit_validity_proof(
+        self, submitted: StoredProof, audit: AuditEntry
+    ) -> ProofSubmitted | ProofConflict | None:
+        """One transaction. None: the stream has no such commitment. Doing it twice, also with another
+        proof_id, is the same as once."""
+        ...
+
+    async def read_validity_proof(
+        self, proof_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredProof | None: ...
+
+    async def list_validity_proofs(
+        self, batch_id: Uuid, *, after: Uuid | None, limit: int
+    ) -> list[ValidityProof]:
+        """By time of submission; page with ``after``, the last one's proof_id."""
         ...
 
     # Agent keys. Registering and revoking take the tenant's exclusive key lock and raise its key_epoch.

@@ -28,6 +28,7 @@ from journal import (
     reads,
     signed_by,
     tokens,
+    validity_proofs,
 )
 from journal.aio import cross
 from journal.audit import write_audit
@@ -60,6 +61,8 @@ from journal.port import (
     LeafSource,
     Moved,
     PolicyChanges,
+    ProofConflict,
+    ProofSubmitted,
     RateSpending,
     ReceiptKey,
     Revocations,
@@ -68,9 +71,11 @@ from journal.port import (
     SchemaStatus,
     SignedPage,
     Stored,
+    StoredProof,
     StreamBehind,
     TenantPolicy,
     TokenRevocation,
+    ValidityProof,
 )
 from journal.stalled import StalledCopies
 from journal.units import Checkpoint, Undo, Units
@@ -258,6 +263,26 @@ class PostgresJournal:
 
     async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
         return await self._read(lambda c: commitments.read_nodes(c, batch_id, positions))
+
+    # Validity proofs.
+
+    async def submit_validity_proof(
+        self, submitted: StoredProof, audit: AuditEntry
+    ) -> ProofSubmitted | ProofConflict | None:
+        return await self._write(
+            "submit_validity_proof",
+            lambda c: validity_proofs.submit(c, self._node_id, submitted, audit),
+        )
+
+    async def read_validity_proof(
+        self, proof_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredProof | None:
+        return await self._read(lambda c: validity_proofs.read_one(c, proof_id, tenant_id, store_ids))
+
+    async def list_validity_proofs(
+        self, batch_id: Uuid, *, after: Uuid | None, limit: int
+    ) -> list[ValidityProof]:
+        return await self._read(lambda c: validity_proofs.list_page(c, batch_id, after, limit))
 
     # Agent keys.
 

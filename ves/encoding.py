@@ -119,3 +119,20 @@ def base64url_bytes(text: str) -> bytes:
     if base64url(raw) != bare:
         raise ValueError("must be base64url")
     return raw
+
+
+def base64_bytes(text: str) -> bytes:
+    """Bytes of base64 in any of its four usual spellings: either alphabet, padded correctly or not at all;
+    blanks around it do not count. A text that mixes the alphabets is refused."""
+    bare = text.strip()
+    url = bare.translate(_STANDARD_TO_URL)
+    if url != bare and ("-" in bare or "_" in bare):
+        raise ValueError("the standard and the URL-safe alphabet are mixed")
+    try:
+        return base64url_bytes(url)
+    except ValueError:
+        text = "expected the standard or the URL-safe alphabet, padded correctly or not at all"
+        raise ValueError(text) from None
+
+
+_STANDARD_TO_URL = str.maketrans("+/", "-_")

@@ -109,6 +109,11 @@ def party(server: Server, canary: str) -> Party:
     assert tenant.post(event).json()["eventsAccepted"] == 1
     committed = tenant.http.post("/api/v1/ves/commitments", json=tenant.stream)
     assert committed.status_code == 200, committed.text
+    proof = tenant.http.post(
+        f"/api/v1/ves/validity/{committed.json()['batch_id']}/proofs",
+        json={"proofType": canary, "proofB64": base64.b64encode(canary.encode()).decode()},
+    )
+    assert proof.status_code == 200, proof.text
     overheard = tenant.agent.event({"card": canary}, entity_id=canary)
     revoked = tenant.new_api_key(["read", "write", "admin"])
     keys = httpx.get(
@@ -133,6 +138,7 @@ def party(server: Server, canary: str) -> Party:
         "public_key": tenant.agent.public_key,
         "event_id": event["event_id"],
         "batch_id": committed.json()["batch_id"],
+        "proof_id": proof.json()["proof_id"],
         "sequence_number": 1,
         "sequence_start": 1,
         "sequence_end": 1,

@@ -33,6 +33,8 @@ from actors.messages import (
     Committed,
     FindKeys,
     Open,
+    OpenAtRest,
+    SealAtRest,
     Verify,
 )
 from actors.policies import PolicyBook
@@ -47,6 +49,7 @@ from config.settings import Settings
 from journal.key_rules import Retire, judge
 from journal.memory import MemoryDatabase, MemoryJournal
 from journal.memory_policies import PolicyTables
+from journal.memory_proofs import ProofTable
 from journal.port import (
     AgentKey,
     ApiKey,
@@ -66,14 +69,18 @@ from journal.port import (
     KeysRevoked,
     Moved,
     PolicyChanges,
+    ProofConflict,
+    ProofSubmitted,
     ReceiptKey,
     Revocations,
     SchemaLimit,
     SchemaStatus,
     SignedEvent,
     SignedPage,
+    StoredProof,
     TenantPolicy,
     TokenRevocation,
+    ValidityProof,
 )
 from journal.signed_by import signed_page
 from supervisor.dynamic import DynamicSupervisor
@@ -151,6 +158,7 @@ class CardboardJournal:
         self.commitments: list[Commitment] = []
         self.nodes: dict[Uuid, list[bytes]] = {}
         self.tables = PolicyTables()
+        self.proofs = ProofTable()
         self.lookups = 0
 
     async def _unit(self) -> None:
@@ -258,6 +266,29 @@ class CardboardJournal:
     async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
         await self._unit()
         return [self.nodes[batch_id][position] for position in positions]
+
+    async def submit_validity_proof(
+        self, submitted: StoredProof, audit: AuditEntry
+    ) -> ProofSubmitted | ProofConflict | None:
+        await self._unit()
+        if (present := self.proofs.present(submitted.record)) is not None:
+            return present
+        answer, keep = self.proofs.submission(submitted, 1_700_000_000_000_006)
+        keep()
+        self.audits.append(audit)
+        return answer
+
+    async def read_validity_proof(
+        self, proof_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredProof | None:
+        await self._unit()
+        return self.proofs.find(proof_id, tenant_id, store_ids)
+
+    async def list_validity_proofs(
+        self, batch_id: Uuid, *, after: Uuid | None, limit: int
+    ) -> list[ValidityProof]:
+        await self._unit()
+        return self.proofs.listed(batch_id, after, limit)
 
     async def register_agent_key(self, key: AgentKey, audit: AuditEntry) -> KeyRegistered | KeyConflict:
         await self._unit()
@@ -588,7 +619,9 @@ async def _append_all(message: Append) -> Appended:
     return Appended([*receipts], len(events), 0, 1, len(events), len(events))
 
 
-async def _open(message: Open) -> list[bytes]:
+async def _open(message: Open | SealAtRest | OpenAtRest) -> list[bytes]:
+    if not isinstance(message, Open):
+        return [value.content for value in message.values]
     return [payload.payload_sealed for payload in message.payloads]
 
 

@@ -64,6 +64,7 @@ from ves.signatures import (
     verify_signature,
 )
 from ves.timestamps import microseconds, parse_rfc3339, utc_text, zulu_text
+from ves.validity import canonical_inputs, proof_hash, public_inputs, public_inputs_hash
 
 BOOK = load("ves_vectors.json")
 REFUSED_PAYLOADS = {"big_integers", "float_boundaries", "duplicate_keys_last_wins"}
@@ -87,7 +88,6 @@ def _meta(page: Page) -> int:
 
 
 NOT_OUR_DOMAINS = {  # rooms this product does not have
-    "VALIDITY_PROOF",
     "COMPLIANCE_PROOF",
     "COMPLIANCE_POLICY",
     "LEGACY_LEAF",
@@ -536,7 +536,7 @@ def _at_rest(page: Page) -> int:
 
     validity = page["validity_proof_row"]
     proof = H(validity["proof"])
-    assert sha256(b"STATESET_VES_VALIDITY_PROOF_HASH_V1" + proof).digest() == H(validity["proof_hash"])
+    assert proof_hash(proof) == H(validity["proof_hash"])
     aad = at_rest.validity_proof_aad(
         tenant,
         store,
@@ -574,7 +574,17 @@ def _public_inputs(page: Page) -> int:
     for case in page:
         inputs = case["object"].whole()
         assert legacy_text(inputs) == case["canonical"]
-        assert sha256(case["canonical"].encode()).hexdigest() == case["public_inputs_hash"]
+        assert canonical_inputs(inputs) == case["canonical"]
+        assert public_inputs_hash(case["canonical"]).hex() == case["public_inputs_hash"]
+    validity = page["validity"]["object"].whole()
+    told = Commitment(
+        *(uuid_bytes(validity[name]) for name in ("batchId", "tenantId", "storeId")),
+        *(validity[name] for name in ("vesVersion", "treeDepth", "leafCount", "paddedLeafCount")),
+        *(H(validity[name]) for name in ("merkleRoot", "prevStateRoot", "newStateRoot")),
+        *(validity[name] for name in ("sequenceStart", "sequenceEnd")),
+        committed_at_us=0,
+    )
+    assert public_inputs(told) == validity
     commitment = BOOK["commitments"][0]
     assert page["validity"]["object"]["newStateRoot"] == commitment["new_state_root"]
     assert page["compliance"]["object"]["eventSigningHash"] == BOOK["events"][5]["event_signing_hash"]

@@ -21,6 +21,7 @@ from transport.http import (
     schemas,
     tenant_policies,
     token_revocations,
+    validity,
 )
 from transport.http.door import Door, FrontDoor
 from transport.http.openapi import document_route
@@ -30,6 +31,7 @@ PUBLIC: list[Route] = [
     *ingest.ROUTES,
     *reading.ROUTES,
     *committing.ROUTES,
+    *validity.ROUTES,
     *agent_keys.ROUTES,
     *key_rotation.ROUTES,
     *schemas.ROUTES,

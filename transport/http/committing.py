@@ -7,6 +7,7 @@ committed and when is the committer's business.
 from __future__ import annotations
 
 from actors.messages import Commit, NothingToCommit, RangeRefused
+from transport.http import found_by_id
 from transport.http.errors import ApiError, Code
 from transport.http.replies import anchored_commitment_reply, commitment_members, commitment_reply
 from transport.http.routing import Route
@@ -67,11 +68,11 @@ async def list_commitments(visit: Visit) -> CommitmentsReply:
 
 
 async def one_commitment(visit: Visit) -> AnchoredCommitmentReply:
-    return anchored_commitment_reply(await _named_commitment(visit))
+    return anchored_commitment_reply(await found_by_id.commitment(visit))
 
 
 async def leaves(visit: Visit) -> LeavesReply:
-    commitment = await _named_commitment(visit)
+    commitment = await found_by_id.commitment(visit)
     hashes: list[str] = []
     async with visit.door.pages:
         for start in range(0, commitment.leaf_count, NODES_PER_READ):
@@ -88,22 +89,6 @@ async def leaves(visit: Visit) -> LeavesReply:
         commitment.merkle_root.hex(),
         hashes,
     )
-
-
-async def _named_commitment(visit: Visit) -> Commitment:
-    """By id within the caller's tenant and stores: a foreign one is as absent as one that never was."""
-    batch_id = visit.uuid(visit.path(BatchPath), "batch_id")
-    query = visit.query(OptionalStreamQuery)
-    caller = visit.who
-    tenant_id = caller.tenant_named(visit.optional_uuid(query, "tenant_id"))
-    store_ids = caller.store_ids
-    if (store_id := visit.optional_uuid(query, "store_id")) is not None:
-        caller.must_reach(tenant_id, store_id)
-        store_ids = (store_id,)
-    found = await visit.house.journal.read_commitment(batch_id, tenant_id=tenant_id, store_ids=store_ids)
-    if found is None:
-        raise ApiError(Code.BATCH_NOT_FOUND, "no such commitment")
-    return found
 
 
 async def prove(visit: Visit) -> ProofReply:
