@@ -8,11 +8,13 @@ atomic, and ends within its deadline.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, Protocol
 
 import msgspec
 
 from ves.audit import AuditCommitment, AuditRecord
+from ves.legacy import NumberedLegacyEvent, StoredLegacyEvent
 from ves.policy import SchemaMode, SchemaName
 from ves.records import (
     CommandName,
@@ -103,6 +105,40 @@ class Group(msgspec.Struct, frozen=True):
     commands: list[CommandUse]
 
 
+class LegacyGroup(msgspec.Struct, frozen=True):
+    """The same for the legacy streams of one tenant: the fence's heads are theirs."""
+
+    fence: Fence
+    numbered: list[NumberedLegacyEvent]
+    payloads: list[bytes]
+    """As they are stored, one per event."""
+    versions: list[VersionStep]
+    commands: list[CommandUse]
+
+
+def stored_legacy_events(group: LegacyGroup) -> Iterator[StoredLegacyEvent]:
+    """The rows that a group becomes."""
+    for numbered, payload in zip(group.numbered, group.payloads, strict=True):
+        event = numbered.event
+        yield StoredLegacyEvent(
+            sequence_number=numbered.sequence_number,
+            sequenced_at_us=numbered.sequenced_at_us,
+            created_at_us=event.created_at_us,
+            base_version=event.base_version,
+            tenant_id=group.fence.tenant_id,
+            store_id=numbered.store_id,
+            event_id=event.event_id,
+            source_agent=event.source_agent,
+            command_id=event.command_id,
+            entity_type=event.entity_type,
+            entity_id=event.entity_id,
+            event_type=event.event_type,
+            payload_hash=event.payload_hash,
+            signature=event.signature,
+            payload_encrypted=payload,
+        )
+
+
 # Reading.
 
 
@@ -121,6 +157,24 @@ class EntityPage(msgspec.Struct, frozen=True):
 
     version: int
     events: list[StoredEvent]
+    has_more: bool
+    next_from: int
+
+
+class LegacyEventPage(msgspec.Struct, frozen=True):
+    """Like EventPage, of the legacy stream."""
+
+    head_sequence: int
+    events: list[StoredLegacyEvent]
+    has_more: bool
+    next_from: int
+
+
+class LegacyEntityPage(msgspec.Struct, frozen=True):
+    """Like EntityPage: an entity's legacy events. ``version`` counts its VES events too."""
+
+    version: int
+    events: list[StoredLegacyEvent]
     has_more: bool
     next_from: int
 
@@ -519,6 +573,11 @@ class Journal(Protocol):
         """One transaction. Raises JournalOutcomeUnknown (never JournalAway)."""
         ...
 
+    async def append_legacy(self, group: LegacyGroup) -> Stored | Moved | Away:
+        """The same for legacy events. An entity's version that a VES append moved is ``Moved``, and the
+        other way round."""
+        ...
+
     # Reading back. ``bytes_max`` bounds the sum of the sealed payloads of a page (at least one event).
 
     async def read_events(
@@ -534,6 +593,16 @@ class Journal(Protocol):
     async def read_entity(
         self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int
     ) -> EntityPage: ...
+
+    async def read_legacy_events(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> LegacyEventPage: ...
+
+    async def read_legacy_head(self, tenant_id: Uuid, store_id: Uuid) -> int: ...
+
+    async def read_legacy_entity(
+        self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> LegacyEntityPage: ...
 
     # Commitments.
 

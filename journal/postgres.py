@@ -22,6 +22,7 @@ from journal import (
     credentials,
     key_rotation,
     keys,
+    legacy,
     own_keys,
     policies,
     rates,
@@ -59,6 +60,9 @@ from journal.port import (
     KeyRotation,
     KeysRevoked,
     LeafSource,
+    LegacyEntityPage,
+    LegacyEventPage,
+    LegacyGroup,
     Moved,
     PolicyChanges,
     ProofConflict,
@@ -117,9 +121,9 @@ async def open_journal(
     """The journal, after the server and the schema were found fit. Inside ``journal.aio.open_loop`` only.
 
     ``node_id`` names the audit chain we write. ``checkpoint`` is called at the named points of a write and
-    may crash us there: each unit's ``.begin``, ``.commit_sent_before`` and ``.committed``, and
-    ``append.fenced`` and ``append.copied``. Raises JournalAway when the database cannot be asked,
-    SchemaMismatch (UnfitServer) when it is not what we need."""
+    may crash us there: each unit's ``.begin``, ``.commit_sent_before`` and ``.committed``, and ``.fenced``
+    and ``.copied`` of ``append`` and ``append_legacy``. Raises JournalAway when the database cannot be
+    asked, SchemaMismatch (UnfitServer) when it is not what we need."""
     limits = limits or Limits()
     pool = make_pool(dsn, limits, application_name=application_name)
     await cross(lambda: _initialize(pool))
@@ -200,6 +204,9 @@ class PostgresJournal:
     async def append(self, group: Group) -> Stored | Moved | Away:
         return await cross(lambda: append.append(self._units, group, self._checkpoint))
 
+    async def append_legacy(self, group: LegacyGroup) -> Stored | Moved | Away:
+        return await cross(lambda: legacy.append(self._units, group, self._checkpoint))
+
     # Reading back.
 
     async def read_events(
@@ -222,6 +229,23 @@ class PostgresJournal:
     ) -> EntityPage:
         return await self._read(
             lambda c: reads.read_entity(c, tenant_id, entity, from_sequence, limit, bytes_max)
+        )
+
+    async def read_legacy_events(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> LegacyEventPage:
+        return await self._read(
+            lambda c: legacy.read_events(c, tenant_id, store_id, from_sequence, limit, bytes_max)
+        )
+
+    async def read_legacy_head(self, tenant_id: Uuid, store_id: Uuid) -> int:
+        return await self._read(lambda c: legacy.read_head(c, tenant_id, store_id))
+
+    async def read_legacy_entity(
+        self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> LegacyEntityPage:
+        return await self._read(
+            lambda c: legacy.read_entity(c, tenant_id, entity, from_sequence, limit, bytes_max)
         )
 
     # Commitments.
