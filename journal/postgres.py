@@ -23,6 +23,7 @@ from journal import (
     key_rotation,
     keys,
     legacy,
+    legacy_commitments,
     own_keys,
     policies,
     rates,
@@ -60,9 +61,11 @@ from journal.port import (
     KeyRotation,
     KeysRevoked,
     LeafSource,
+    LegacyCommitmentPage,
     LegacyEntityPage,
     LegacyEventPage,
     LegacyGroup,
+    LegacyLeafSource,
     Moved,
     PolicyChanges,
     ProofConflict,
@@ -79,11 +82,13 @@ from journal.port import (
     StreamBehind,
     TenantPolicy,
     TokenRevocation,
+    TooManyEntities,
     ValidityProof,
 )
 from journal.stalled import StalledCopies
 from journal.units import Checkpoint, Undo, Units
 from ves.audit import AuditCommitment, AuditRecord
+from ves.legacy_commitments import LegacyCommitment
 from ves.policy import SchemaMode
 from ves.records import Commitment, EntityName, Facts, KeyName, Question, StoredEvent, Uuid
 
@@ -287,6 +292,45 @@ class PostgresJournal:
 
     async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
         return await self._read(lambda c: commitments.read_nodes(c, batch_id, positions))
+
+    # Commitments of the legacy stream.
+
+    async def read_legacy_commitment_counter(self, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
+        return await self._read(lambda c: legacy_commitments.read_counter(c, tenant_id, store_id))
+
+    async def read_legacy_leaf_sources(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
+    ) -> list[LegacyLeafSource]:
+        return await self._read(
+            lambda c: legacy_commitments.read_leaf_sources(
+                c, tenant_id, store_id, sequence_start, sequence_end
+            )
+        )
+
+    async def commit_legacy(
+        self, commitment: LegacyCommitment, *, levels: bytes
+    ) -> LegacyCommitment | TooManyEntities | Moved | Away:
+        return await cross(lambda: legacy_commitments.commit(self._units, commitment, levels))
+
+    async def read_legacy_commitment(
+        self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> LegacyCommitment | None:
+        return await self._read(lambda c: legacy_commitments.read_one(c, batch_id, tenant_id, store_ids))
+
+    async def find_legacy_commitment(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> LegacyCommitment | None:
+        return await self._read(lambda c: legacy_commitments.find(c, tenant_id, store_id, sequence_number))
+
+    async def list_legacy_commitments(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int
+    ) -> LegacyCommitmentPage:
+        return await self._read(
+            lambda c: legacy_commitments.list_page(c, tenant_id, store_id, from_sequence, limit)
+        )
+
+    async def read_legacy_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+        return await self._read(lambda c: legacy_commitments.read_nodes(c, batch_id, positions))
 
     # Validity proofs.
 

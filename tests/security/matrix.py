@@ -9,8 +9,8 @@ needs a row; until it has one the test fails and says so.
 ``names``: what the request names, and what becomes of it when that is not the caller's: STREAM, TENANT, …
 
 In path, query and body ``{tenant}``, ``{store}``, ``{agent_id}``, ``{batch_id}``, ``{id}``, ``{key_prefix}``,
-``{schema_id}``, ``{proof_id}`` stand for what the request is aimed at: the caller's own, another store or
-agent, another tenant. Everything else in braces has one value (``OTHERS`` in the test).
+``{schema_id}``, ``{proof_id}``, ``{legacy_batch_id}`` stand for what the request is aimed at: the caller's
+own, another store or agent, another tenant. Everything else in braces has one value (``OTHERS`` in the test).
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ EVENT = (
     f'"payload_kind": 0, "payload": {{}}, "payload_plain_hash": "{ZERO}", "payload_cipher_hash": "{ZERO}", '
     f'"agent_signature": "{ZERO}{HASH}"}}'
 )
+LEGACY_PROOF = f'{{"leaf_hash": "{HASH}", "events_root": "{HASH}", "leaf_index": 0, "proof_path": []}}'
 PROOF = f'{{"leaf_hash": "{HASH}", "merkle_root": "{HASH}", "leaf_index": 0, "proof_path": []}}'
 
 PUBLIC_LISTENER = {
@@ -120,6 +121,13 @@ PUBLIC_LISTENER = {
     "GET /api/v1/ves/validity/proofs/{proof_id}/verify": may(
         COMMITMENTS_ONLY_READ, VALIDITY_PROOF, bootstrap=400
     ),
+    "POST /api/v1/commitments": may(
+        COMMITMENTS_WRITE, STREAM, body='{"tenant_id": "{tenant}", "store_id": "{store}"}'
+    ),
+    f"GET /api/v1/commitments?{AIMED}": may(COMMITMENTS_READ, STREAM),
+    "GET /api/v1/commitments/{legacy_batch_id}": may(COMMITMENTS_READ, COMMITMENT, bootstrap=400),
+    f"GET /api/v1/proofs/{{sequence_number}}?{AIMED}": may(COMMITMENTS_READ, STREAM),
+    "POST /api/v1/proofs/verify": may(COMMITMENTS_READ, NOTHING, body=LEGACY_PROOF),
     "POST /api/v1/agents/keys": may(ADMINS, AGENT, body=f'{{{BOTH}, "keyId": 1, "publicKey": "{HASH}"}}'),
     # An agent itself too, but only with its old key's signature, which is missing here.
     "POST /api/v1/agents/keys/rotate": may(

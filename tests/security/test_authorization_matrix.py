@@ -171,7 +171,7 @@ def _credentials(house: Cardboard) -> dict[str, str | None]:
 
 
 def _target(house: Cardboard, name: str, tenant: uuid.UUID, store: uuid.UUID, agent: uuid.UUID) -> Target:
-    """With a commitment, a proof of it, an API key and a schema of its own, which nobody uses."""
+    """With commitments of both streams, a proof, an API key and a schema of its own, which nobody uses."""
     commitment = msgspec.structs.replace(
         house.journal.commit([b"\x01" * 32], 1), tenant_id=tenant.bytes, store_id=store.bytes
     )
@@ -184,7 +184,9 @@ def _target(house: Cardboard, name: str, tenant: uuid.UUID, store: uuid.UUID, ag
         uuid.uuid4().bytes, commitment.batch_id, tenant.bytes, store.bytes, "other", 1, bytes(32), None
     )
     house.journal.proofs.submission(StoredProof(proof, b"proof"), 0)[1]()
+    legacy = house.journal.commit_legacy([b"\x01" * 32], 1, tenant.bytes, store.bytes)
     values = {
+        "legacy_batch_id": uuid.UUID(bytes=legacy.batch_id),
         "proof_id": uuid.UUID(bytes=proof.proof_id),
         "schema_id": uuid.UUID(bytes=schema.id),
         "tenant": tenant,

@@ -144,15 +144,16 @@ async def _read_path(visit: Visit, commitment: Commitment, leaf_index: int) -> t
 async def verify_proof(visit: Visit) -> VerifyProofReply:
     body = await visit.json(VerifyProofBody)
     valid = path_leads_to_root(
-        _hash(body.leaf_hash, "leaf_hash"),
+        hash_in(body.leaf_hash, "leaf_hash"),
         body.leaf_index,
-        [_hash(node, "proof_path") for node in body.proof_path],
-        _hash(body.merkle_root, "merkle_root"),
+        [hash_in(node, "proof_path") for node in body.proof_path],
+        hash_in(body.merkle_root, "merkle_root"),
     )
     return VerifyProofReply(body.leaf_hash, body.merkle_root, valid)
 
 
-def _hash(text: str, field: str) -> bytes:
+def hash_in(text: str, field: str) -> bytes:
+    """32 bytes of bare hex in a body; 400 naming the field."""
     try:
         return bare_hex_bytes(text, 32)
     except ValueError as wrong:

@@ -5,10 +5,15 @@ A foreign thing is as absent as one that never was: the same 404.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from transport.http.errors import ApiError, Code
 from transport.http.shapes import BatchPath, OptionalStreamQuery
 from transport.http.visit import Visit
+from ves.legacy_commitments import LegacyCommitment
 from ves.records import Commitment, Uuid
+
+C = TypeVar("C", Commitment, LegacyCommitment)
 
 
 def reach(visit: Visit) -> tuple[Uuid, tuple[Uuid, ...] | None]:
@@ -27,7 +32,19 @@ async def commitment(visit: Visit) -> Commitment:
     """That of the ``batch_id`` in the path."""
     batch_id = visit.uuid(visit.path(BatchPath), "batch_id")
     tenant_id, store_ids = reach(visit)
-    found = await visit.house.journal.read_commitment(batch_id, tenant_id=tenant_id, store_ids=store_ids)
+    journal = visit.house.journal
+    return _there(await journal.read_commitment(batch_id, tenant_id=tenant_id, store_ids=store_ids))
+
+
+async def legacy_commitment(visit: Visit) -> LegacyCommitment:
+    """The same in the legacy stream."""
+    batch_id = visit.uuid(visit.path(BatchPath), "batch_id")
+    tenant_id, store_ids = reach(visit)
+    journal = visit.house.journal
+    return _there(await journal.read_legacy_commitment(batch_id, tenant_id=tenant_id, store_ids=store_ids))
+
+
+def _there(found: C | None) -> C:
     if found is None:
         raise ApiError(Code.BATCH_NOT_FOUND, "no such commitment")
     return found

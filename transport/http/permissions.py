@@ -64,6 +64,11 @@ NEEDED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("GET", "/api/v1/ves/validity/{batch_id}/proofs"): ("commitments:read",),
     ("GET", "/api/v1/ves/validity/proofs/{proof_id}"): ("commitments:read",),
     ("GET", "/api/v1/ves/validity/proofs/{proof_id}/verify"): ("commitments:read",),
+    ("POST", "/api/v1/commitments"): ("commitments:write",),
+    ("GET", "/api/v1/commitments"): ("events:read", "commitments:read"),
+    ("GET", "/api/v1/commitments/{batch_id}"): ("events:read", "commitments:read"),
+    ("GET", "/api/v1/proofs/{sequence_number}"): ("events:read", "commitments:read"),
+    ("POST", "/api/v1/proofs/verify"): ("events:read", "commitments:read"),
     ("POST", "/api/v1/agents/keys"): ("agent_keys:write",),
     ("POST", "/api/v1/agents/keys/revoke"): ("agent_keys:write",),
     # An agent's own credential rotates its own key: the handler asks for the old key's signature then.
