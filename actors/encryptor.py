@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from actors.errors import Unavailable
+from actors.errors import DoesNotOpen, Unavailable
 from actors.faults import checkpoint
 from actors.mailbox import Inbox
 from actors.messages import Open, OpenAtRest, RowBytes, Seal, SealAtRest, Sealed
@@ -175,7 +175,7 @@ def _pairs(values: list[RowBytes]) -> list[tuple[bytes, bytes]]:
     return [(value.row_hash, value.content) for value in values]
 
 
-def _does_not_open(name: str) -> Unavailable:
-    return Unavailable(
+def _does_not_open(name: str) -> DoesNotOpen:
+    return DoesNotOpen(
         f"{name} does not open: its key is missing from the ring, or the row was changed", retry_after_s=60.0
     )

@@ -23,6 +23,11 @@ class Unavailable(NotNow):
     """Something we depend on is away; nothing was done, for certain. Ask again after a pause."""
 
 
+class DoesNotOpen(Unavailable):
+    """What is stored does not open: its key is missing from the ring, or the row was changed. The text names
+    the row, and is for whoever may read it too. Asking again helps once an operator has looked."""
+
+
 class Stopping(NotNow):
     """The house is closing; the letter was not taken; nothing was done. Ask another node or later."""
 

@@ -159,6 +159,10 @@ class CardboardJournal:
             "find_audit_entries",
             "list_audit_commitments",
             "vitals",
+            "append_legacy",
+            "read_legacy_events",
+            "read_legacy_head",
+            "read_legacy_entity",
         ):
             setattr(self, name, getattr(self.trail, name))
         self.events: list[StoredEvent] = []

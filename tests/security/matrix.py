@@ -94,6 +94,11 @@ EVENT = (
     f'"agent_signature": "{ZERO}{HASH}"}}'
 )
 LEGACY_PROOF = f'{{"leaf_hash": "{HASH}", "events_root": "{HASH}", "leaf_index": 0, "proof_path": []}}'
+LEGACY_EVENT = (
+    '{"event_id": "77777777-7777-4777-8777-777777777778", "tenant_id": "{tenant}", "store_id": "{store}", '
+    '"source_agent": "{agent_id}", "entity_type": "order", "entity_id": "o-1", "event_type": "x", '
+    f'"created_at": "2026-01-31T12:00:00Z", "payload": {{}}, "payload_hash": "{HASH}"}}'
+)
 PROOF = f'{{"leaf_hash": "{HASH}", "merkle_root": "{HASH}", "leaf_index": 0, "proof_path": []}}'
 
 PUBLIC_LISTENER = {
@@ -104,6 +109,12 @@ PUBLIC_LISTENER = {
     f"GET /api/v1/ves/events/{{event_id}}?{AIMED}": may(EVENTS_READ, STREAM),
     f"GET /api/v1/ves/head?{AIMED}": may(COMMITMENTS_READ, STREAM),
     f"GET /api/v1/ves/entities/{{entity_type}}/{{entity_id}}?{AIMED}": may(EVENTS_READ, STREAM),
+    "POST /api/v1/events/ingest": may(
+        EVENTS_WRITE, STREAM_AND_AGENT, body='{"agent_id": "{agent_id}", "events": [' + LEGACY_EVENT + "]}"
+    ),
+    f"GET /api/v1/events?{AIMED}": may(EVENTS_READ, STREAM),
+    f"GET /api/v1/head?{AIMED}": may(COMMITMENTS_READ, STREAM),
+    f"GET /api/v1/entities/{{entity_type}}/{{entity_id}}?{AIMED}": may(EVENTS_READ, STREAM),
     "POST /api/v1/ves/commitments": may(
         COMMITMENTS_WRITE, STREAM, body='{"tenant_id": "{tenant}", "store_id": "{store}"}'
     ),

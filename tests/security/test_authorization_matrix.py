@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from actors.messages import VerifyLegacy
 from journal.port import EventSchema, StoredProof, ValidityProof
 from tests.http.doubles import (
     AGENT,
@@ -42,6 +43,7 @@ from tests.security.matrix import (
 from transport.http.app import ADMIN
 from transport.http.app import PUBLIC as PUBLIC_ROUTES
 from transport.http.permissions import NEEDED
+from ves.legacy_verification import verify_legacy_body
 from ves.verification import verify_body
 
 OTHER_AGENT = uuid.UUID("88888888-8888-4888-8888-888888888888")
@@ -97,6 +99,8 @@ async def matrix() -> AsyncIterator[Matrix]:
 
 async def _verify(message: Any) -> Any:
     """The real reading and scoping of a body; no key is registered."""
+    if isinstance(message, VerifyLegacy):
+        return verify_legacy_body(message.body, message.scope, now_us=1_800_000_000_000_000)
     return verify_body(message.body, message.scope, lambda name: None, now_us=0, unknown=frozenset())
 
 

@@ -190,8 +190,8 @@ def receipts_in_the_wrong_envelopes() -> Iterator[None]:
     """The letters of a group are answered in another order than they were decided in."""
     honest = Done.answer
 
-    def answer(self: Done, letters: list[Letter[Any]], identity: Any) -> None:
-        honest(self, letters[::-1], identity)
+    def answer(self: Done, letters: list[Letter[Any]]) -> None:
+        honest(self, letters[::-1])
 
     with patch.object(Done, "answer", answer):
         yield

@@ -18,6 +18,8 @@ from transport.http import (
     key_reports,
     key_rotation,
     legacy_committing,
+    legacy_ingest,
+    legacy_reading,
     reading,
     schemas,
     tenant_policies,
@@ -31,6 +33,8 @@ from transport.http.routing import Route
 PUBLIC: list[Route] = [
     *ingest.ROUTES,
     *reading.ROUTES,
+    *legacy_ingest.ROUTES,
+    *legacy_reading.ROUTES,
     *committing.ROUTES,
     *legacy_committing.ROUTES,
     *validity.ROUTES,

@@ -17,6 +17,7 @@ from transport.http.routing import Route
 from transport.http.shapes import IngestBody, IngestReply, RejectionReply
 from transport.http.visit import Visit
 from ves.encoding import uuid_text
+from ves.legacy import LegacyBatch
 from ves.records import BodyRefused, NeedsPolicy, Receipt, Refusal, VerifiedBatch, VerifiedEvent
 
 log = structlog.get_logger("http")
@@ -30,10 +31,10 @@ async def ingest(visit: Visit) -> IngestReply:
         batch = await _verify(visit, body)
     del body  # the wait for the sequencer needs it no more
     if isinstance(batch, BodyRefused):
-        raise ApiError(_code(batch.code), batch.message, status=batch.status)
+        raise refused_body(batch)
     if batch.checks is not None:
         visit.door.metrics.checked(batch.checks)
-        _tell_warned(visit, batch)
+        tell_warned(visit, batch)
     appended = await _append(visit, batch)
     refusals = [verdict for verdict in appended.verdicts if isinstance(verdict, Refusal)]
     visit.door.metrics.ingested(appended.events_accepted, appended.events_replayed, refusals)
@@ -56,7 +57,15 @@ async def _verify(visit: Visit, body: bytes) -> VerifiedBatch | BodyRefused:
     return batch
 
 
-def _tell_warned(visit: Visit, batch: VerifiedBatch) -> None:
+def refused_body(refused: BodyRefused) -> ApiError:
+    """What the caller of a wholly refused body is told."""
+    known = refused.code in Code.__members__
+    code = Code[refused.code] if known else Code.INVALID_FIELD_VALUE
+    return ApiError(code, refused.message, status=refused.status)
+
+
+def tell_warned(visit: Visit, batch: VerifiedBatch | LegacyBatch) -> None:
+    """In the log: what was accepted although it does not match its schema."""
     for warned in batch.checks.warned if batch.checks is not None else ():
         log.warning(
             "schema_mismatch",
@@ -110,10 +119,6 @@ def _reply(appended: Appended, refusals: list[Refusal]) -> IngestReply:
     if receipts:
         reply.receipts = receipts
     return reply
-
-
-def _code(name: str) -> Code:
-    return Code[name] if name in Code.__members__ else Code.INVALID_FIELD_VALUE
 
 
 ROUTES = [
