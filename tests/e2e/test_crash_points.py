@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import pytest
 from tests.auditor.audit import audit
 from tests.auditor.audit_chain import audit_chain, read_chains
 from tests.auditor.reading import over_http, read_stream
-from tests.e2e.legacy_sender import commit_legacy, legacy_event, post_legacy
+from tests.e2e import unsigned
 from tests.e2e.nodes import restarts
 from tests.e2e.test_crash import WRITE_PATH
 from tests.e2e.test_receipt_key_rotation import OF_A_ROTATION
@@ -56,6 +57,12 @@ FIRST_START = [
 ]
 AT_WORK = [
     "settle.begin",
+    "sequencer.legacy_read",
+    "sequencer.legacy_sealed",
+    "append_legacy.fenced",
+    "append_legacy.copied",
+    *unit("append_legacy"),
+    "sequencer.legacy_appended",
     "verifier.verified",
     "encryptor.sealed",
     "committer.built",
@@ -205,7 +212,7 @@ class Case:
     @property
     def durable(self) -> bool:
         """What was under way is stored: it died after COMMIT."""
-        return self.point.partition(":")[0].endswith("committed")
+        return self.point.partition(":")[0].endswith(("committed", "appended"))
 
     def dies(self, act: Callable[[], object]) -> None:
         server = self.tenant.server
@@ -250,6 +257,22 @@ def of_an_event(case: Case) -> None:
     assert answer.json()["eventsAccepted"] == 1, "nothing of it had been sent to the disk"
 
 
+def of_an_unsigned_event(case: Case) -> None:
+    tenant = case.tenant
+    event = unsigned.unsigned(tenant, {"n": 1}, entity_id="once", command_id=str(uuid.uuid4()))
+    case.dies(lambda: unsigned.post(tenant, event))
+    case.revives()
+    told = unsigned.post(tenant, event)
+    assert unsigned.reasons(told) == (["DuplicateEventId"] if case.durable else [])
+    assert (told["events_accepted"], told["head_sequence"]) == (1 - case.durable, 1)
+    # Either way it is there once, with its command id and its step of the entity's version.
+    assert [one["event_id"] for one in unsigned.whole_stream(tenant)] == [event["event_id"]]
+    again = unsigned.unsigned(tenant, {"n": 2}, command_id=event["command_id"])
+    assert unsigned.reasons(unsigned.post(tenant, again)) == ["DuplicateCommandId"]
+    signed = tenant.post(tenant.agent.event({"n": 3}, entity_id="once", base_version=1))
+    assert signed.json()["eventsAccepted"] == 1
+
+
 def of_a_commitment(case: Case) -> None:
     case.dies(lambda: committed(case.tenant))
     case.revives()
@@ -264,12 +287,13 @@ def of_a_commitment(case: Case) -> None:
 
 def of_a_legacy_commitment(case: Case) -> None:
     tenant = case.tenant
-    post_legacy(tenant, *(legacy_event(tenant, {"n": n}) for n in range(3)))
-    case.dies(lambda: commit_legacy(tenant, sequence_start=1, sequence_end=3))
+    unsigned.post(tenant, *(unsigned.unsigned(tenant, {"n": n}) for n in range(3)))
+    span = {**tenant.stream, "sequence_start": 1, "sequence_end": 3}
+    case.dies(lambda: tenant.http.post("/api/v1/commitments", json=span))
     case.revives()
     listed = tenant.http.get("/api/v1/commitments", params=tenant.stream).json()
     assert listed["count"] == case.durable
-    again = commit_legacy(tenant, sequence_start=1, sequence_end=3)
+    again = tenant.http.post("/api/v1/commitments", json=span)
     assert again.status_code == 200, again.text
     assert [again.json()["batch_id"]][: case.durable] == [one["batch_id"] for one in listed["commitments"]]
     proof = tenant.http.get("/api/v1/proofs/3", params=tenant.stream).json()
@@ -458,6 +482,8 @@ def of_an_audit_commitment(case: Case) -> None:
 
 ACTS: dict[str, Callable[[Case], None]] = {
     "settle": of_an_event,
+    "sequencer": of_an_unsigned_event,
+    "append_legacy": of_an_unsigned_event,
     "verifier": of_an_event,
     "encryptor": of_an_event,
     "committer": of_a_commitment,

@@ -7,8 +7,14 @@ import uuid
 from hashlib import sha256
 from typing import Any
 
-from tests.e2e.legacy_sender import commit_legacy, legacy_event, post_legacy
+import httpx
+
+from tests.e2e import unsigned
 from tests.e2e.world import Server, Tenant, length_prefixed
+
+
+def commit_legacy(tenant: Tenant, **span: int) -> httpx.Response:
+    return tenant.http.post("/api/v1/commitments", json={**tenant.stream, **span})
 
 
 def leaf(event: dict[str, Any], number: int) -> bytes:
@@ -38,8 +44,8 @@ def state_root(tenant: Tenant, versions: dict[tuple[str, str], int]) -> str:
 
 
 def test_a_legacy_stream_is_committed_and_every_event_proven(server: Server, tenant: Tenant) -> None:
-    events = [legacy_event(tenant, {"n": n}, entity_id=f"o-{n % 3}") for n in range(5)]
-    assert post_legacy(tenant, *events).json()["assigned_sequence_end"] == 5
+    events = [unsigned.unsigned(tenant, {"n": n}, entity_id=f"o-{n % 3}") for n in range(5)]
+    assert unsigned.post(tenant, *events)["assigned_sequence_end"] == 5
     assert tenant.post(tenant.agent.event({"n": 1}, entity_id="o-1")).json()["eventsAccepted"] == 1
 
     told = commit_legacy(tenant, sequence_start=1, sequence_end=5).json()
@@ -67,7 +73,7 @@ def test_a_legacy_stream_is_committed_and_every_event_proven(server: Server, ten
 
 def test_ranges_follow_each_other_and_asking_again_is_harmless(server: Server, tenant: Tenant) -> None:
     assert commit_legacy(tenant).status_code == 409, "no event, nothing to commit"
-    post_legacy(tenant, *(legacy_event(tenant, {"n": n}) for n in range(6)))
+    unsigned.post(tenant, *(unsigned.unsigned(tenant, {"n": n}) for n in range(6)))
     late = commit_legacy(tenant, sequence_start=2, sequence_end=3)
     assert (late.status_code, "starts at 1" in late.json()["message"]) == (409, True)
     first = commit_legacy(tenant, sequence_start=1, sequence_end=3).json()

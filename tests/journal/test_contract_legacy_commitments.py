@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from uuid import UUID
 
+import asyncpg
 import msgspec
 import pytest
 import trio
 from journal_builders import an_event, decided, uuid
-from journal_worlds import World
+from journal_worlds import PostgresWorld, World
 from legacy_builders import a_legacy_event, legacy_decided
 
 from journal import legacy_commitments, memory
@@ -242,3 +244,33 @@ async def test_nodes_come_in_the_order_asked_and_no_others(world: World) -> None
     for batch, positions in ((done.batch_id, [0, 3]), (uuid(), [0])):
         with pytest.raises(LookupError):
             await world.journal.read_legacy_nodes(batch, positions)
+
+
+async def test_versions_that_move_while_they_are_read_do_not_count(
+    postgres: PostgresWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant, store = await a_stream(postgres, 4)
+    expected = state_root(tenant, store, *(("order", f"o-{n}", 1) for n in range(4)))
+    wanted = await the_next(postgres.journal, tenant, store, 4)
+    real, moves = legacy_commitments.read_counter, []
+
+    async def and_then_an_append_elsewhere(*asked):  # type: ignore[no-untyped-def]
+        counter = await real(*asked)
+        other = await asyncpg.connect(postgres.owner_dsn)
+        try:
+            moves.append(
+                await other.execute(
+                    "UPDATE record.entity_versions SET version = version + 1, previous_version = version "
+                    "WHERE tenant_id = $1 AND store_id = $2",
+                    *(UUID(bytes=one) for one in (tenant, store)),
+                )
+            )
+        finally:
+            await other.close()
+        return counter
+
+    monkeypatch.setattr(legacy_commitments, "read_counter", and_then_an_append_elsewhere)
+    monkeypatch.setattr(legacy_commitments, "_ENTITIES_PER_READ", 1)
+    done = await committed(postgres.journal, wanted)
+    assert moves == ["UPDATE 4"]
+    assert done.new_state_root == expected

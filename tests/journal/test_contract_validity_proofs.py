@@ -150,10 +150,10 @@ async def test_a_proof_is_found_only_within_its_tenant_and_stores(world: World) 
 
 async def test_proofs_are_listed_in_pages_by_time_of_submission(world: World) -> None:
     batch, another = await a_batch(world), await a_batch(world)
+    foreign = await submit(world.journal, a_proof(another))
     ids = []
     for version in range(1, 6):
         ids.append((await submit(world.journal, a_proof(batch, version=version))).record.proof_id)
-    foreign = await submit(world.journal, a_proof(another))
     told, after = [], None
     while page := await world.journal.list_validity_proofs(batch.batch_id, after=after, limit=2):
         assert len(page) <= 2
