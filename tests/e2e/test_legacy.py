@@ -321,9 +321,7 @@ def test_an_empty_batch_is_no_free_pass(tenant: Tenant) -> None:
         assert (refused.status_code, "Agent mismatch" in refused.text) == (403, True)
 
 
-def test_a_credential_writes_and_reads_within_its_agent_store_and_tenant(
-    server: Server, tenant: Tenant
-) -> None:
+def test_a_credential_stays_within_its_agent_store_and_tenant(server: Server, tenant: Tenant) -> None:
     event = unsigned(tenant, {"card": CANARY})
     post(tenant, event)
     sent = {"content": body(tenant, unsigned(tenant, {})), "headers": {"content-type": "application/json"}}

@@ -108,6 +108,8 @@ def party(server: Server, canary: str) -> Party:
     tenant = Tenant(server)
     event = tenant.agent.event({"card": canary}, entity_id=canary)
     assert tenant.post(event).json()["eventsAccepted"] == 1
+    told = unsigned.post(tenant, unsigned.unsigned(tenant, {"card": canary}, entity_id=canary))
+    assert told["events_accepted"] == 1
     committed = tenant.http.post("/api/v1/ves/commitments", json=tenant.stream)
     assert committed.status_code == 200, committed.text
     proof = tenant.http.post(
@@ -115,7 +117,6 @@ def party(server: Server, canary: str) -> Party:
         json={"proofType": canary, "proofB64": base64.b64encode(canary.encode()).decode()},
     )
     assert proof.status_code == 200, proof.text
-    assert unsigned.post(tenant, unsigned.unsigned(tenant, {"card": canary}))["events_accepted"] == 1
     legacy = tenant.http.post("/api/v1/commitments", json=tenant.stream)
     assert legacy.status_code == 200, legacy.text
     overheard = tenant.agent.event({"card": canary}, entity_id=canary)
@@ -154,6 +155,7 @@ def party(server: Server, canary: str) -> Party:
         "key_prefix": "ab" * 8,
         "node_id": str(uuid.UUID(int=1)),
         ("/api/v1/ves/events/ingest", "events"): [overheard],
+        ("/api/v1/events/ingest", "events"): [unsigned.unsigned(tenant, {"card": canary}, entity_id=canary)],
         ("/api/v1/commitments/{batch_id}", "batch_id"): legacy.json()["batch_id"],
         ("/api/v1/proofs/{sequence_number}", "batch_id"): legacy.json()["batch_id"],
         ("/api/v1/admin/api-keys/{id}", "id"): keys[0]["id"],
