@@ -23,6 +23,14 @@ class Unavailable(NotNow):
     """Something we depend on is away; nothing was done, for certain. Ask again after a pause."""
 
 
+class DoesNotOpen(Unavailable):
+    """What is stored at a row does not become a plaintext; nothing was done. The text names the row and the
+    reason, for operators: asking again helps only after one of them has acted."""
+
+    def __init__(self, row: str, why: str) -> None:
+        super().__init__(f"{row} does not open: {why}", retry_after_s=60.0)
+
+
 class Stopping(NotNow):
     """The house is closing; the letter was not taken; nothing was done. Ask another node or later."""
 
