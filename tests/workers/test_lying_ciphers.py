@@ -1,4 +1,4 @@
-"""Sealed values are opened once more before they leave: a cipher that lies costs a life, and stores nothing."""
+"""A sealed value is opened once more before it leaves: a cipher that lies costs a life and stores nothing."""
 
 from __future__ import annotations
 
