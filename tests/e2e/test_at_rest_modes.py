@@ -189,7 +189,9 @@ def test_a_tenants_ring_lives_and_its_keys_are_missed_by_name(own_server: Callab
         assert missed in said, said
         assert not any(key in said for key in (mine, his, new))
     path.unlink()
-    assert missed in (said := refused_start(server)) or str(other_id) in said
+    first = min(tenant_id, other_id)
+    assert f"tenant {first} has data under the at-rest key" in (said := refused_start(server))
+    assert "and has no ring of its own now: restore its ring" in said
 
     rings({tenant_id: [new, mine], other_id: [his]})
     server.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from journal.embedded import EmbeddedPostgres
+from journal.embedded import embedded_dsn
+from journal.embedded_cluster import APP_LOGIN, OWNER
 from tests.e2e.leaks import leaks_below, spellings
 from tests.e2e.world import Server, Tenant
 from tests.e2e.writers import WRITERS
@@ -31,7 +33,7 @@ def checkpoint(server: Server) -> None:
     """What is in the database's memory is in its files afterwards."""
 
     async def ask() -> None:
-        connection = await asyncpg.connect(EmbeddedPostgres(server.data_dir).owner_dsn)
+        connection = await asyncpg.connect(embedded_dsn(server.data_dir).replace(APP_LOGIN, OWNER))
         await connection.execute("CHECKPOINT")
         await connection.close()
 
@@ -82,8 +84,6 @@ def test_in_mode_disabled_the_same_search_finds_every_writer_in_tables_and_write
 
 
 def test_the_search_finds_each_spelling_also_inside_longer_texts(tmp_path: Path) -> None:
-    import base64
-
     secret = b"canary-" + secrets.token_bytes(15).hex().encode()
     assert len(spellings(secret)) == 10
     for before in range(3):
