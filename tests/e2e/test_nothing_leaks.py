@@ -7,9 +7,11 @@ commands, with a database address that holds a password.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import secrets
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +25,9 @@ from journal.embedded import embedded_dsn
 from tests.e2e.leaks import files_below, found, spellings
 from tests.e2e.nodes import operated_postgres
 from tests.e2e.world import Server, Tenant
+
+OWN_RING = uuid.UUID("6f1d7f0e-0000-4000-8000-00000000abcd")
+"""A tenant with a ring of its own."""
 
 
 def what_children_show(server: Server) -> bytes:
@@ -179,7 +184,10 @@ def given_secrets(folder: Path, dsn: str) -> tuple[dict[str, str], dict[str, byt
         if field.upper() in named | {"SEQUENCER_PRIVATE_KEY"} or field in skipped:
             continue
         outside[field] = secrets.token_bytes(32)
-        (folder / field).write_text(f"echo {outside[field].hex()}; echo {chatter} >&2")
+        text = outside[field].hex()
+        if field == "payload_encryption_keys_by_tenant":
+            text = json.dumps(json.dumps({str(OWN_RING): [text]}))
+        (folder / field).write_text(f"echo {text}; echo {chatter} >&2")
         environment[f"{field.upper()}_COMMAND"] = f"sh {folder / field}"
     return environment, outside
 
@@ -194,7 +202,7 @@ def test_secrets_that_were_given_stay_where_they_belong_and_the_anchors_is_never
         environment, outside = given_secrets(given, operated.app_dsn)
         server = own_server(LOG_LEVEL="debug", **environment).start()
         server.wait_ready()
-        tenant = Tenant(server)
+        tenant = Tenant(server, OWN_RING)
         canary = "canary-" + secrets.token_urlsafe(24)
         answers = said_by_the_doors(server, tenant, canary)
         outside["tenant key"] = tenant.api_key.encode()

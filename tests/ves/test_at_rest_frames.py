@@ -84,6 +84,23 @@ def test_an_sse2_frame_opens_for_its_own_tenant_and_table_only() -> None:
             KEY.open(other, frame)
 
 
+@given(st.binary(min_size=16, max_size=64), st.binary(min_size=16, max_size=64))
+def test_a_repeated_nonce_tells_no_more_than_that_two_plaintexts_are_equal(one: bytes, other: bytes) -> None:
+    """With GCM the ciphertexts' XOR would be that of the plaintexts."""
+    first, second = KEY.seal(ROW, NONCE, one), KEY.seal(ROW, NONCE, other)
+    assert (first == second) == (one == other)
+    if one != other:
+        assert xor(first[24:40], second[24:40]) != xor(one[:16], other[:16])
+        gcm = (KEY.seal_sse1(NONCE, text, ROW.row_hash)[16:32] for text in (one, other))
+        assert xor(*gcm) == xor(one[:16], other[:16]), "what is seen here would be seen there"
+        moved = KEY.seal(ROW._replace(row_hash=bytes(32)), NONCE, one)
+        assert moved[24:40] != first[24:40], "at another row not even that"
+
+
+def xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
+
+
 @both_frames
 def test_every_flipped_bit_of_a_frame_is_noticed(kind: str) -> None:
     frame = sealed(kind, b"secret")
