@@ -112,8 +112,11 @@ def test_a_database_goes_through_all_modes_and_each_reads_what_it_should(
     refused = stage.read(3)
     row = f"tenant {tenant.tenant_id}, store {tenant.store_id}, sequence_number 3"
     assert refused.status_code == 503
-    assert refused.json()["message"] == "a part of the service is not available; nothing was done"
-    assert "details" not in refused.json()["error"], "callers see no internals"
+    told = (
+        f"the payload stored at {row} does not open: its key is missing from the ring, or the row was changed"
+    )
+    assert refused.json()["message"] == told
+    assert "details" not in refused.json()["error"], "the reason is for operators"
     seen = operator(stage.server, "/api/v1/ves/events", **tenant.stream, limit=10)
     assert seen.status_code == 503
     reason = f"the payload stored at {row} does not open: {REQUIRED}"
