@@ -20,7 +20,13 @@ from journal import memory_audit
 from journal.audit import entry_text
 from journal.key_rules import Retire, adds_proof, binding, judge
 from journal.memory_policies import PolicyTables
-from journal.own_keys import at_rest_key_claimed, receipt_key_claimed, refuse_a_retired_key
+from journal.own_keys import (
+    at_rest_key_claimed,
+    check_at_rest_keys,
+    check_plaintext,
+    receipt_key_claimed,
+    refuse_a_retired_key,
+)
 from journal.port import (
     RATE_REFILL_S_MAX,
     RATE_TOKEN,
@@ -65,6 +71,7 @@ from journal.port import (
     TokenRevocation,
 )
 from journal.signed_by import FIRST, signed_page
+from ves.at_rest import is_frame
 from ves.audit import AuditCommitment, AuditRecord, entry_hash
 from ves.constants import ZERO_HASH
 from ves.policy import SchemaMode
@@ -147,7 +154,8 @@ class MemoryDatabase:
     committed: dict[Stream, tuple[int, bytes]] = field(default_factory=dict)
     commitments: dict[Uuid, tuple[Commitment, bytes]] = field(default_factory=dict)
     receipt_keys: defaultdict[Uuid, list[ReceiptKey]] = field(default_factory=lambda: defaultdict(list))
-    at_rest_keys: list[bytes] = field(default_factory=list)
+    at_rest_keys: dict[bytes, bool] = field(default_factory=dict)
+    """Whether each is retired."""
     audit_log: defaultdict[Uuid, list[tuple[str, bytes]]] = field(default_factory=lambda: defaultdict(list))
     """Per node: entry text and entry hash."""
     rates: dict[bytes, tuple[int, int]] = field(default_factory=dict)
@@ -944,21 +952,40 @@ class MemoryJournal:
 
         return await self._write("rotate_receipt_key", act)
 
-    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
+    async def claim_at_rest_keys(
+        self, key_ids: list[bytes], *, current: list[bytes] | None = None, required: bool = False
+    ) -> None:
         def act(database: MemoryDatabase) -> Change[None]:
-            missing = [key_id.hex() for key_id in database.at_rest_keys if key_id not in key_ids]
-            if missing:
-                raise AtRestKeyMissing(f"data exists under the at-rest key {', '.join(missing)}")
+            check_at_rest_keys(database.at_rest_keys, key_ids, current or [])
+            if required:
+                stored = (event for stream in database.events.values() for event in stream)
+                plain = any(not is_frame(event.payload_sealed) for event in stored)
+                check_plaintext(["ves_events"] if plain else [])
             new = [k for k in dict.fromkeys(key_ids) if k not in database.at_rest_keys]
 
             def apply() -> None:
-                database.at_rest_keys.extend(new)
+                database.at_rest_keys.update(dict.fromkeys(new, False))
                 for key_id in new:
                     self._audit(database, at_rest_key_claimed(key_id))
 
             return Change(None, apply)
 
         await self._write("claim_at_rest_keys", act)
+
+    async def retire_at_rest_key(self, key_id: bytes, audit: AuditEntry) -> bool:
+        def act(database: MemoryDatabase) -> Change[bool] | Refused[bool]:
+            if key_id not in database.at_rest_keys:
+                raise AtRestKeyMissing(f"no node ever had an at-rest key {key_id.hex()}")
+            if database.at_rest_keys[key_id]:
+                return Refused(False)
+
+            def apply() -> None:
+                database.at_rest_keys[key_id] = True
+                self._audit(database, audit)
+
+            return Change(True, apply)
+
+        return await self._write("retire_at_rest_key", act)
 
     # Rate limits.
 

@@ -58,6 +58,15 @@ class AtRestKeyMissing(JournalError):
     """Data exists under an at-rest key that the ring lacks; the text names its fingerprint."""
 
 
+class AtRestKeyRetired(JournalError):
+    """A ring's current key is one that was retired: refuse to start. The text names its fingerprint."""
+
+
+class PlaintextRemains(JournalError):
+    """Mode ``required``, and plaintext was written that nobody has sealed: refuse to start. The text names
+    the commands that help."""
+
+
 # What append says.
 
 
@@ -743,9 +752,18 @@ class Journal(Protocol):
         So it may be done twice. Raises ReceiptKeyDiffers for a public key that the sequencer had before."""
         ...
 
-    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
-        """Records the ring's key ids (current first). Raises AtRestKeyMissing when a recorded one is not
-        in the ring."""
+    async def claim_at_rest_keys(
+        self, key_ids: list[bytes], *, current: list[bytes] | None = None, required: bool = False
+    ) -> None:
+        """Records the ids of the rings' keys. Raises AtRestKeyMissing when a recorded one that is not retired
+        is not among them, AtRestKeyRetired when one of ``current``, those that seal, is; and, with
+        ``required``, PlaintextRemains while events or proofs are stored that are no frames."""
+        ...
+
+    async def retire_at_rest_key(self, key_id: bytes, audit: AuditEntry) -> bool:
+        """From now on no start demands the key, and none seals under it. Whether it was this call that
+        retired it. That nothing is sealed under it any more is for the caller to know. Raises
+        AtRestKeyMissing for a key that was never claimed."""
         ...
 
     # Rate limits. What is kept of them may be lost at any time: a bucket nobody knows is full.

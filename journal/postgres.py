@@ -490,12 +490,23 @@ class PostgresJournal:
             "rotate_receipt_key", lambda c: own_keys.rotate_receipt_key(c, self._node_id, key, audit)
         )
 
-    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
+    async def claim_at_rest_keys(
+        self, key_ids: list[bytes], *, current: list[bytes] | None = None, required: bool = False
+    ) -> None:
         # One node at a time: two that start for the first time at once must not both record a ring.
         act: Callable[[Connection], Awaitable[None]] = lambda c: own_keys.claim_at_rest_keys(  # noqa: E731
-            c, self._node_id, key_ids
+            c, self._node_id, key_ids, current=current or [], required=required
         )
         await cross(lambda: self._units.write(act, begin=begin_alone(_EVERYBODY), named="claim_at_rest_keys"))
+
+    async def retire_at_rest_key(self, key_id: bytes, audit: AuditEntry) -> bool:
+        # Alone: a start that claims meanwhile sees all of it or nothing.
+        act: Callable[[Connection], Awaitable[bool]] = lambda c: own_keys.retire_at_rest_key(  # noqa: E731
+            c, self._node_id, key_id, audit
+        )
+        return await cross(
+            lambda: self._units.write(act, begin=begin_alone(_EVERYBODY), named="retire_at_rest_key")
+        )
 
     # Rate limits: single statements, like reading, since nothing depends on whether they were heard.
 
