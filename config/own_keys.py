@@ -113,7 +113,14 @@ class ReceiptSeeds:
 class OwnKeys:
     """The one holder of both. Its repr shows nothing."""
 
-    __slots__ = ("_by_tenant", "_ring", "at_rest_key_ids", "at_rest_mode", "receipt_seeds")
+    __slots__ = (
+        "_by_tenant",
+        "_ring",
+        "at_rest_current_ids",
+        "at_rest_key_ids",
+        "at_rest_mode",
+        "receipt_seeds",
+    )
 
     def __init__(
         self,
@@ -130,6 +137,8 @@ class OwnKeys:
         self._by_tenant = dict(by_tenant or {})
         everything = [*ring, *(key for keys in self._by_tenant.values() for key in keys)]
         self.at_rest_key_ids = [key_id(key) for key in dict.fromkeys(everything)]
+        self.at_rest_current_ids = [key_id(keys[0]) for keys in (ring, *self._by_tenant.values())]
+        """Of those that seal: the first of each ring."""
         self.at_rest_mode = mode
         self.receipt_seeds = receipt_seeds
 

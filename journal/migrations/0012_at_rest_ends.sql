@@ -104,3 +104,4 @@ $triggers$;
 
 REVOKE ALL ON FUNCTION record.note_plaintext, record.refuse_retired_key, record.forbid_at_rest_keys FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION record.forbid_at_rest_keys TO sequencer_admin;
+GRANT INSERT ON record.at_rest_notes TO sequencer_admin;
