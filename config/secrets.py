@@ -96,7 +96,7 @@ def load_at_rest_keys(settings: Settings, data_dir: Path, formats: Formats) -> t
     given = settings.payload_encryption_keys or settings.payload_encryption_key
     if given is None and not ring.exists():
         raise SecretsError(
-            f"no at-rest keys ({ring} is not there): give this command PAYLOAD_ENCRYPTION_KEYS as the server has"
+            f"no at-rest keys ({ring} is not there): give this command the server's PAYLOAD_ENCRYPTION_KEYS"
         )
     return sequencer_id, _Loading(data_dir / "keys", formats, lambda name: None).own_keys(settings, seeds)
 

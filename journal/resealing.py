@@ -134,8 +134,9 @@ class ResealingJournal:
     async def forbid(self, key_ids: Sequence[bytes]) -> None:
         """From now on no frame under these keys, or under a retired one, enters a table. Waits for whoever
         writes; without any key only the retired ones are forbidden."""
-        for name in SEALED_TABLES:  # each by itself: no lock is waited for while another is held
-            await self._forbid(name, list(key_ids))
+        for table in SEALED_TABLES.values():  # each by itself: nobody waits while holding another's lock
+            for name in filter(None, (table.name, table.archive)):
+                await self._forbid(name, list(key_ids))
 
     async def _forbid(self, table: str, key_ids: list[bytes]) -> None:
         async def act(connection: Connection) -> None:

@@ -53,16 +53,20 @@ BEGIN
 END
 $$;
 
--- The_keys beside those retired already. With none at all nothing is refused.
+-- The_keys beside those retired already. With none at all nothing is refused. Into an archive rows come as
+-- they are: there only new seals are judged.
 CREATE FUNCTION record.forbid_at_rest_keys(the_table text, the_keys bytea[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog SET lock_timeout = '3s' AS $$
 DECLARE
     the_column text;
     forbidden text;
+    acts text := CASE WHEN the_table LIKE '%_archive' THEN 'UPDATE' ELSE 'INSERT OR UPDATE' END;
 BEGIN
     the_column := CASE the_table
         WHEN 'ves_events' THEN 'payload_sealed'
+        WHEN 'ves_events_archive' THEN 'payload_sealed'
         WHEN 'events' THEN 'payload_encrypted'
+        WHEN 'events_archive' THEN 'payload_encrypted'
         WHEN 'ves_validity_proofs' THEN 'proof'
     END;
     IF the_column IS NULL THEN
@@ -77,10 +81,10 @@ BEGIN
     END IF;
     -- SSE1 frames name no key; whoever still writes them is an older version of the program.
     EXECUTE format(
-        'CREATE OR REPLACE TRIGGER retired_keys AFTER INSERT ON record.%1$I FOR EACH ROW WHEN ('
+        'CREATE OR REPLACE TRIGGER retired_keys AFTER %4$s ON record.%1$I FOR EACH ROW WHEN ('
         'substr(NEW.%2$I, 1, 4) = ''SSE1''::bytea OR '
         'substr(NEW.%2$I, 1, 4) = ''SSE2''::bytea AND substr(NEW.%2$I, 5, 8) IN (%3$s)) '
-        'EXECUTE FUNCTION record.refuse_retired_key()', the_table, the_column, forbidden);
+        'EXECUTE FUNCTION record.refuse_retired_key()', the_table, the_column, forbidden, acts);
     EXECUTE format('ALTER TABLE record.%I ENABLE ALWAYS TRIGGER retired_keys', the_table);
 END
 $$;

@@ -90,7 +90,7 @@ def admin_app(
         )
 
     @app.command(name="reencrypt-ves-events")
-    def reencrypt_ves_events(choice: Choice = ALL, *, as_json: Json = False) -> int:
+    def reencrypt_ves_events(*, choice: Choice = ALL, as_json: Json = False) -> int:
         """Seal payloads of VES events, archived ones too, with the current at-rest key.
 
         Exit code 0 when everything is sealed with it, 1 while something is not: the text says what.
@@ -98,7 +98,7 @@ def admin_app(
         return begin("ves_events", choice, as_json)
 
     @app.command(name="reencrypt-events")
-    def reencrypt_events(choice: Choice = ALL, *, as_json: Json = False) -> int:
+    def reencrypt_events(*, choice: Choice = ALL, as_json: Json = False) -> int:
         """Seal payloads of the legacy stream, archived ones too, with the current at-rest key.
 
         Exit code 0 when everything is sealed with it, 1 while something is not: the text says what.
@@ -106,7 +106,7 @@ def admin_app(
         return begin("events", choice, as_json)
 
     @app.command(name="reencrypt-ves-validity-proofs")
-    def reencrypt_ves_validity_proofs(choice: Choice = ALL, *, as_json: Json = False) -> int:
+    def reencrypt_ves_validity_proofs(*, choice: Choice = ALL, as_json: Json = False) -> int:
         """Seal validity proofs with the current at-rest key.
 
         Exit code 0 when everything is sealed with it, 1 while something is not: the text says what.
@@ -130,9 +130,7 @@ def admin_app(
         except ValueError:
             key_id = b""
         if len(key_id) * 2 != KEY_ID_CHARACTERS:
-            notice(
-                f"FINGERPRINT: {KEY_ID_CHARACTERS} hex digits, the key's fingerprint and never the key itself"
-            )
+            notice(f"FINGERPRINT: the {KEY_ID_CHARACTERS} hex digits that name the key, never the key itself")
             return Exit.USAGE
         return retire_at_rest_key(key_id, as_json)
 
