@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PAGE_BYTES_MAX = 16 * 1024 * 1024
 """Of sealed values read at once, unless a single one is larger."""
-_PLAINTEXT_LOCK = 0x5645535F50545854  # "VES_PTXT": see migration 0012
+_PLAINTEXT_LOCK = 0x5645535F50545854  # "VES_PTXT": as in record.note_plaintext
 # Keys and old values are given: each row is looked up by its key, whatever the statistics say.
 _BEGIN = (
     "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"

@@ -42,6 +42,7 @@ from journal.port import (
 )
 from supervisor import receipt_keys
 from supervisor.announcement import Door, announced, door_of
+from supervisor.incident_command import incident_report_command, key_compromise_command
 from supervisor.reencrypt_command import reencrypt_command
 from supervisor.retire_command import retire_command
 from supervisor.rotate_command import rotate_command
@@ -84,6 +85,8 @@ def main() -> None:
             rotate=rotate_command,
             reencrypt=reencrypt_command,
             retire_at_rest_key=retire_command,
+            key_compromise=key_compromise_command,
+            incident_report=incident_report_command,
         )
     )()
 
@@ -143,6 +146,7 @@ async def run_house(
         async with AsyncExitStack() as stack:
             node_id = secrets.sequencer_id
             journal = await patiently(partial(enter_journal, stack, settings, node_id, where))
+            await patiently(partial(refuse_to_forget_pins, settings, journal))
             claimed = await patiently(partial(claim_keys, journal, secrets))
             built = build(
                 settings,
@@ -158,6 +162,11 @@ async def run_house(
             await audit_start(built.house, fingerprint, claimed.key.key_version)
             await live(settings, secrets, built)
             await audit_stop(built.house)
+
+
+async def refuse_to_forget_pins(settings: Settings, journal: Journal) -> None:
+    if settings.region is None and await journal.list_pinned(after=None, limit=1):
+        raise StartRefused("tenants are pinned to regions in this database: set REGION to where this node is")
 
 
 async def claim_keys(journal: Journal, secrets: Secrets) -> receipt_keys.Claimed:

@@ -10,7 +10,7 @@
 -- Making it waits for every transaction that writes to the table, so what comes later is refused for certain.
 
 CREATE TABLE record.at_rest_key_retirements (
-    key_id bytea PRIMARY KEY REFERENCES record.at_rest_keys,
+    key_id bytea PRIMARY KEY CHECK (octet_length(key_id) = 8),
     retired_at timestamptz NOT NULL
 );
 
