@@ -117,6 +117,7 @@ class OwnKeys:
     __slots__ = (
         "_by_tenant",
         "_ring",
+        "at_rest_current_ids",
         "at_rest_key_ids",
         "at_rest_key_ids_by_tenant",
         "at_rest_mode",
@@ -140,6 +141,8 @@ class OwnKeys:
         self.at_rest_key_ids_by_tenant = {
             tenant_id: [key_id(key) for key in keys] for tenant_id, keys in self._by_tenant.items()
         }
+        self.at_rest_current_ids = [key_id(keys[0]) for keys in (ring, *self._by_tenant.values())]
+        """Of those that seal: the first of each ring."""
         self.at_rest_mode = mode
         self.receipt_seeds = receipt_seeds
 

@@ -44,6 +44,7 @@ BOOTSTRAP_KEY_PREFIX = "ss_"
 BOOTSTRAP_KEY_CHARACTERS_MIN = 24
 """After the prefix."""
 RINGS_BY_TENANT_FILE = "payload-encryption-keys-by-tenant"
+AT_REST_FILE = "payload-encryption-keys"
 _DISTINCT_CHARACTERS_MIN = 8
 """Even 24 random hex digits have fewer only once in thousands; "aaaa…" and "0123…" loops do."""
 
@@ -91,6 +92,18 @@ def load_receipt_seeds(settings: Settings, data_dir: Path, formats: Formats) -> 
     return loading.sequencer_id(settings.ves_sequencer_id), loading.receipt_seeds(settings)
 
 
+def load_at_rest_keys(settings: Settings, data_dir: Path, formats: Formats) -> tuple[bytes, OwnKeys]:
+    """The sequencer_id and the rings of a node that has run before. Makes nothing. Raises SecretsError."""
+    sequencer_id, seeds = load_receipt_seeds(settings, data_dir, formats)
+    ring = data_dir / "keys" / AT_REST_FILE
+    given = settings.payload_encryption_keys or settings.payload_encryption_key
+    if given is None and not ring.exists():
+        raise SecretsError(
+            f"no at-rest keys ({ring} is not there): give this command the server's PAYLOAD_ENCRYPTION_KEYS"
+        )
+    return sequencer_id, _Loading(data_dir / "keys", formats, lambda name: None).own_keys(settings, seeds)
+
+
 def prepare_data_dir(data_dir: Path) -> None:
     """Afterwards it exists, is ours, and nobody else can read or write it. Raises SecretsError.
 
@@ -128,14 +141,17 @@ class _Loading:
         return Secrets(
             bootstrap_key_sha256=sha256(bootstrap.encode()).digest(),
             sequencer_id=self.sequencer_id(settings.ves_sequencer_id),
-            keys=OwnKeys(
-                self._at_rest_ring(settings),
-                seeds,
-                key_id=self._formats.key_id,
-                mode=settings.payload_encryption_mode,
-                by_tenant=self._at_rest_rings_by_tenant(settings.payload_encryption_keys_by_tenant),
-            ),
+            keys=self.own_keys(settings, seeds),
             created=tuple(self._created),
+        )
+
+    def own_keys(self, settings: Settings, seeds: ReceiptSeeds) -> OwnKeys:
+        return OwnKeys(
+            self._at_rest_ring(settings),
+            seeds,
+            key_id=self._formats.key_id,
+            mode=settings.payload_encryption_mode,
+            by_tenant=self._at_rest_rings_by_tenant(settings.payload_encryption_keys_by_tenant),
         )
 
     def _bootstrap_api_key(self, given: SecretStr | None) -> str:
@@ -175,7 +191,7 @@ class _Loading:
             given, name = settings.payload_encryption_keys, "PAYLOAD_ENCRYPTION_KEYS"
         else:
             given, name = settings.payload_encryption_key, "PAYLOAD_ENCRYPTION_KEY"
-        text, what = self._given_or_file(given, name, "payload-encryption-keys", new_key)
+        text, what = self._given_or_file(given, name, AT_REST_FILE, new_key)
         # A trailing comma is a typing slip that could hide a key left out: refused as an empty key.
         words = text.split(",") if given is not None else text.split()
         if name == "PAYLOAD_ENCRYPTION_KEY" and len(words) > 1:

@@ -7,7 +7,7 @@ give: it is refused, by fingerprint. Alone decides that; reads and writes nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import NamedTuple
 
 from journal.port import AtRestKeyMissing
@@ -22,10 +22,10 @@ class Rings(NamedTuple):
     by_tenant: Mapping[Uuid, list[bytes]]
 
 
-def new_keys(recorded: Rings, held: Rings, with_data: set[Uuid]) -> Rings:
+def new_keys(recorded: Rings, held: Rings, with_data: set[Uuid], retired: Set[bytes]) -> Rings:
     """What is to be recorded beside ``recorded``. ``with_data``: of the tenants in ``newcomers`` those that
-    have data. Raises AtRestKeyMissing."""
-    if missing := _missing(recorded.default, held.default):
+    have data; ``retired``: keys under which there is none any more. Raises AtRestKeyMissing."""
+    if missing := _missing(_still(recorded.default, retired), held.default):
         raise AtRestKeyMissing(
             f"data exists under the at-rest key {_texts(missing)}, which is not in the ring"
             f"{_only_elsewhere(missing, held)}: "
@@ -36,7 +36,7 @@ def new_keys(recorded: Rings, held: Rings, with_data: set[Uuid]) -> Rings:
         known = recorded.by_tenant.get(tenant_id)
         serving = held.by_tenant.get(tenant_id, held.default)
         needed = known if known is not None else recorded.default if tenant_id in with_data else []
-        if missing := _missing(needed, serving):
+        if missing := _missing(_still(needed, retired), serving):
             raise AtRestKeyMissing(_of_tenant(tenant_id, missing, has_ring=tenant_id in held.by_tenant))
         new[tenant_id] = _missing(serving, known or [])
     return Rings(_missing(held.default, recorded.default), {t: keys for t, keys in new.items() if keys})
@@ -63,6 +63,10 @@ def _of_tenant(tenant_id: Uuid, missing: list[bytes], *, has_ring: bool) -> str:
 def _only_elsewhere(missing: list[bytes], held: Rings) -> str:
     tenants = [uuid_text(t) for t, keys in sorted(held.by_tenant.items()) if set(keys) & set(missing)]
     return f" (only in that of tenant {tenants[0]}, which serves nobody else)" if tenants else ""
+
+
+def _still(recorded: list[bytes], retired: Set[bytes]) -> list[bytes]:
+    return [key_id for key_id in recorded if key_id not in retired]
 
 
 def _missing(needed: list[bytes], there: list[bytes]) -> list[bytes]:

@@ -24,13 +24,20 @@ from journal.memory_legacy import LegacyTables, page_of
 from journal.memory_legacy_commitments import LegacyCommitmentTable
 from journal.memory_policies import PolicyTables
 from journal.memory_proofs import ProofTable
-from journal.own_keys import at_rest_keys_claimed, receipt_key_claimed, refuse_a_retired_key
+from journal.own_keys import (
+    at_rest_keys_claimed,
+    check_current,
+    check_plaintext,
+    receipt_key_claimed,
+    refuse_a_retired_key,
+)
 from journal.port import (
     LEGACY_ENTITIES_MAX,
     RATE_REFILL_S_MAX,
     RATE_TOKEN,
     AgentKey,
     ApiKey,
+    AtRestKeyMissing,
     AuditChain,
     AuditEntry,
     AuditWish,
@@ -80,6 +87,7 @@ from journal.port import (
     ValidityProof,
 )
 from journal.signed_by import FIRST, signed_page
+from ves.at_rest import is_frame
 from ves.audit import AuditCommitment, AuditRecord, entry_hash
 from ves.constants import ZERO_HASH
 from ves.legacy_commitments import EntityVersions, LegacyCommitment
@@ -166,6 +174,7 @@ class MemoryDatabase:
     receipt_keys: defaultdict[Uuid, list[ReceiptKey]] = field(default_factory=lambda: defaultdict(list))
     at_rest_keys: list[bytes] = field(default_factory=list)
     tenant_at_rest_keys: defaultdict[Uuid, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    retired_at_rest_keys: set[bytes] = field(default_factory=set)
     audit_log: defaultdict[Uuid, list[tuple[str, bytes]]] = field(default_factory=lambda: defaultdict(list))
     """Per node: entry text and entry hash."""
     rates: dict[bytes, tuple[int, int]] = field(default_factory=dict)
@@ -1156,13 +1165,24 @@ class MemoryJournal:
         return await self._write("rotate_receipt_key", act)
 
     async def claim_at_rest_keys(
-        self, key_ids: list[bytes], by_tenant: Mapping[Uuid, list[bytes]] | None = None
+        self,
+        key_ids: list[bytes],
+        by_tenant: Mapping[Uuid, list[bytes]] | None = None,
+        *,
+        current: list[bytes] | None = None,
+        required: bool = False,
     ) -> None:
         held = Rings(key_ids, by_tenant or {})
 
         def act(database: MemoryDatabase) -> Change[None]:
+            check_current(current or [], database.retired_at_rest_keys)
             recorded = Rings(database.at_rest_keys, database.tenant_at_rest_keys)
-            new = new_keys(recorded, held, {tenant_id for tenant_id, _ in database.heads})
+            with_data = {tenant_id for tenant_id, _ in database.heads}
+            new = new_keys(recorded, held, with_data, database.retired_at_rest_keys)
+            if required:
+                stored = (event for stream in database.events.values() for event in stream)
+                plain = any(not is_frame(event.payload_sealed) for event in stored)
+                check_plaintext(["ves_events"] if plain else [])
 
             def apply() -> None:
                 database.at_rest_keys.extend(new.default)
@@ -1174,6 +1194,22 @@ class MemoryJournal:
             return Change(None, apply)
 
         await self._write("claim_at_rest_keys", act)
+
+    async def retire_at_rest_key(self, key_id: bytes, audit: AuditEntry) -> bool:
+        def act(database: MemoryDatabase) -> Change[bool] | Refused[bool]:
+            own = (key_id for key_ids in database.tenant_at_rest_keys.values() for key_id in key_ids)
+            if key_id not in {*database.at_rest_keys, *own}:
+                raise AtRestKeyMissing(f"no node ever had an at-rest key {key_id.hex()}")
+            if key_id in database.retired_at_rest_keys:
+                return Refused(False)
+
+            def apply() -> None:
+                database.retired_at_rest_keys.add(key_id)
+                self._audit(database, audit)
+
+            return Change(True, apply)
+
+        return await self._write("retire_at_rest_key", act)
 
     # Rate limits.
 

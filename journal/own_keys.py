@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from journal.at_rest_rules import Rings, new_keys, newcomers
 from journal.audit import write_audit
-from journal.port import AuditEntry, ReceiptKey, ReceiptKeyDiffers
+from journal.port import (
+    AtRestKeyMissing,
+    AtRestKeyRetired,
+    AuditEntry,
+    PlaintextRemains,
+    ReceiptKey,
+    ReceiptKeyDiffers,
+)
 from journal.units import Undo
 from ves.encoding import uuid_text
 from ves.records import Uuid
@@ -20,6 +27,12 @@ if TYPE_CHECKING:
     from journal.connections import Connection
 
 RING_ENTRIES_MAX = 20
+REENCRYPT_COMMANDS = {
+    "ves_events": "reencrypt-ves-events",
+    "events": "reencrypt-events",
+    "ves_validity_proofs": "reencrypt-ves-validity-proofs",
+}
+"""What seals each table anew, ``sequencer admin …``."""
 
 
 def receipt_key_claimed(sequencer_id: Uuid, public_key: bytes) -> AuditEntry:
@@ -116,9 +129,15 @@ def refuse_a_retired_key(chain: list[ReceiptKey], key: ReceiptKey) -> None:
             )
 
 
-async def claim_at_rest_keys(connection: Connection, node_id: Uuid, held: Rings) -> None:
+async def claim_at_rest_keys(
+    connection: Connection, node_id: Uuid, held: Rings, *, current: list[bytes], required: bool
+) -> None:
     recorded = await _recorded_rings(connection)
-    new = new_keys(recorded, held, await _with_data(connection, newcomers(recorded, held)))
+    retired = await _retired(connection)
+    check_current(current, retired)
+    new = new_keys(recorded, held, await _with_data(connection, newcomers(recorded, held)), retired)
+    if required:
+        check_plaintext(await tables_with_plaintext(connection))
     await connection.execute(
         "INSERT INTO record.at_rest_keys (key_id, first_seen_at) "
         "SELECT k, clock_timestamp() FROM unnest($1::bytea[]) AS k ORDER BY k ON CONFLICT DO NOTHING",
@@ -155,3 +174,62 @@ async def _with_data(connection: Connection, tenants: list[Uuid]) -> set[Uuid]:
         tenants,
     )
     return {row[0] for row in rows}
+
+
+async def _retired(connection: Connection) -> set[bytes]:
+    return {row[0] for row in await connection.fetch("SELECT key_id FROM record.at_rest_key_retirements")}
+
+
+def check_current(current: list[bytes], retired: set[bytes]) -> None:
+    """Raises AtRestKeyRetired."""
+    for key_id in current:
+        if key_id in retired:
+            raise AtRestKeyRetired(
+                f"the at-rest key {key_id.hex()} is retired and seals nothing any more: "
+                "give this node the current ring (PAYLOAD_ENCRYPTION_KEYS, current key first)"
+            )
+
+
+def check_plaintext(tables: list[str]) -> None:
+    """Raises PlaintextRemains when there is one."""
+    if tables:
+        commands = ", ".join(f"sequencer admin {REENCRYPT_COMMANDS[table]}" for table in tables)
+        raise PlaintextRemains(
+            "PAYLOAD_ENCRYPTION_MODE is required, but plaintext was written (mode disabled) and would not be "
+            f"readable: start with optional, and required once these have finished: {commands}"
+        )
+
+
+async def tables_with_plaintext(connection: Connection) -> list[str]:
+    """Those in which plaintext was written after the last re-encryption that left none. A few rows are
+    looked at, however long the tables are."""
+    rows = await connection.fetch(
+        "SELECT DISTINCT ON (table_name) table_name, noted FROM record.at_rest_notes "
+        "WHERE noted <> 'sweep' ORDER BY table_name, note_number DESC"
+    )
+    return [row[0] for row in rows if row[1] == "plaintext"]
+
+
+async def is_at_rest_key(connection: Connection, key_id: bytes) -> bool | None:
+    """Whether it is retired; None for a key that no node ever had."""
+    row = await connection.fetchrow(
+        "SELECT EXISTS (SELECT FROM record.at_rest_key_retirements r WHERE r.key_id = k.key_id) "
+        "FROM (SELECT key_id FROM record.at_rest_keys UNION SELECT key_id FROM record.tenant_at_rest_keys) k "
+        "WHERE k.key_id = $1",
+        key_id,
+    )
+    return None if row is None else bool(row[0])
+
+
+async def retire_at_rest_key(connection: Connection, node_id: Uuid, key_id: bytes, audit: AuditEntry) -> bool:
+    if await is_at_rest_key(connection, key_id) is None:
+        raise AtRestKeyMissing(f"no node ever had an at-rest key {key_id.hex()}: there is nothing to retire")
+    done = await connection.execute(
+        "INSERT INTO record.at_rest_key_retirements (key_id, retired_at) "
+        "VALUES ($1, clock_timestamp()) ON CONFLICT DO NOTHING",
+        key_id,
+    )
+    if done != "INSERT 0 1":
+        raise Undo(False)
+    await write_audit(connection, node_id, audit)
+    return True

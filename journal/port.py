@@ -61,6 +61,15 @@ class AtRestKeyMissing(JournalError):
     """Data exists under an at-rest key that the ring lacks; the text names its fingerprint."""
 
 
+class AtRestKeyRetired(JournalError):
+    """A ring's current key is one that was retired: refuse to start. The text names its fingerprint."""
+
+
+class PlaintextRemains(JournalError):
+    """Mode ``required``, and plaintext was written that nobody has sealed: refuse to start. The text names
+    the commands that help."""
+
+
 # What append says.
 
 
@@ -947,11 +956,24 @@ class Journal(Protocol):
         ...
 
     async def claim_at_rest_keys(
-        self, key_ids: list[bytes], by_tenant: Mapping[Uuid, list[bytes]] | None = None
+        self,
+        key_ids: list[bytes],
+        by_tenant: Mapping[Uuid, list[bytes]] | None = None,
+        *,
+        current: list[bytes] | None = None,
+        required: bool = False,
     ) -> None:
         """Records the key ids of the default ring, and of the rings of tenants that have, or once had, their
-        own. Raises AtRestKeyMissing, and records nothing, when a ring lacks a key that data of those whom it
-        serves may exist under."""
+        own. Raises AtRestKeyMissing, and records nothing, when a ring lacks a key, not retired, that data of
+        those whom it serves may exist under; AtRestKeyRetired when one of ``current``, those that seal, is
+        retired; and, with ``required``, PlaintextRemains while events or proofs are stored that are no
+        frames."""
+        ...
+
+    async def retire_at_rest_key(self, key_id: bytes, audit: AuditEntry) -> bool:
+        """From now on no start demands the key, and none seals under it. Whether it was this call that
+        retired it. That nothing is sealed under it any more is for the caller to know. Raises
+        AtRestKeyMissing for a key that was never claimed."""
         ...
 
     # Rate limits. What is kept of them may be lost at any time: a bucket nobody knows is full.

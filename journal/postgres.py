@@ -7,13 +7,11 @@ key lock. It connects when first asked and again, by itself, after the database 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
-import trio
 
 from journal import (
     append,
@@ -35,10 +33,11 @@ from journal import (
 from journal.aio import cross
 from journal.at_rest_rules import Rings
 from journal.audit import write_audit
-from journal.connections import SERVER_VERSION_MIN, Limits, make_pool
+from journal.connections import SERVER_VERSION_MIN, Limits
 from journal.facts import read_facts
 from journal.locks import begin_alone, begin_sharing
 from journal.migrate import check_schema
+from journal.pools import open_units
 from journal.port import (
     AgentKey,
     ApiKey,
@@ -95,11 +94,10 @@ from ves.policy import SchemaMode
 from ves.records import Commitment, EntityName, Facts, KeyName, Question, StoredEvent, Uuid
 
 if TYPE_CHECKING:
-    from journal.connections import Connection, Pool
+    from journal.connections import Connection
 
 T = TypeVar("T")
 
-_CLOSE_S = 5.0
 _PING_S = 2.0
 """A database that takes longer is away for those who ask whether it is there: they decide about traffic."""
 _OWN_KEYS_S = 5.0
@@ -132,33 +130,13 @@ async def open_journal(
     and ``.copied`` of ``append`` and ``append_legacy``. Raises JournalAway when the database cannot be
     asked, SchemaMismatch (UnfitServer) when it is not what we need."""
     limits = limits or Limits()
-    pool = make_pool(dsn, limits, application_name=application_name)
-    await cross(lambda: _initialize(pool))
-    try:
-        journal = PostgresJournal(
-            Units(pool, deadline_s=limits.unit_deadline_s, checkpoint=checkpoint),
-            node_id,
-            checkpoint,
-            StalledCopies(limits.idle_in_transaction_timeout_s),
-        )
+    async with open_units(
+        dsn, limits=limits, checkpoint=checkpoint, application_name=application_name
+    ) as units:
+        stalled = StalledCopies(limits.idle_in_transaction_timeout_s)
+        journal = PostgresJournal(units, node_id, checkpoint, stalled)
         await journal.check_fitness()
         yield journal
-    finally:
-        with trio.CancelScope(shield=True):  # also when we leave because we are cancelled
-            await cross(lambda: _close(pool))
-
-
-async def _initialize(pool: Pool) -> None:
-    await pool  # with min_size 0 it connects to nothing yet
-
-
-async def _close(pool: Pool) -> None:
-    """Whoever still holds a connection has a deadline for it; then the connections are cut."""
-    try:
-        async with asyncio.timeout(_CLOSE_S):
-            await pool.close()
-    except TimeoutError:
-        pool.terminate()
 
 
 class PostgresJournal:
@@ -596,13 +574,28 @@ class PostgresJournal:
         )
 
     async def claim_at_rest_keys(
-        self, key_ids: list[bytes], by_tenant: Mapping[Uuid, list[bytes]] | None = None
+        self,
+        key_ids: list[bytes],
+        by_tenant: Mapping[Uuid, list[bytes]] | None = None,
+        *,
+        current: list[bytes] | None = None,
+        required: bool = False,
     ) -> None:
         # One node at a time: two that start for the first time at once must not both record a ring.
+        held = Rings(key_ids, by_tenant or {})
         act: Callable[[Connection], Awaitable[None]] = lambda c: own_keys.claim_at_rest_keys(  # noqa: E731
-            c, self._node_id, Rings(key_ids, by_tenant or {})
+            c, self._node_id, held, current=current or [], required=required
         )
         await cross(lambda: self._units.write(act, begin=begin_alone(_EVERYBODY), named="claim_at_rest_keys"))
+
+    async def retire_at_rest_key(self, key_id: bytes, audit: AuditEntry) -> bool:
+        # Alone: a start that claims meanwhile sees all of it or nothing.
+        act: Callable[[Connection], Awaitable[bool]] = lambda c: own_keys.retire_at_rest_key(  # noqa: E731
+            c, self._node_id, key_id, audit
+        )
+        return await cross(
+            lambda: self._units.write(act, begin=begin_alone(_EVERYBODY), named="retire_at_rest_key")
+        )
 
     # Rate limits: single statements, like reading, since nothing depends on whether they were heard.
 

@@ -43,6 +43,8 @@ from journal.port import (
 from supervisor import receipt_keys
 from supervisor.announcement import Door, announced, door_of
 from supervisor.incident_command import incident_report_command, key_compromise_command
+from supervisor.reencrypt_command import reencrypt_command
+from supervisor.retire_command import retire_command
 from supervisor.rotate_command import rotate_command
 from supervisor.shell import (
     FORMATS,
@@ -60,6 +62,7 @@ from transport.cli.app import HouseCommands, build_app
 from transport.house import House
 from transport.http.app import create_apps
 from transport.http.serve import serve as serve_http
+from ves.at_rest import AtRestMode
 from ves.encoding import uuid_text
 
 START_PATIENCE_S = 60.0
@@ -80,6 +83,8 @@ def main() -> None:
             serve=serve,
             migrate=migrate_command,
             rotate=rotate_command,
+            reencrypt=reencrypt_command,
+            retire_at_rest_key=retire_command,
             key_compromise=key_compromise_command,
             incident_report=incident_report_command,
         )
@@ -168,7 +173,12 @@ async def claim_keys(journal: Journal, secrets: Secrets) -> receipt_keys.Claimed
     """Our keys are those that the journal knows, or the first it sees: answers the receipt key to sign with.
     Key files made just now and in vain are removed."""
     try:
-        await journal.claim_at_rest_keys(secrets.keys.at_rest_key_ids, secrets.keys.at_rest_key_ids_by_tenant)
+        await journal.claim_at_rest_keys(
+            secrets.keys.at_rest_key_ids,
+            secrets.keys.at_rest_key_ids_by_tenant,
+            current=secrets.keys.at_rest_current_ids,
+            required=secrets.keys.at_rest_mode == AtRestMode.REQUIRED.value,
+        )
         return await receipt_keys.claim(journal, secrets.sequencer_id, secrets.keys.receipt_seeds)
     except (AtRestKeyMissing, ReceiptKeyDiffers):
         for path in secrets.created:

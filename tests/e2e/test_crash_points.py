@@ -26,6 +26,7 @@ from tests.e2e import unsigned
 from tests.e2e.nodes import restarts
 from tests.e2e.test_crash import WRITE_PATH
 from tests.e2e.test_receipt_key_rotation import OF_A_ROTATION
+from tests.e2e.test_reencryption import OF_A_REENCRYPTION, OF_A_RETIREMENT
 from tests.e2e.world import ROOT, Agent, Server, Tenant
 
 STEPS_OF_A_UNIT = ("begin", "commit_sent_before", "committed")
@@ -111,7 +112,8 @@ def points_in_the_code() -> set[str]:
 def test_no_point_in_the_code_is_without_a_crash() -> None:
     tried = {
         point.partition(":")[0]
-        for point in (*FIRST_START, *AT_WORK, *OF_A_WORKER, *OF_A_ROTATION, *WRITE_PATH)
+        for points in (OF_A_ROTATION, OF_A_REENCRYPTION, OF_A_RETIREMENT, WRITE_PATH)
+        for point in (*FIRST_START, *AT_WORK, *OF_A_WORKER, *points)
     }
     in_code = points_in_the_code()
     assert len(in_code) > 40, "the search finds nothing any more"

@@ -12,6 +12,7 @@ from journal_worlds import World
 
 from journal.port import (
     AtRestKeyMissing,
+    AtRestKeyRetired,
     AuditWish,
     Journal,
     JournalAway,
@@ -19,6 +20,7 @@ from journal.port import (
     KeyConflict,
     KeyRegistered,
     KeyRevoked,
+    PlaintextRemains,
     ReceiptKey,
     ReceiptKeyDiffers,
     Stored,
@@ -373,3 +375,48 @@ async def test_a_refused_ring_is_not_recorded_and_a_new_one_is_audited_by_its_fi
         (mine.hex(), tenant),
         ("30 tenants", None),
     ]
+
+
+async def test_a_retired_at_rest_key_is_demanded_by_no_start_and_seals_for_none(own_world: World) -> None:
+    world = own_world
+    old, new = os.urandom(8), os.urandom(8)
+    await world.journal.claim_at_rest_keys([old, new], current=[old])
+    assert await world.journal.retire_at_rest_key(old, AUDIT) is True
+    assert await world.other.retire_at_rest_key(old, AUDIT) is False, "once is enough"
+    await world.journal.claim_at_rest_keys([new], current=[new])
+    await world.other.claim_at_rest_keys([new, old], current=[new])
+    with pytest.raises(AtRestKeyRetired, match=old.hex()):
+        await world.other.claim_at_rest_keys([old, new], current=[old])
+    with pytest.raises(AtRestKeyMissing, match=new.hex()):
+        await world.journal.claim_at_rest_keys([old])
+    with pytest.raises(AtRestKeyMissing, match="no node ever had"):
+        await world.journal.retire_at_rest_key(os.urandom(8), AUDIT)
+
+
+async def test_a_retirement_whose_commit_is_not_heard_may_be_repeated(own_world: World) -> None:
+    world = own_world
+    old = os.urandom(8)
+    await world.journal.claim_at_rest_keys([old])
+    world.fail_next("retire_at_rest_key", "unheard")
+    with pytest.raises(JournalOutcomeUnknown):
+        await world.journal.retire_at_rest_key(old, AUDIT)
+    assert await world.journal.retire_at_rest_key(old, AUDIT) is False
+    await world.journal.claim_at_rest_keys([])
+
+
+async def test_a_start_that_requires_frames_is_refused_once_plaintext_was_stored(own_world: World) -> None:
+    world, key = own_world, os.urandom(8)
+    await store(world, b"SSE1" + bytes(40))
+    await store(world, b"SSE2" + bytes(40))
+    await world.journal.claim_at_rest_keys([key], required=True)
+    for _ in range(2):
+        await store(world, b"{}")
+        with pytest.raises(PlaintextRemains, match="reencrypt-ves-events"):
+            await world.journal.claim_at_rest_keys([key], required=True)
+    await world.other.claim_at_rest_keys([key], required=False)
+
+
+async def store(world: World, payload_sealed: bytes) -> None:
+    group = await decided(world.journal, uuid(), uuid(), an_event(), an_event())
+    sealed = [msgspec.structs.replace(one, payload_sealed=payload_sealed) for one in group.sealed]
+    assert isinstance(await world.journal.append(msgspec.structs.replace(group, sealed=sealed)), Stored)

@@ -78,6 +78,8 @@ async def a_row_in_every_table(world: PostgresWorld) -> None:
     await world.journal.claim_receipt_key(uuid(), b"k" * 32)
     if not await sql(world.owner_dsn, "SELECT FROM record.at_rest_keys"):
         await world.journal.claim_at_rest_keys([b"k" * 8], {tenant: [b"k" * 8]})
+    [[key_id]] = await sql(world.owner_dsn, "SELECT min(key_id) FROM record.at_rest_keys")
+    await world.journal.retire_at_rest_key(key_id, AUDIT)
     await a_legacy_row_and_archived_rows(world.owner_dsn, tenant, store, commitment.batch_id)
     node = world.journal._node_id  # type: ignore[attr-defined]
     [entry, *_] = await world.journal.read_audit_chain(node, from_number=1, limit=1)

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from cyclopts import App
 
 from transport.cli.actors import app as actors
+from transport.cli.admin import Reencryption, admin_app
 from transport.cli.agent import app as agent
 from transport.cli.agent_keys import app as agent_key
 from transport.cli.api_keys import app as api_key
@@ -39,6 +40,8 @@ class HouseCommands:
     serve: Callable[[], int]
     migrate: Callable[[], int]
     rotate: Callable[[bool, str], int]
+    reencrypt: Callable[[Reencryption], int]
+    retire_at_rest_key: Callable[[bytes, bool], int]
     key_compromise: Callable[[KeyCompromise], int]
     incident_report: Callable[[Window], int]
 
@@ -58,6 +61,7 @@ def build_app(house: HouseCommands) -> App:
     app.command(tenant_region)
     app.command(token)
     app.command(receipt_key_app(house.rotate))
+    app.command(admin_app(house.reencrypt, house.retire_at_rest_key))
     app.command(actors)
     app.command(audit)
     app.command(incident_app(house.key_compromise, house.incident_report))
