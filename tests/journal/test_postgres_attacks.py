@@ -81,8 +81,8 @@ async def key_of(world: PostgresWorld, table: str) -> tuple[str, str]:
     rows = await sql(
         world.owner_dsn,
         "SELECT a.attname, a.attnum = ANY (i.indkey) FROM pg_index i "
-        f"JOIN pg_attribute a ON a.attrelid = i.indrelid WHERE i.indrelid = 'record.{table}'::regclass AND i.indisprimary AND a.attnum > 0 "
-        "AND NOT a.attisdropped ORDER BY a.attnum",
+        f"JOIN pg_attribute a ON a.attrelid = i.indrelid WHERE i.indrelid = 'record.{table}'::regclass "
+        "AND i.indisprimary AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
     )
     key = ", ".join(f'"{name}"' for name, is_key in rows if is_key)
     other = next((name for name, is_key in rows if not is_key), rows[0][0])
@@ -244,8 +244,9 @@ async def test_an_administrator_seals_anew_and_archives_and_nothing_else(
         columns = await sql(
             world.owner_dsn,
             "SELECT string_agg(CASE attname WHEN 'entity_id' THEN '''forged''' "
-            "WHEN 'sequence_number' THEN '77' WHEN 'event_id' THEN 'gen_random_uuid()' ELSE attname END, ', ' "
-            f"ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'record.{table}'::regclass AND attnum > 0",
+            "WHEN 'sequence_number' THEN '77' WHEN 'event_id' THEN 'gen_random_uuid()' ELSE attname END, "
+            "', ' ORDER BY attnum) FROM pg_attribute "
+            f"WHERE attrelid = 'record.{table}'::regclass AND attnum > 0",
         )
         forged = f"INSERT INTO record.{table}_archive SELECT {columns[0][0]}, now() FROM record.{table}"
         assert await refused(admin, forged) == "23001", table
@@ -287,11 +288,10 @@ async def test_every_function_looks_into_pg_temp_last_and_is_nobodys_to_call_by_
 
 
 async def test_the_public_schema_is_not_used(world: PostgresWorld) -> None:
-    """A function or operator of somebody else's in "public" is never reached: our search_path is pg_catalog."""
+    """A function of somebody else's in "public" is never reached: our search_path is pg_catalog."""
     await sql(
         world.owner_dsn,
         "CREATE FUNCTION public.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true'",
-        "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz'",
     )
     await world.journal.ping()
 
