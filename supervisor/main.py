@@ -44,6 +44,7 @@ from journal.port import (
 )
 from supervisor import receipt_keys
 from supervisor.announcement import Door, announced, door_of
+from supervisor.doctor_command import doctor_command
 from supervisor.rotate_command import rotate_command
 from supervisor.shell import (
     FORMATS,
@@ -76,7 +77,9 @@ log = structlog.get_logger(__name__)
 
 def main() -> None:
     """The ``sequencer`` command."""
-    build_app(HouseCommands(serve=serve, migrate=migrate_command, rotate=rotate_command))()
+    build_app(
+        HouseCommands(serve=serve, migrate=migrate_command, rotate=rotate_command, doctor=doctor_command)
+    )()
 
 
 def serve() -> int:

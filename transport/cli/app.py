@@ -17,6 +17,7 @@ from transport.cli.agent import app as agent
 from transport.cli.agent_keys import app as agent_key
 from transport.cli.api_keys import app as api_key
 from transport.cli.audit import app as audit
+from transport.cli.doctor import doctor_of
 from transport.cli.receipt_key import receipt_key_app
 from transport.cli.schemas import app as schema
 from transport.cli.status import status
@@ -37,6 +38,7 @@ class HouseCommands:
     serve: Callable[[], int]
     migrate: Callable[[], int]
     rotate: Callable[[bool, str], int]
+    doctor: Callable[[bool], int]
 
 
 def build_app(house: HouseCommands) -> App:
@@ -44,6 +46,7 @@ def build_app(house: HouseCommands) -> App:
     app = App(name="sequencer", help=HELP, version=version("ves-sequencer"))
     app.command(house.serve, name="serve")
     app.command(house.migrate, name="migrate")
+    app.command(doctor_of(house.doctor), name="doctor")
     app.command(status)
     app.command(agent)
     app.command(agent_key)
