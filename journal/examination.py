@@ -72,11 +72,13 @@ async def archiving(connection: Connection) -> Archiving:
     return Archiving(*row)
 
 
-async def members_of_admin(connection: Connection) -> list[str]:
+async def members_of(connection: Connection, role: str) -> list[str]:
+    """Direct ones."""
     rows = await connection.fetch(
         "SELECT m.rolname FROM pg_catalog.pg_auth_members a "
         "JOIN pg_catalog.pg_roles m ON m.oid = a.member JOIN pg_catalog.pg_roles g ON g.oid = a.roleid "
-        "WHERE g.rolname = 'sequencer_admin' ORDER BY 1 LIMIT 100"
+        "WHERE g.rolname = $1 ORDER BY 1 LIMIT 1000",
+        role,
     )
     return [row[0] for row in rows]
 

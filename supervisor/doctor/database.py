@@ -22,6 +22,14 @@ from supervisor.doctor.checks import Checklist, Section, Verdict, failed, passed
 
 CLOCK_OFF_WARN_S, CLOCK_OFF_FAIL_S = 1.0, 5.0
 ARCHIVE_AGE_MAX_S = 3600.0
+_LOGGING = [
+    "log_statement",
+    "log_min_duration_statement",
+    "log_min_duration_sample",
+    "log_parameter_max_length",
+    "log_parameter_max_length_on_error",
+    "pgaudit.log_parameter",
+]
 NAMED_MAX = 5
 """Of what a line of the report lists."""
 
@@ -114,17 +122,7 @@ async def durability(at: Examined) -> Verdict:
 
 @_check("Operations", "PostgreSQL's log holds no payload")
 async def statement_log(at: Examined) -> Verdict:
-    found = await facts.server_settings(
-        at.connection,
-        [
-            "log_statement",
-            "log_min_duration_statement",
-            "log_min_duration_sample",
-            "log_parameter_max_length",
-            "log_parameter_max_length_on_error",
-            "pgaudit.log_parameter",
-        ],
-    )
+    found = await facts.server_settings(at.connection, _LOGGING)
     statements = found.get("log_statement") in ("mod", "all") or any(
         found.get(name, "-1") != "-1" for name in ("log_min_duration_statement", "log_min_duration_sample")
     )
@@ -152,7 +150,10 @@ async def pgaudit(at: Examined) -> Verdict:
 
 @_check("Compliance", "who may seal anew and archive is known")
 async def admins(at: Examined) -> Verdict:
-    members = await facts.members_of_admin(at.connection)
+    members = await facts.members_of(at.connection, "sequencer_admin")
+    both = sorted(set(members) & set(await facts.members_of(at.connection, "sequencer_app")))
+    if both:
+        return failed(f"{_some(both)}: sequencer_app as well", f"REVOKE sequencer_admin FROM {both[0]}")
     return passed(f"members of sequencer_admin: {_some(members) if members else 'nobody'}")
 
 
