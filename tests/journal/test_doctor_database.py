@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
 import pytest
-from journal_builders import AUDIT, Database, an_agent_key, decided, uuid
-from journal_builders import an_event as event
+from journal_builders import AUDIT, Database, an_agent_key, uuid
 from journal_worlds import PostgresWorld, postgres_world, sql
-from test_postgres_schema import a_row_in_every_table
 
 from config.settings import Settings
 from journal import examination
@@ -22,9 +19,6 @@ from journal.aio import cross, open_loop
 from journal.connections import use_our_types
 from supervisor.doctor.checks import Verdict
 from supervisor.doctor.database import DATABASE, Examined
-
-Spoil = Callable[[PostgresWorld], Awaitable[dict[str, Any]]]
-"""Answers settings."""
 
 
 @asynccontextmanager
@@ -47,10 +41,12 @@ async def verdicts(dsn: str, remote: tuple[str, ...] = (), **settings: Any) -> d
 
 
 @pytest.fixture
-async def world(database: Database) -> AsyncIterator[PostgresWorld]:
-    async with postgres_world(database.app_dsn, database.owner_dsn) as world:
-        await world.journal.claim_receipt_key(uuid(), b"k" * 32)
-        await world.journal.register_agent_key(an_agent_key(uuid()), AUDIT)
+async def world(common_database: Database) -> AsyncIterator[PostgresWorld]:
+    """With a receipt key, an agent's key and the start of an audit chain in it."""
+    async with postgres_world(common_database.app_dsn, common_database.owner_dsn) as world:
+        if not await world.journal.receipt_keys():
+            await world.journal.claim_receipt_key(uuid(), b"k" * 32)
+            await world.journal.register_agent_key(an_agent_key(uuid()), AUDIT)
         yield world
 
 
@@ -65,78 +61,54 @@ async def test_a_fresh_database_passes_all_it_can(world: PostgresWorld) -> None:
     }
 
 
-async def statements(world: PostgresWorld, *texts: str, **settings: Any) -> dict[str, Any]:
-    name = world.owner_dsn.rpartition("/")[2].partition("?")[0]
-    await sql(world.owner_dsn, *(text.replace("THIS", name) for text in texts))
-    return settings
-
-
-def run(*texts: str, **settings: Any) -> Spoil:
-    return lambda world: statements(world, *texts, **settings)
-
-
-async def plain_rows(world: PostgresWorld) -> dict[str, Any]:
-    await a_row_in_every_table(world)
-    return {}
-
-
-BAD: dict[str, tuple[str, str, Spoil]] = {
+PLAIN = (
+    "INSERT INTO record.events VALUES (1, now(), now(), NULL, gen_random_uuid(), gen_random_uuid(), "
+    "gen_random_uuid(), gen_random_uuid(), NULL, 'order', '1', 'made', decode(repeat('00', 32), 'hex'), "
+    "NULL, '{}')"
+)
+BAD: dict[str, tuple[str, str]] = {
     "the database's schema is this program's": (
-        "FAIL",
         "newer than this program knows",
-        run(
-            "INSERT INTO record.schema_migrations (version, name, checksum) "
-            "SELECT 999, 'next', checksum FROM record.schema_migrations WHERE version = 1"
-        ),
+        "INSERT INTO record.schema_migrations (version, name, checksum) "
+        "SELECT 999, 'next', checksum FROM record.schema_migrations WHERE version = 1",
     ),
     "triggers, functions and grants are as the migrations made them": (
-        "FAIL",
-        "gone: trigger A CREATE TRIGGER append_only_delete BEFORE DELETE ON record.ves_events",
-        run("ALTER TABLE record.ves_events DISABLE TRIGGER append_only_delete"),
+        "new: trigger D CREATE TRIGGER append_only_delete BEFORE DELETE ON record.ves_events",
+        "ALTER TABLE record.ves_events DISABLE TRIGGER append_only_delete",
     ),
-    "what is acknowledged is durable": (
-        "FAIL",
-        "synchronous_commit is off",
-        run("ALTER DATABASE THIS SET synchronous_commit = off"),
-    ),
+    "what is acknowledged is durable": ("synchronous_commit is off", "SET synchronous_commit = off"),
     "PostgreSQL's log holds no payload": (
-        "FAIL",
         "statements are logged with their parameters",
-        run(
-            "ALTER DATABASE THIS SET log_statement = 'mod'",
-            "ALTER DATABASE THIS SET log_parameter_max_length = -1",
-        ),
+        "SET log_statement = 'mod'; SET log_parameter_max_length = -1",
     ),
     "the audit trail's ends verify": (
-        "FAIL",
-        "at entry ",
-        run(
-            "ALTER TABLE record.audit_log DISABLE TRIGGER append_only_update",
-            "UPDATE record.audit_log SET entry = replace(entry, 'cli', 'clx')",
-        ),
+        "at entry 1",
+        "ALTER TABLE record.audit_log DISABLE TRIGGER append_only_update; "
+        "UPDATE record.audit_log SET entry = entry || ' '",
     ),
     "receipt keys are young enough": (
-        "FAIL",
         "200 days old",
-        run(
-            "INSERT INTO record.receipt_keys (sequencer_id, key_version, created_at, public_key) "
-            "VALUES (gen_random_uuid(), 1, now() - interval '200 days', decode(repeat('00', 32), 'hex'))"
-        ),
+        "INSERT INTO record.receipt_keys (sequencer_id, key_version, created_at, public_key) "
+        "VALUES (gen_random_uuid(), 1, now() - interval '200 days', decode(repeat('00', 32), 'hex'))",
     ),
     "agents' keys are young enough": (
-        "FAIL",
         "1 older than 90 days",
-        run(
-            "ALTER TABLE record.agent_keys DISABLE TRIGGER append_only_update",
-            "UPDATE record.agent_keys SET registered_at = now() - interval '91 days'",
-        ),
+        "ALTER TABLE record.agent_keys DISABLE TRIGGER append_only_update; "
+        "UPDATE record.agent_keys SET registered_at = now() - interval '91 days'",
     ),
-    "what is stored is encrypted, under one key": ("FAIL", "record.events: 1 of 1", plain_rows),
+    "what is stored is encrypted, under one key": ("record.events: 1 of 1", PLAIN),
+    "who may seal anew and archive is known": (
+        "both_by_mistake: sequencer_app as well",
+        "CREATE ROLE both_by_mistake IN ROLE sequencer_app, sequencer_admin",
+    ),
+    "the server's database login is bound by grants": (
+        "is, or may become, a role with SUPERUSER",
+        "SELECT 1",
+    ),
 }
+"""What it says, and what the owner did."""
 ELSEWHERE = {
-    "the server's database login is bound by grants",
     "the connection to the database is verified TLS",
-    "who may seal anew and archive is known",
     "the clocks agree",
     # Against a PostgreSQL with pgaudit and an archive: tests/tls/test_debian_doctor.py.
     "writes past the server are logged (pgaudit)",
@@ -150,32 +122,21 @@ def test_every_check_of_the_database_is_made_to_fail() -> None:
 
 @pytest.mark.parametrize("item", BAD)
 async def test_a_spoiled_database_fails_for_that_reason(item: str, world: PostgresWorld) -> None:
-    kind, evidence, spoil = BAD[item]
-    settings = await spoil(world)
-    found = (await verdicts(world.dsn, **settings))[item]
-    assert found.kind == kind
+    evidence, spoil = BAD[item]
+    async with examined(world.owner_dsn) as at:  # as the owner, and nothing of it stays
+        await cross(lambda: at.connection.execute(f"BEGIN; {spoil}"))
+        [found] = [f.verdict for f in await DATABASE.run(at) if f.item == item]
+    assert found.kind == "FAIL"
     assert evidence in found.evidence
     assert found.remedy
 
 
-async def test_an_owner_is_no_login_for_a_server_and_a_needless_right_is_told(world: PostgresWorld) -> None:
-    item = "the server's database login is bound by grants"
-    assert (await verdicts(world.owner_dsn))[item].kind == "FAIL"
+async def test_a_right_that_is_not_needed_is_told(world: PostgresWorld) -> None:
     await sql(world.owner_dsn, "GRANT TRUNCATE ON record.audit_log TO sequencer_app")
-    found = (await verdicts(world.dsn))[item]
+    found = (await verdicts(world.dsn))["the server's database login is bound by grants"]
+    await sql(world.owner_dsn, "REVOKE TRUNCATE ON record.audit_log FROM sequencer_app")
     assert found.kind == "warn"
     assert "audit_log: TRUNCATE" in found.evidence
-
-
-async def test_a_login_that_is_both_server_and_administrator_fails(world: PostgresWorld) -> None:
-    name = f"both_{secrets.token_hex(4)}"
-    await sql(world.owner_dsn, f"CREATE ROLE {name} IN ROLE sequencer_app, sequencer_admin")
-    try:
-        found = (await verdicts(world.dsn))["who may seal anew and archive is known"]
-    finally:
-        await sql(world.owner_dsn, f"DROP ROLE {name}")
-    assert found.kind == "FAIL"
-    assert name in found.evidence
 
 
 async def test_a_connection_to_elsewhere_that_is_not_verified_fails(world: PostgresWorld) -> None:
@@ -195,28 +156,35 @@ async def test_a_clock_that_is_off_fails(
     assert ("behind" if off_s > 0 else "ahead") in found.evidence
 
 
-async def test_older_frames_beside_newer_ones_are_told(world: PostgresWorld) -> None:
-    tenant, store = uuid(), uuid()
-    for _ in range(2):
-        await world.journal.append(await decided(world.journal, tenant, store, event()))
-    await sql(
-        world.owner_dsn,
-        "ALTER TABLE record.ves_events DISABLE TRIGGER append_only_update",
-        "UPDATE record.ves_events SET payload_sealed = CASE sequence_number "
-        "WHEN 1 THEN 'SSE1'::bytea ELSE 'SSE2'::bytea END || payload_sealed",
-    )
-    found = (await verdicts(world.dsn))["what is stored is encrypted, under one key"]
-    assert (found.kind, "1 keys in use, 1 older frames" in found.evidence) == ("warn", True)
+@pytest.mark.parametrize(
+    ("frames", "evidence"),
+    [
+        (("SSE1", "SSE2aaaaaaaa"), "1 keys in use, 1 older frames"),
+        (("SSE2aaaaaaaa", "SSE2bbbbbbbb"), "2 keys in use"),
+    ],
+    ids=["older frames", "two keys"],
+)
+async def test_more_than_one_key_in_use_is_told(
+    frames: tuple[str, ...], evidence: str, world: PostgresWorld
+) -> None:
+    rows = "; ".join(PLAIN.replace("'{}'", f"'{frame}'") for frame in frames)
+    async with examined(world.owner_dsn) as at:
+        await cross(lambda: at.connection.execute(f"BEGIN; {rows}"))
+        item = "what is stored is encrypted, under one key"
+        [found] = [f.verdict for f in await DATABASE.run(at) if f.item == item]
+    assert (found.kind, evidence in found.evidence) == ("warn", True)
 
 
 async def test_a_missing_last_entry_of_the_audit_trail_is_found(world: PostgresWorld) -> None:
-    await sql(
-        world.owner_dsn,
-        "ALTER TABLE record.audit_log DISABLE TRIGGER append_only_delete",
+    spoil = (
+        "ALTER TABLE record.audit_log DISABLE TRIGGER append_only_delete; "
         "DELETE FROM record.audit_log WHERE (node_id, entry_number) IN "
-        "(SELECT node_id, last_number FROM record.audit_counters)",
+        "(SELECT node_id, last_number FROM record.audit_counters)"
     )
-    assert (await verdicts(world.dsn))["the audit trail's ends verify"].kind == "FAIL"
+    async with examined(world.owner_dsn) as at:
+        await cross(lambda: at.connection.execute(f"BEGIN; {spoil}"))
+        [found] = [f.verdict for f in await DATABASE.run(at) if f.item == "the audit trail's ends verify"]
+    assert found.kind == "FAIL"
 
 
 async def test_a_database_without_our_schema_is_told_apart(empty_database: Database) -> None:

@@ -69,11 +69,9 @@ async def assert_refused(dsn: str, attacks: list[str], *codes: str) -> None:
 
 async def contents(world: PostgresWorld) -> dict[str, str]:
     """A digest of every table whose rows must not change."""
-    found = {}
-    for table in await tables(world.owner_dsn):
-        query = f"SELECT md5(string_agg(t::text, E'\\n' ORDER BY t::text)) FROM record.{table} t"
-        [[found[table]]] = await sql(world.owner_dsn, query)
-    return found
+    digest = "SELECT '{0}', md5(string_agg(t::text, E'\\n' ORDER BY t::text)) FROM record.{0} t"
+    query = " UNION ALL ".join(digest.format(table) for table in await tables(world.owner_dsn))
+    return dict(await sql(world.owner_dsn, query))
 
 
 async def key_of(world: PostgresWorld, table: str) -> tuple[str, str]:
@@ -230,16 +228,23 @@ async def test_an_administrator_seals_anew_and_archives_and_nothing_else(
     world: PostgresWorld, admin: str
 ) -> None:
     before = await contents(world)
+    not_granted: list[str] = []
     for table in await tables(world.owner_dsn):
         _, other = await key_of(world, table)
         archive = table.endswith("events_archive")
         insert = f"INSERT INTO record.{table} SELECT * FROM record.{table}"
-        # The archive takes only what the stream has: twice the same is one too many.
-        assert await refused(admin, insert) == ("23505" if archive else "42501"), table
-        delete = "23001" if table in ("ves_events", "events") else "42501"
-        assert await refused(admin, f"DELETE FROM record.{table}") == delete, table
-        assert await refused(admin, f"UPDATE record.{table} SET {other} = {other}") == "42501", table
-        assert await refused(admin, f"TRUNCATE record.{table} CASCADE") == "42501", table
+        delete = f"DELETE FROM record.{table}"
+        update = f"UPDATE record.{table} SET {other} = {other}"
+        not_granted += [update, f"TRUNCATE record.{table} CASCADE"]
+        if archive:  # a copy of what is in the stream, and once more is one too many
+            assert await refused(admin, insert) == "23505", table
+        else:
+            not_granted.append(insert)
+        if table in ("ves_events", "events"):
+            assert await refused(admin, delete) == "23001", table
+        else:
+            not_granted.append(delete)
+    await assert_refused(admin, not_granted, "42501")
     for table in ("ves_events", "events"):
         columns = await sql(
             world.owner_dsn,
