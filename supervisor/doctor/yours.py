@@ -14,7 +14,7 @@ _LINES: tuple[tuple[Section, str, str], ...] = (
     ("Operations", "alerts reach somebody", "docs/alerts.md, deploy/prometheus/alerts.yml"),
     ("Operations", "backups are encrypted and tried", "docs/operations.md, docs/database.md"),
     ("Operations", "the incident response plan is tried", "docs/alerts.md, incident response"),
-    ("Compliance", "data is where it has to be", "docs/operations.md, duties"),
+    ("Compliance", "data is where it has to be", "docs/operations.md, where tenants are served"),
     ("Compliance", "disks are encrypted", "docs/database.md, disks"),
     ("Compliance", "access controls are documented", "SECURITY.md, and yours in docs/database.md, logins"),
     ("Compliance", "people are trained", "docs/operations.md, duties"),
