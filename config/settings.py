@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from config.networks import parse_networks
-from config.secret_sources import FetchedSecret, SecretsError, SecretSources, TwoSources, secret_settings
+from config.secret_sources import FetchedSecret, SecretSources, TwoSources, secret_settings
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -37,10 +37,9 @@ RATE_REFILL_S_MAX = 3600
 _DAY_US = 86_400_000_000
 
 
+POSTGRESQL = ("postgresql://", "postgres://")
+NO_ADDRESS = "is no address of PostgreSQL; write postgresql://user:password@host:5432/database"
 REGION = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
-
-_POSTGRESQL = ("postgresql://", "postgres://")
-_NO_ADDRESS = "is no address of PostgreSQL; write postgresql://user:password@host:5432/database"
 
 OF_THE_HOUSE = (
     "database_url",
@@ -81,6 +80,7 @@ def _one_of(modes: dict[str, tuple[str, ...]]) -> BeforeValidator:
 
 
 SchemaValidationMode = Annotated[Literal["disabled", "warn", "enforce", "required"], _one_of(_MODES)]
+DatabaseTls = Literal["verify-full", "insecure-allowed"]
 PayloadEncryptionMode = Annotated[Literal["required", "optional", "disabled"], _one_of(_AT_REST_MODES)]
 
 
@@ -119,6 +119,8 @@ class Settings(BaseSettings):
     """None: the embedded PostgreSQL under DATA_DIR."""
     database_admin_url: SecretStr | None = None
     """Migrations run at start only with it or with the embedded server."""
+    database_tls: DatabaseTls = "verify-full"
+    """Of connections to other machines; insecure-allowed: as the address says, down to clear text."""
     pg_bin: Path | None = None
     """A folder with initdb and postgres, instead of the wheel's."""
     db_connections_max: Count = 8
@@ -300,9 +302,9 @@ class Settings(BaseSettings):
     @classmethod
     def _is_a_postgresql_address(cls, value: SecretStr | None) -> SecretStr | None:
         if isinstance(value, FetchedSecret):
-            return value  # ``database_address`` looks at it
-        if value is not None and not value.get_secret_value().startswith(_POSTGRESQL):
-            raise ValueError(_NO_ADDRESS)
+            return value  # ``config.database_tls`` looks at it
+        if value is not None and not value.get_secret_value().startswith(POSTGRESQL):
+            raise ValueError(NO_ADDRESS)
         return value
 
     @field_validator("*", mode="before")
@@ -388,11 +390,3 @@ class Settings(BaseSettings):
     @property
     def receipt_key_age_max_us(self) -> int:
         return self.sequencer_key_max_age_days * _DAY_US
-
-
-def database_address(given: SecretStr) -> str:
-    """The connection string itself. SecretsError when a file or a command gives something else."""
-    address = given.get_secret_value()
-    if not address.startswith(_POSTGRESQL):
-        raise SecretsError(f"{getattr(given, 'variable', 'the database address')} {_NO_ADDRESS}")
-    return address

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -14,17 +14,23 @@ from journal.connections import Limits, make_pool
 from journal.units import Checkpoint, Units
 
 if TYPE_CHECKING:
-    from journal.connections import Pool
+    from journal.connections import Connection, Pool
 
 _CLOSE_S = 5.0
 
 
 @asynccontextmanager
 async def open_units(
-    dsn: str, *, limits: Limits, checkpoint: Checkpoint, application_name: str
+    dsn: str,
+    *,
+    limits: Limits,
+    checkpoint: Checkpoint,
+    application_name: str,
+    check: Callable[[Connection], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Units]:
-    """Inside ``journal.aio.open_loop`` only. Connects when first asked."""
-    pool = make_pool(dsn, limits, application_name=application_name)
+    """Inside ``journal.aio.open_loop`` only. Connects when first asked; ``check`` looks at each new
+    connection before it is used."""
+    pool = make_pool(dsn, limits, application_name=application_name, check=check)
     await cross(lambda: _initialize(pool))
     try:
         yield Units(pool, deadline_s=limits.unit_deadline_s, checkpoint=checkpoint)

@@ -41,6 +41,11 @@ class JournalAway(JournalError):
     """No database, or it failed before COMMIT was sent: nothing was stored, for certain."""
 
 
+class JournalRefused(JournalAway):
+    """We will not use this database as it is now: its certificate, or what our login may do. Nothing was
+    stored, for certain; it takes an operator, and the text says what."""
+
+
 class JournalOutcomeUnknown(JournalError):
     """COMMIT was sent and no answer came: it is stored or not. Read again before saying anything."""
 

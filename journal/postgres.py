@@ -86,6 +86,7 @@ from journal.port import (
     TooManyEntities,
     ValidityProof,
 )
+from journal.privileges import refuse_excess
 from journal.stalled import StalledCopies
 from journal.units import Checkpoint, Undo, Units
 from ves.audit import AuditCommitment, AuditRecord
@@ -122,16 +123,22 @@ async def open_journal(
     limits: Limits | None = None,
     checkpoint: Checkpoint = _no_checkpoint,
     application_name: str = "sequencer",
+    as_server: bool = False,
 ) -> AsyncIterator[PostgresJournal]:
     """The journal, after the server and the schema were found fit. Inside ``journal.aio.open_loop`` only.
 
     ``node_id`` names the audit chain we write. ``checkpoint`` is called at the named points of a write and
     may crash us there: each unit's ``.begin``, ``.commit_sent_before`` and ``.committed``, and ``.fenced``
-    and ``.copied`` of ``append`` and ``append_legacy``. Raises JournalAway when the database cannot be
-    asked, SchemaMismatch (UnfitServer) when it is not what we need."""
+    and ``.copied`` of ``append`` and ``append_legacy``. ``as_server``: the login must be bound by grants and
+    triggers, which is looked at on every new connection. Raises JournalRefused when it is not, JournalAway
+    when the database cannot be asked, SchemaMismatch (UnfitServer) when it is not what we need."""
     limits = limits or Limits()
     async with open_units(
-        dsn, limits=limits, checkpoint=checkpoint, application_name=application_name
+        dsn,
+        limits=limits,
+        checkpoint=checkpoint,
+        application_name=application_name,
+        check=refuse_excess if as_server else None,
     ) as units:
         stalled = StalledCopies(limits.idle_in_transaction_timeout_s)
         journal = PostgresJournal(units, node_id, checkpoint, stalled)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 import asyncpg
 
-from journal.port import JournalAway, JournalOutcomeUnknown, JournalVitals
+from journal.port import JournalAway, JournalOutcomeUnknown, JournalRefused, JournalVitals
+from journal.tls import why_untrusted
 
 if TYPE_CHECKING:
     from journal.connections import Connection, Pool
@@ -228,6 +229,9 @@ def not_stored(error: BaseException) -> NoReturn:
             raise JournalAway(_text(error)) from error
         error.detail = None  # can hold the values of a row, and a surprise is logged
         raise error
+    untrusted = why_untrusted(error)
+    if untrusted is not None:
+        raise JournalRefused(untrusted) from error
     if isinstance(error, ValueError) and not isinstance(error, OSError):  # a TLS error is both
         raise error  # asyncpg: a value we gave that PostgreSQL cannot hold, a DSN that means nothing
     raise JournalAway(_text(error)) from error

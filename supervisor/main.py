@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import structlog
 import trio
@@ -28,9 +29,10 @@ from actors.errors import Unavailable
 from actors.faults import arm_from_environment, checkpoint
 from actors.token_keys import KeySet, read_token_keys
 from config.certificates import load as load_certificate
+from config.database_tls import database_address
 from config.exposure import admin_address, files_of_listeners, refuse_clear_text
 from config.secrets import Secrets, load_secrets, prepare_data_dir
-from config.settings import Settings, database_address
+from config.settings import Settings
 from journal.aio import open_loop
 from journal.migrate import migrate, migrations
 from journal.port import (
@@ -42,6 +44,7 @@ from journal.port import (
 )
 from supervisor import receipt_keys
 from supervisor.announcement import Door, announced, door_of
+from supervisor.doctor_command import doctor_command
 from supervisor.incident_command import incident_report_command, key_compromise_command
 from supervisor.reencrypt_command import reencrypt_command
 from supervisor.retire_command import retire_command
@@ -85,6 +88,7 @@ def main() -> None:
             rotate=rotate_command,
             reencrypt=reencrypt_command,
             retire_at_rest_key=retire_command,
+            doctor=doctor_command,
             key_compromise=key_compromise_command,
             incident_report=incident_report_command,
         )
@@ -121,13 +125,15 @@ def _serve() -> None:
 
 def _migrate() -> None:
     settings = read_settings()
-    dsn = settings.database_admin_url or settings.database_url
-    if dsn is None:
+    if settings.database_admin_url is None and settings.database_url is None:
         raise StartRefused(
             "nothing to migrate: the embedded database migrates itself at start. "
             "Set DATABASE_ADMIN_URL to the owner's connection string of an external one."
         )
-    trio.run(run_migrations, database_address(dsn))
+    given: Literal["database_admin_url", "database_url"] = (
+        "database_url" if settings.database_admin_url is None else "database_admin_url"
+    )
+    trio.run(run_migrations, database_address(settings, given, os.environ))
 
 
 async def run_migrations(dsn: str) -> None:
@@ -145,7 +151,7 @@ async def run_house(
             await patiently(partial(migrate, where.admin_dsn, where.logins, checkpoint=checkpoint))
         async with AsyncExitStack() as stack:
             node_id = secrets.sequencer_id
-            journal = await patiently(partial(enter_journal, stack, settings, node_id, where))
+            journal = await patiently(partial(enter_journal, stack, settings, node_id, where, as_server=True))
             await patiently(partial(refuse_to_forget_pins, settings, journal))
             claimed = await patiently(partial(claim_keys, journal, secrets))
             built = build(

@@ -19,16 +19,17 @@ from pydantic import ValidationError
 
 from actors.faults import checkpoint
 from config.certificates import CertificateError
+from config.database_tls import database_address
 from config.exposure import Exposed
 from config.logs import configure_logs
 from config.secret_sources import SecretsError, forget
 from config.secrets import Formats
-from config.settings import Settings, database_address
+from config.settings import Settings
 from journal.connections import Limits
 from journal.embedded import EmbeddedPostgres, embedded_dsn
 from journal.embedded_cluster import EMBEDDED_LOGINS, DataDirInUse, DataDirLock, EmbeddedPostgresError
 from journal.migrate import NO_LOGINS, Logins
-from journal.port import Journal, JournalAway, JournalError, JournalOutcomeUnknown
+from journal.port import Journal, JournalAway, JournalError, JournalOutcomeUnknown, JournalRefused
 from journal.postgres import open_journal
 from supervisor.branch import GaveUp
 from supervisor.telemetry import TelemetryMissing
@@ -117,12 +118,12 @@ def database(settings: Settings) -> Iterator[Database]:
     if settings.database_url is not None:
         lock = DataDirLock(settings.data_dir)
         try:
-            admin = settings.database_admin_url
+            admin = settings.database_admin_url is not None
             where = Database(
-                database_address(settings.database_url),
-                None if admin is None else database_address(admin),
+                database_address(settings, "database_url", os.environ),
+                database_address(settings, "database_admin_url", os.environ) if admin else None,
             )
-            del settings, admin  # this frame lives as long as the server, and it would keep all secrets
+            del settings  # this frame lives as long as the server, and it would keep all secrets
             yield where
         finally:
             lock.release()
@@ -142,13 +143,12 @@ def database_beside(settings: Settings, *, admin: bool = False) -> Iterator[str]
     """The same database for a command: that of the server which runs on DATA_DIR, or started for a moment.
     ``admin``: as a member of sequencer_admin, which DATABASE_ADMIN_URL has to be."""
     if settings.database_url is not None or (admin and settings.database_admin_url is not None):
-        given = settings.database_admin_url if admin else settings.database_url
-        if given is None:
+        if admin and settings.database_admin_url is None:
             raise StartRefused(
                 "this needs a login that is a member of sequencer_admin: set DATABASE_ADMIN_URL "
                 "(CREATE ROLE … LOGIN IN ROLE sequencer_admin)"
             )
-        yield database_address(given)
+        yield database_address(settings, "database_admin_url" if admin else "database_url", os.environ)
         return
     if not (settings.data_dir / "postgres" / "data").exists():
         raise StartRefused("no embedded database in DATA_DIR: set DATABASE_URL as the server has it")
@@ -164,7 +164,10 @@ def database_beside(settings: Settings, *, admin: bool = False) -> Iterator[str]
         postgres.stop()
 
 
-async def enter_journal(stack: AsyncExitStack, settings: Settings, node_id: Uuid, where: Database) -> Journal:
+async def enter_journal(
+    stack: AsyncExitStack, settings: Settings, node_id: Uuid, where: Database, *, as_server: bool = False
+) -> Journal:
+    """``as_server``: as the server's own login, which must be one that grants and triggers bind."""
     limits = Limits(
         connections_max=settings.db_connections_max,
         unit_deadline_s=settings.db_unit_deadline_s,
@@ -173,18 +176,23 @@ async def enter_journal(stack: AsyncExitStack, settings: Settings, node_id: Uuid
         idle_in_transaction_timeout_s=settings.db_idle_in_transaction_timeout_s,
     )
     journal: Journal = await stack.enter_async_context(
-        open_journal(where.app_dsn, node_id=node_id, limits=limits, checkpoint=checkpoint)
+        open_journal(
+            where.app_dsn, node_id=node_id, limits=limits, checkpoint=checkpoint, as_server=as_server
+        )
     )
     return journal
 
 
 async def patiently(unit: Callable[[], Awaitable[T]]) -> T:
     """What ``unit`` answers; while the database is away, tried again each second for a minute. So is a unit
-    whose outcome is unknown: everything done at a start finds its own work when it is done twice."""
+    whose outcome is unknown: everything done at a start finds its own work when it is done twice. Not so a
+    database that we will not use."""
     give_up_at = trio.current_time() + JOURNAL_PATIENCE_S
     while True:
         try:
             return await unit()
+        except JournalRefused:
+            raise  # no waiting helps
         except (JournalAway, JournalOutcomeUnknown) as error:
             if trio.current_time() >= give_up_at:
                 text = f"the database did not answer within {JOURNAL_PATIENCE_S:.0f} s: {error}"

@@ -122,8 +122,6 @@ LATER: Final[dict[str, str]] = {
     "network-policies": "deployment files",
     "firewall": "deployment files",
     "vector-infrastructure": "the container image",
-    "database-tls": "the database's security",
-    "database-logging": "the database's security",
     "retention": "the archive",
     "asset-sequencer-key": "anchoring",
     "anchor-account": "anchoring",

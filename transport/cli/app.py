@@ -18,6 +18,7 @@ from transport.cli.agent import app as agent
 from transport.cli.agent_keys import app as agent_key
 from transport.cli.api_keys import app as api_key
 from transport.cli.audit import app as audit
+from transport.cli.doctor import doctor_of
 from transport.cli.incident import KeyCompromise, Window, incident_app
 from transport.cli.receipt_key import receipt_key_app
 from transport.cli.schemas import app as schema
@@ -42,6 +43,7 @@ class HouseCommands:
     rotate: Callable[[bool, str], int]
     reencrypt: Callable[[Reencryption], int]
     retire_at_rest_key: Callable[[bytes, bool], int]
+    doctor: Callable[[bool], int]
     key_compromise: Callable[[KeyCompromise], int]
     incident_report: Callable[[Window], int]
 
@@ -51,6 +53,7 @@ def build_app(house: HouseCommands) -> App:
     app = App(name="sequencer", help=HELP, version=version("ves-sequencer"))
     app.command(house.serve, name="serve")
     app.command(house.migrate, name="migrate")
+    app.command(doctor_of(house.doctor), name="doctor")
     app.command(status)
     app.command(agent)
     app.command(agent_key)
