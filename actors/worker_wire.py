@@ -16,6 +16,7 @@ import msgspec
 from actors.messages import SealedPayload
 from journal.port import Compatibility
 from ves.constants import PAYLOAD_BYTES_MAX
+from ves.legacy import EmptyBatch, LegacyBatch
 from ves.policy import FUTURE_US_MAX, Policy
 from ves.records import (
     BodyRefused,
@@ -94,6 +95,8 @@ class VerifyBody(msgspec.Struct, frozen=True, array_like=True, tag="verify"):
     """To be remembered under its tenant and stamp."""
     schemas: list[tuple[Uuid, str]] = []
     """Texts, to be remembered; they never change."""
+    legacy: bool = False
+    """A body of the legacy stream."""
 
 
 class SealEvents(msgspec.Struct, frozen=True, array_like=True, tag="seal"):
@@ -174,7 +177,7 @@ class PayloadErrors(msgspec.Struct, frozen=True, array_like=True, tag="errors"):
 
 
 CheckerAnswer = SchemaFit | Unfitting | PayloadErrors
-VerifyAnswer = VerifiedBatch | BodyRefused | NeedsKeys | NeedsPolicy | NeedsSchemas
+VerifyAnswer = VerifiedBatch | LegacyBatch | EmptyBatch | BodyRefused | NeedsKeys | NeedsPolicy | NeedsSchemas
 SealAnswer = list[SealedEvent] | Unsealed
 OpenAnswer = list[bytes | Unopened]
 SealBytesAnswer = list[bytes] | Unsealed

@@ -225,6 +225,9 @@ class Settings(BaseSettings):
     """Comma-separated; None: all. A tenant may narrow it."""
     schema_validation_mode: SchemaValidationMode = "enforce"
     """Unless a tenant chose its own."""
+    ves_stark_verify_on_submit: bool = True
+    """True: no STARK proof is taken, since there is nothing here to verify it with; False: it is stored
+    unverified, and never called valid."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 

@@ -75,6 +75,8 @@ class PlayedSequencer:
                 }
             case ["GET", "api", "v1", "ves", "head"]:
                 return 200, {"head_sequence": len(honest.events)}
+            case ["GET", "api", "v1", "head"]:
+                return 200, {"head_sequence": 0}  # of unsigned events
             case ["GET", "api", "v1", "ves", "commitments"]:
                 return 200, self._page(honest.commitments, "commitments", "sequence_start", query)
             case ["GET", "api", "v1", "ves", "commitments", batch_id, "leaves"]:

@@ -102,7 +102,7 @@ async def a_legacy_row_and_archived_rows(owner_dsn: str, tenant: bytes, store: b
         f"gen_random_uuid(), NULL, 'order', '1', 'made', {hash_}, NULL, '{{}}')",
         f"INSERT INTO record.event_command_dedupe VALUES ({stream}, gen_random_uuid(), gen_random_uuid())",
         f"INSERT INTO record.batch_commitments VALUES (gen_random_uuid(), {stream}, 1, 1, 1, now(), "
-        f"{hash_}, {hash_}, {hash_})",
+        f"{hash_}, {hash_}, {hash_}, {hash_})",
         f"INSERT INTO record.ves_validity_proofs VALUES (gen_random_uuid(), '{batch.hex()}', {stream}, "
         f"now(), 1, 'other', {hash_}, NULL, 'proof')",
         "INSERT INTO record.events_archive SELECT *, now() FROM record.events "

@@ -33,6 +33,16 @@ REASONS = frozenset(
 )
 
 
+_LEGACY_REASONS = {
+    "SchemaValidation": "schema_validation",
+    "InvalidPayloadHash": "invalid_payload_hash",
+    "DuplicateEventId": "duplicate_event_id",
+    "DuplicateCommandId": "duplicate_command_id",
+    "VersionConflict": "version_conflict",
+}
+"""The same refusals as the legacy stream words them."""
+
+
 class Metrics:
     def __init__(self, in_flight: BytesInFlight, house: House) -> None:
         self.registry = CollectorRegistry()
@@ -81,7 +91,7 @@ class Metrics:
         self._accepted.inc(accepted)
         self._replayed.inc(replayed)
         for refusal in refusals:
-            kind = refusal.reason.partition(":")[0]
+            kind = _LEGACY_REASONS.get(refusal.reason, refusal.reason.partition(":")[0])
             self._rejected.labels(kind if kind in REASONS else "other").inc()
 
 
