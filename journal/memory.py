@@ -1162,7 +1162,8 @@ class MemoryJournal:
 
         def act(database: MemoryDatabase) -> Change[None]:
             recorded = Rings(database.at_rest_keys, database.tenant_at_rest_keys)
-            new = new_keys(recorded, held, {tenant_id for tenant_id, _ in database.heads})
+            streams = [*database.heads, *database.legacy.heads]
+            new = new_keys(recorded, held, {tenant_id for tenant_id, _ in streams})
 
             def apply() -> None:
                 database.at_rest_keys.extend(new.default)
