@@ -1177,7 +1177,8 @@ class MemoryJournal:
         def act(database: MemoryDatabase) -> Change[None]:
             check_current(current or [], database.retired_at_rest_keys)
             recorded = Rings(database.at_rest_keys, database.tenant_at_rest_keys)
-            with_data = {tenant_id for tenant_id, _ in database.heads}
+            streams = [*database.heads, *database.legacy.heads]
+            with_data = {tenant_id for tenant_id, _ in streams}
             new = new_keys(recorded, held, with_data, database.retired_at_rest_keys)
             if required:
                 stored = (event for stream in database.events.values() for event in stream)

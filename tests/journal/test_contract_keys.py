@@ -9,6 +9,7 @@ import pytest
 import trio
 from journal_builders import AUDIT, an_agent_key, an_api_key, an_event, decided, uuid
 from journal_worlds import World
+from legacy_builders import a_legacy_event, legacy_decided
 
 from journal.port import (
     AtRestKeyMissing,
@@ -342,15 +343,20 @@ async def test_a_tenants_ring_that_lacks_a_key_of_its_data_is_refused_whoever_el
     await claim([default, mine], {tenant: [mine, default], other: [his]})
 
 
+@pytest.mark.parametrize("unsigned", [False, True], ids=["signed", "unsigned"])
 async def test_a_tenant_with_data_gets_a_ring_of_its_own_only_with_the_keys_of_that_data(
-    own_world: World,
+    own_world: World, unsigned: bool
 ) -> None:
     world, tenant, fresh = own_world, uuid(), uuid()
     default, mine = os.urandom(8), os.urandom(8)
     claim = world.journal.claim_at_rest_keys
     await claim([default])
-    group = await decided(world.journal, tenant, uuid(), an_event())
-    assert isinstance(await world.journal.append(group), Stored)
+    if unsigned:
+        old = await legacy_decided(world.journal, tenant, uuid(), a_legacy_event())
+        assert isinstance(await world.journal.append_legacy(old), Stored)
+    else:
+        group = await decided(world.journal, tenant, uuid(), an_event())
+        assert isinstance(await world.journal.append(group), Stored)
     await claim([default], {fresh: [mine]})
     with pytest.raises(AtRestKeyMissing, match=f"{uuid_text(tenant)} has data under.* {default.hex()}"):
         await claim([default], {fresh: [mine], tenant: [mine]})
