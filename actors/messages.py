@@ -14,6 +14,7 @@ import msgspec
 from journal.port import Compatibility
 from ves.kdf import Purpose
 from ves.legacy import EmptyBatch, LegacyBatch
+from ves.legacy_commitments import LegacyCommitment
 from ves.policy import Policy
 from ves.records import (
     BodyRefused,
@@ -217,6 +218,22 @@ class Committed(msgspec.Struct, frozen=True):
     """The stored commitment; ``remaining`` events of the stream stay uncommitted."""
 
     commitment: Commitment
+    remaining: int
+
+
+class CommitLegacy(Message["LegacyCommitted | NothingToCommit | RangeRefused"], frozen=True):
+    """The same for the legacy stream of a store."""
+
+    tenant_id: Uuid
+    store_id: Uuid
+    sequence_start: int | None = None
+    sequence_end: int | None = None
+
+
+class LegacyCommitted(msgspec.Struct, frozen=True):
+    """The stored commitment; ``remaining`` events of the stream stay uncommitted."""
+
+    commitment: LegacyCommitment
     remaining: int
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -17,17 +17,20 @@ import msgspec
 import trio
 
 from journal import memory_audit
+from journal.at_rest_rules import Rings, new_keys
 from journal.audit import entry_text
 from journal.key_rules import Retire, adds_proof, binding, judge
 from journal.memory_legacy import LegacyTables, page_of
+from journal.memory_legacy_commitments import LegacyCommitmentTable
 from journal.memory_policies import PolicyTables
-from journal.own_keys import at_rest_key_claimed, receipt_key_claimed, refuse_a_retired_key
+from journal.memory_proofs import ProofTable
+from journal.own_keys import at_rest_keys_claimed, receipt_key_claimed, refuse_a_retired_key
 from journal.port import (
+    LEGACY_ENTITIES_MAX,
     RATE_REFILL_S_MAX,
     RATE_TOKEN,
     AgentKey,
     ApiKey,
-    AtRestKeyMissing,
     AuditChain,
     AuditEntry,
     AuditWish,
@@ -50,12 +53,16 @@ from journal.port import (
     KeyRotation,
     KeysRevoked,
     LeafSource,
+    LegacyCommitmentPage,
     LegacyEntityPage,
     LegacyEventPage,
     LegacyGroup,
+    LegacyLeafSource,
     Moved,
     PinnedTenant,
     PolicyChanges,
+    ProofConflict,
+    ProofSubmitted,
     RateSpending,
     ReceiptKey,
     ReceiptKeyDiffers,
@@ -65,13 +72,17 @@ from journal.port import (
     SignedEvent,
     SignedPage,
     Stored,
+    StoredProof,
     StreamBehind,
     TenantPolicy,
     TokenRevocation,
+    TooManyEntities,
+    ValidityProof,
 )
 from journal.signed_by import FIRST, signed_page
 from ves.audit import AuditCommitment, AuditRecord, entry_hash
 from ves.constants import ZERO_HASH
+from ves.legacy_commitments import EntityVersions, LegacyCommitment
 from ves.policy import SchemaMode
 from ves.records import (
     NEW_STREAM,
@@ -154,6 +165,7 @@ class MemoryDatabase:
     commitments: dict[Uuid, tuple[Commitment, bytes]] = field(default_factory=dict)
     receipt_keys: defaultdict[Uuid, list[ReceiptKey]] = field(default_factory=lambda: defaultdict(list))
     at_rest_keys: list[bytes] = field(default_factory=list)
+    tenant_at_rest_keys: defaultdict[Uuid, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     audit_log: defaultdict[Uuid, list[tuple[str, bytes]]] = field(default_factory=lambda: defaultdict(list))
     """Per node: entry text and entry hash."""
     rates: dict[bytes, tuple[int, int]] = field(default_factory=dict)
@@ -162,7 +174,9 @@ class MemoryDatabase:
         default_factory=lambda: defaultdict(list)
     )
     policies: PolicyTables = field(default_factory=PolicyTables)
+    proofs: ProofTable = field(default_factory=ProofTable)
     legacy: LegacyTables = field(default_factory=LegacyTables)
+    legacy_commitments: LegacyCommitmentTable = field(default_factory=LegacyCommitmentTable)
     held: list[_Held] = field(default_factory=list)
 
     def release(self, *, commit: bool) -> None:
@@ -495,6 +509,125 @@ class MemoryJournal:
             return [levels[32 * position : 32 * position + 32] for position in positions]
 
         return await self._read("read_nodes", nodes)
+
+    # Commitments of the legacy stream.
+
+    async def read_legacy_commitment_counter(self, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
+        return await self._read(
+            "read_legacy_commitment_counter",
+            lambda database: _legacy_counter(database, tenant_id, store_id),
+        )
+
+    async def read_legacy_leaf_sources(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
+    ) -> list[LegacyLeafSource]:
+        if sequence_end - sequence_start >= 4096:
+            raise ValueError("at most 4096 leaf sources a call")
+        return await self._read(
+            "read_legacy_leaf_sources",
+            lambda database: [
+                LegacyLeafSource(e.sequence_number, e.payload_hash, e.entity_type, e.entity_id)
+                for e in database.legacy.events[tenant_id, store_id][
+                    max(0, sequence_start - 1) : sequence_end
+                ]
+            ],
+        )
+
+    async def commit_legacy(
+        self, commitment: LegacyCommitment, *, levels: bytes
+    ) -> LegacyCommitment | TooManyEntities | Moved | Away:
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            counter = _legacy_counter(database, commitment.tenant_id, commitment.store_id)
+            if (counter.committed_through + 1, counter.state_root) != (
+                commitment.sequence_start,
+                commitment.prev_state_root,
+            ):
+                return Refused(Moved("the last commitment"))
+            if commitment.sequence_end > counter.head_sequence:
+                return Refused(Moved("the head"))
+            state_root = _legacy_state_root(database, commitment.tenant_id, commitment.store_id)
+            if state_root is None:
+                return Refused(TooManyEntities())
+            stored = msgspec.structs.replace(commitment, new_state_root=state_root)
+
+            def apply() -> None:
+                database.legacy_commitments.commitments[stored.batch_id] = (stored, levels)
+
+            return Change(stored, apply)
+
+        try:
+            return await self._write("commit_legacy", act)
+        except JournalAway as error:
+            return Away(str(error))
+
+    async def read_legacy_commitment(
+        self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> LegacyCommitment | None:
+        return await self._read(
+            "read_legacy_commitment",
+            lambda database: database.legacy_commitments.find(batch_id, tenant_id, store_ids),
+        )
+
+    async def find_legacy_commitment(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> LegacyCommitment | None:
+        return await self._read(
+            "find_legacy_commitment",
+            lambda database: database.legacy_commitments.over(tenant_id, store_id, sequence_number),
+        )
+
+    async def list_legacy_commitments(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int
+    ) -> LegacyCommitmentPage:
+        return await self._read(
+            "list_legacy_commitments",
+            lambda database: database.legacy_commitments.page(tenant_id, store_id, from_sequence, limit),
+        )
+
+    async def read_legacy_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+        return await self._read(
+            "read_legacy_nodes", lambda database: database.legacy_commitments.nodes(batch_id, positions)
+        )
+
+    # Validity proofs.
+
+    async def submit_validity_proof(
+        self, submitted: StoredProof, audit: AuditEntry
+    ) -> ProofSubmitted | ProofConflict | None:
+        record = submitted.record
+
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            commitment, _ = database.commitments.get(record.batch_id, (None, b""))
+            if commitment is None or (commitment.tenant_id, commitment.store_id) != (
+                record.tenant_id,
+                record.store_id,
+            ):
+                return Refused(None)
+            if (present := database.proofs.present(record)) is not None:
+                return Refused(present)
+            answer, keep = database.proofs.submission(submitted, database.now_us())
+
+            def apply() -> None:
+                keep()
+                self._audit(database, audit)
+
+            return Change(answer, apply)
+
+        return await self._write("submit_validity_proof", act)
+
+    async def read_validity_proof(
+        self, proof_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredProof | None:
+        return await self._read(
+            "read_validity_proof", lambda database: database.proofs.find(proof_id, tenant_id, store_ids)
+        )
+
+    async def list_validity_proofs(
+        self, batch_id: Uuid, *, after: Uuid | None, limit: int
+    ) -> list[ValidityProof]:
+        return await self._read(
+            "list_validity_proofs", lambda database: database.proofs.listed(batch_id, after, limit)
+        )
 
     # Agent keys.
 
@@ -1022,17 +1155,21 @@ class MemoryJournal:
 
         return await self._write("rotate_receipt_key", act)
 
-    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
+    async def claim_at_rest_keys(
+        self, key_ids: list[bytes], by_tenant: Mapping[Uuid, list[bytes]] | None = None
+    ) -> None:
+        held = Rings(key_ids, by_tenant or {})
+
         def act(database: MemoryDatabase) -> Change[None]:
-            missing = [key_id.hex() for key_id in database.at_rest_keys if key_id not in key_ids]
-            if missing:
-                raise AtRestKeyMissing(f"data exists under the at-rest key {', '.join(missing)}")
-            new = [k for k in dict.fromkeys(key_ids) if k not in database.at_rest_keys]
+            recorded = Rings(database.at_rest_keys, database.tenant_at_rest_keys)
+            new = new_keys(recorded, held, {tenant_id for tenant_id, _ in database.heads})
 
             def apply() -> None:
-                database.at_rest_keys.extend(new)
-                for key_id in new:
-                    self._audit(database, at_rest_key_claimed(key_id))
+                database.at_rest_keys.extend(new.default)
+                for tenant_id, key_ids in new.by_tenant.items():
+                    database.tenant_at_rest_keys[tenant_id].extend(key_ids)
+                for entry in at_rest_keys_claimed(new):
+                    self._audit(database, entry)
 
             return Change(None, apply)
 
@@ -1286,6 +1423,24 @@ def _page(
         page.append(event)
     next_from = page[-1].receipt.sequence_number + 1 if page else from_sequence
     return page, len(page) < len(waiting), next_from
+
+
+def _legacy_counter(database: MemoryDatabase, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
+    head = database.legacy.head(tenant_id, store_id).current_sequence
+    return database.legacy_commitments.counter(tenant_id, store_id, head)
+
+
+def _legacy_state_root(database: MemoryDatabase, tenant_id: Uuid, store_id: Uuid) -> bytes | None:
+    """None: too many entities."""
+    versions = EntityVersions(tenant_id, store_id)
+    found = sorted(
+        (name.entity_type, name.entity_id, version)
+        for (tenant, name), version in database.versions.items()
+        if (tenant, name.store_id) == (tenant_id, store_id)
+    )
+    for one in found:
+        versions.add(*one)
+    return versions.state_root() if len(found) <= LEGACY_ENTITIES_MAX else None
 
 
 def _commitments_of(database: MemoryDatabase, stream: Stream) -> list[Commitment]:

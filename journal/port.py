@@ -8,13 +8,14 @@ atomic, and ends within its deadline.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, Protocol
 
 import msgspec
 
 from ves.audit import AuditCommitment, AuditRecord
 from ves.legacy import NumberedLegacyEvent, StoredLegacyEvent
+from ves.legacy_commitments import LegacyCommitment
 from ves.policy import SchemaMode, SchemaName
 from ves.records import (
     CommandName,
@@ -214,6 +215,67 @@ class CommitmentPage(msgspec.Struct, frozen=True):
     has_more: bool
     next_from: int
     """``sequence_start`` to ask from for the next page."""
+
+
+class LegacyLeafSource(msgspec.Struct, frozen=True, gc=False):
+    """What one leaf of the legacy stream is made of (VES 3.10)."""
+
+    sequence_number: int
+    payload_hash: bytes
+    entity_type: str
+    entity_id: str
+
+
+class LegacyCommitmentPage(msgspec.Struct, frozen=True):
+    commitments: list[LegacyCommitment]
+    has_more: bool
+    next_from: int
+
+
+class TooManyEntities(msgspec.Struct, frozen=True):
+    """Nothing stored: the store has more than LEGACY_ENTITIES_MAX entities."""
+
+
+LEGACY_ENTITIES_MAX = 1_000_000
+"""Whose versions are hashed in one transaction: seconds."""
+
+
+# Validity proofs.
+
+
+class ValidityProof(msgspec.Struct, frozen=True):
+    """What is known of a proof about a commitment, without its bytes."""
+
+    proof_id: Uuid
+    batch_id: Uuid
+    tenant_id: Uuid
+    store_id: Uuid
+    proof_type: str
+    proof_version: int
+    proof_hash: bytes
+    public_inputs: str | None
+    """Canonical JSON, as it was agreed to; None: none were sent."""
+    submitted_at_us: int = 0
+    """Set by the journal."""
+
+
+class StoredProof(msgspec.Struct, frozen=True):
+    """A proof's record with its bytes as they are stored: sealed."""
+
+    record: ValidityProof
+    proof: bytes
+
+
+class ProofSubmitted(msgspec.Struct, frozen=True):
+    record: ValidityProof
+    already: bool
+    """True: exactly these bytes were there before, with this record; nothing changed."""
+
+
+class ProofConflict(msgspec.Struct, frozen=True):
+    """Nothing stored: the batch has other bytes of this type and version, under this proof_id."""
+
+    proof_id: Uuid
 
 
 # Agent keys.
@@ -613,6 +675,61 @@ class Journal(Protocol):
         """Merkle nodes by their index in ``levels`` (counted in 32-byte nodes), in the order asked."""
         ...
 
+    # Commitments of the legacy stream. Each starts right after the last one, whose row is what is compared.
+
+    async def read_legacy_commitment_counter(self, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter: ...
+
+    async def read_legacy_leaf_sources(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
+    ) -> list[LegacyLeafSource]:
+        """Ordered; at most 4,096 a call."""
+        ...
+
+    async def commit_legacy(
+        self, commitment: LegacyCommitment, *, levels: bytes
+    ) -> LegacyCommitment | TooManyEntities | Moved | Away:
+        """Answered with the stored commitment: its ``new_state_root`` is computed here, of the entities'
+        versions in the one snapshot in which the last commitment and the head are compared.
+        ``levels``: all Merkle nodes from the leaves to the root, concatenated."""
+        ...
+
+    async def read_legacy_commitment(
+        self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> LegacyCommitment | None: ...
+
+    async def find_legacy_commitment(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> LegacyCommitment | None:
+        """The commitment whose range holds this sequence number."""
+        ...
+
+    async def list_legacy_commitments(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int
+    ) -> LegacyCommitmentPage: ...
+
+    async def read_legacy_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+        """Merkle nodes by their index in ``levels`` (counted in 32-byte nodes), in the order asked."""
+        ...
+
+    # Validity proofs, which are unique per batch, type and version.
+
+    async def submit_validity_proof(
+        self, submitted: StoredProof, audit: AuditEntry
+    ) -> ProofSubmitted | ProofConflict | None:
+        """One transaction. None: the stream has no such commitment. Doing it twice, also with another
+        proof_id, is the same as once."""
+        ...
+
+    async def read_validity_proof(
+        self, proof_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredProof | None: ...
+
+    async def list_validity_proofs(
+        self, batch_id: Uuid, *, after: Uuid | None, limit: int
+    ) -> list[ValidityProof]:
+        """By time of submission; page with ``after``, the last one's proof_id."""
+        ...
+
     # Agent keys. Registering and revoking take the tenant's exclusive key lock and raise its key_epoch.
 
     async def find_public_keys(self, keys: list[KeyName]) -> dict[KeyName, bytes]: ...
@@ -829,9 +946,12 @@ class Journal(Protocol):
         So it may be done twice. Raises ReceiptKeyDiffers for a public key that the sequencer had before."""
         ...
 
-    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
-        """Records the ring's key ids (current first). Raises AtRestKeyMissing when a recorded one is not
-        in the ring."""
+    async def claim_at_rest_keys(
+        self, key_ids: list[bytes], by_tenant: Mapping[Uuid, list[bytes]] | None = None
+    ) -> None:
+        """Records the key ids of the default ring, and of the rings of tenants that have, or once had, their
+        own. Raises AtRestKeyMissing, and records nothing, when a ring lacks a key that data of those whom it
+        serves may exist under."""
         ...
 
     # Rate limits. What is kept of them may be lost at any time: a bucket nobody knows is full.

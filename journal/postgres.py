@@ -8,7 +8,7 @@ key lock. It connects when first asked and again, by itself, after the database 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,14 +23,17 @@ from journal import (
     key_rotation,
     keys,
     legacy,
+    legacy_commitments,
     own_keys,
     policies,
     rates,
     reads,
     signed_by,
     tokens,
+    validity_proofs,
 )
 from journal.aio import cross
+from journal.at_rest_rules import Rings
 from journal.audit import write_audit
 from journal.connections import SERVER_VERSION_MIN, Limits, make_pool
 from journal.facts import read_facts
@@ -59,12 +62,16 @@ from journal.port import (
     KeyRotation,
     KeysRevoked,
     LeafSource,
+    LegacyCommitmentPage,
     LegacyEntityPage,
     LegacyEventPage,
     LegacyGroup,
+    LegacyLeafSource,
     Moved,
     PinnedTenant,
     PolicyChanges,
+    ProofConflict,
+    ProofSubmitted,
     RateSpending,
     ReceiptKey,
     Revocations,
@@ -73,13 +80,17 @@ from journal.port import (
     SchemaStatus,
     SignedPage,
     Stored,
+    StoredProof,
     StreamBehind,
     TenantPolicy,
     TokenRevocation,
+    TooManyEntities,
+    ValidityProof,
 )
 from journal.stalled import StalledCopies
 from journal.units import Checkpoint, Undo, Units
 from ves.audit import AuditCommitment, AuditRecord
+from ves.legacy_commitments import LegacyCommitment
 from ves.policy import SchemaMode
 from ves.records import Commitment, EntityName, Facts, KeyName, Question, StoredEvent, Uuid
 
@@ -283,6 +294,65 @@ class PostgresJournal:
 
     async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
         return await self._read(lambda c: commitments.read_nodes(c, batch_id, positions))
+
+    # Commitments of the legacy stream.
+
+    async def read_legacy_commitment_counter(self, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
+        return await self._read(lambda c: legacy_commitments.read_counter(c, tenant_id, store_id))
+
+    async def read_legacy_leaf_sources(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
+    ) -> list[LegacyLeafSource]:
+        return await self._read(
+            lambda c: legacy_commitments.read_leaf_sources(
+                c, tenant_id, store_id, sequence_start, sequence_end
+            )
+        )
+
+    async def commit_legacy(
+        self, commitment: LegacyCommitment, *, levels: bytes
+    ) -> LegacyCommitment | TooManyEntities | Moved | Away:
+        return await cross(lambda: legacy_commitments.commit(self._units, commitment, levels))
+
+    async def read_legacy_commitment(
+        self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> LegacyCommitment | None:
+        return await self._read(lambda c: legacy_commitments.read_one(c, batch_id, tenant_id, store_ids))
+
+    async def find_legacy_commitment(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> LegacyCommitment | None:
+        return await self._read(lambda c: legacy_commitments.find(c, tenant_id, store_id, sequence_number))
+
+    async def list_legacy_commitments(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int
+    ) -> LegacyCommitmentPage:
+        return await self._read(
+            lambda c: legacy_commitments.list_page(c, tenant_id, store_id, from_sequence, limit)
+        )
+
+    async def read_legacy_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+        return await self._read(lambda c: legacy_commitments.read_nodes(c, batch_id, positions))
+
+    # Validity proofs.
+
+    async def submit_validity_proof(
+        self, submitted: StoredProof, audit: AuditEntry
+    ) -> ProofSubmitted | ProofConflict | None:
+        return await self._write(
+            "submit_validity_proof",
+            lambda c: validity_proofs.submit(c, self._node_id, submitted, audit),
+        )
+
+    async def read_validity_proof(
+        self, proof_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredProof | None:
+        return await self._read(lambda c: validity_proofs.read_one(c, proof_id, tenant_id, store_ids))
+
+    async def list_validity_proofs(
+        self, batch_id: Uuid, *, after: Uuid | None, limit: int
+    ) -> list[ValidityProof]:
+        return await self._read(lambda c: validity_proofs.list_page(c, batch_id, after, limit))
 
     # Agent keys.
 
@@ -525,10 +595,12 @@ class PostgresJournal:
             "rotate_receipt_key", lambda c: own_keys.rotate_receipt_key(c, self._node_id, key, audit)
         )
 
-    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
+    async def claim_at_rest_keys(
+        self, key_ids: list[bytes], by_tenant: Mapping[Uuid, list[bytes]] | None = None
+    ) -> None:
         # One node at a time: two that start for the first time at once must not both record a ring.
         act: Callable[[Connection], Awaitable[None]] = lambda c: own_keys.claim_at_rest_keys(  # noqa: E731
-            c, self._node_id, key_ids
+            c, self._node_id, Rings(key_ids, by_tenant or {})
         )
         await cross(lambda: self._units.write(act, begin=begin_alone(_EVERYBODY), named="claim_at_rest_keys"))
 

@@ -27,6 +27,7 @@ STATE_ROOT = b"VES_STATE_ROOT_V1"  # VES 3.9
 POP_V1 = b"VES_POP_V1"  # VES 6.3
 POP_V2 = b"VES_POP_V2"  # ours: binds the proof to the key's name as well
 KEY_ROTATION = b"VES_KEY_ROTATION_V1"  # ours: a key names its successor
+VALIDITY_PROOF_HASH = b"STATESET_VES_VALIDITY_PROOF_HASH_V1"  # VES 7.2
 COMMITMENT_LEAF = b"STATESET_COMMITMENT_LEAF_V1"  # VES 3.10, leaves of the legacy stream
 ATREST_PAYLOAD = b"STATESET_PAYLOAD_ATREST_AAD_V1"  # VES 5.1, legacy event rows
 ATREST_VES_PAYLOAD = b"STATESET_VES_PAYLOAD_ATREST_AAD_V1"  # ours: VES event rows

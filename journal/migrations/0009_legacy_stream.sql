@@ -90,9 +90,11 @@ CREATE TABLE record.batch_commitments (
     events_root bytea NOT NULL CHECK (octet_length(events_root) = 32),
     prev_state_root bytea NOT NULL CHECK (octet_length(prev_state_root) = 32),
     new_state_root bytea NOT NULL CHECK (octet_length(new_state_root) = 32),
+    levels bytea NOT NULL, -- all nodes of the tree: proofs need no event any more
     UNIQUE (tenant_id, store_id, sequence_start),
     CHECK (event_count = sequence_end - sequence_start + 1)
 );
+ALTER TABLE record.batch_commitments ALTER COLUMN levels SET STORAGE EXTERNAL;
 
 -- What record.ves_advance is to the VES stream: the counters and command ids are this stream's own, the epochs
 -- and the entities' versions are looked at and moved in there, where both streams have them.

@@ -69,6 +69,10 @@ AT_WORK = [
     "committer.built",
     "committer.committed",
     *unit("commit"),
+    "committer.legacy_built",
+    "committer.legacy_committed",
+    *unit("commit_legacy"),
+    *unit("submit_validity_proof"),
     *unit("register_agent_key"),
     *unit("revoke_agent_key"),
     *unit("revoke_agent_keys"),
@@ -283,6 +287,37 @@ def of_a_commitment(case: Case) -> None:
         assert (answer.json()["sequence_start"], answer.json()["sequence_end"]) == (1, head)
 
 
+def of_a_legacy_commitment(case: Case) -> None:
+    tenant = case.tenant
+    unsigned.post(tenant, *(unsigned.unsigned(tenant, {"n": n}) for n in range(3)))
+    span = {**tenant.stream, "sequence_start": 1, "sequence_end": 3}
+    case.dies(lambda: tenant.http.post("/api/v1/commitments", json=span))
+    case.revives()
+    listed = tenant.http.get("/api/v1/commitments", params=tenant.stream).json()
+    assert listed["count"] == case.durable
+    again = tenant.http.post("/api/v1/commitments", json=span)
+    assert again.status_code == 200, again.text
+    assert [again.json()["batch_id"]][: case.durable] == [one["batch_id"] for one in listed["commitments"]]
+    proof = tenant.http.get("/api/v1/proofs/3", params=tenant.stream).json()
+    assert proof["events_root"] == again.json()["events_root"]
+
+
+def of_a_validity_proof(case: Case) -> None:
+    batch = committed(case.tenant).json()["batch_id"]
+    path = f"/api/v1/ves/validity/{batch}/proofs"
+    proof = {"proofType": "other", "proofB64": "cHJvb2Y="}
+    case.dies(lambda: case.tenant.http.post(path, json=proof))
+    case.revives()
+    listed = case.tenant.http.get(path).json()
+    assert listed["count"] == case.durable
+    again = case.tenant.http.post(path, json=proof)
+    assert again.status_code == 200, again.text
+    if case.durable:
+        assert listed["proofs"] == [again.json()]
+    one = case.tenant.http.get(f"/api/v1/ves/validity/proofs/{again.json()['proof_id']}").json()
+    assert one["proof_b64"] == proof["proofB64"]
+
+
 def of_a_registration(case: Case) -> None:
     tenant = case.tenant
     body = {"tenantId": str(tenant.tenant_id), "agentId": str(tenant.agent.agent_id), "keyId": 2}
@@ -468,6 +503,10 @@ ACTS: dict[str, Callable[[Case], None]] = {
     "encryptor": of_an_event,
     "committer": of_a_commitment,
     "commit": of_a_commitment,
+    "committer.legacy_built": of_a_legacy_commitment,
+    "committer.legacy_committed": of_a_legacy_commitment,
+    "commit_legacy": of_a_legacy_commitment,
+    "submit_validity_proof": of_a_validity_proof,
     "register_agent_key": of_a_registration,
     "revoke_agent_key": of_a_revocation,
     "revoke_agent_keys": of_a_revocation_of_all,
@@ -494,7 +533,8 @@ def test_a_server_that_is_killed_at_work_goes_on_from_what_is_durable(
     server = own_server(SEQUENCER_FAULTS="1", SEQUENCER_CRASH_AT=point, **SMALL).start()
     server.wait_ready()
     tenant = estate.tenant.seen_from(server)
-    ACTS[point.partition(".")[0]](Case(point, tenant))
+    act = ACTS.get(point) or ACTS[point.partition(".")[0]]
+    act(Case(point, tenant))
     replayed(tenant, estate.posted)
     assert committed(tenant).status_code in (200, 409)  # with it, the auditor recomputes the roots
     audited(tenant)

@@ -11,7 +11,7 @@ from journal_builders import Database, an_event, question, uuid
 from journal_worlds import LIMITS, PostgresWorld, sql
 from legacy_builders import a_legacy_event, legacy_question
 
-from journal import commitments, keys, signed_by
+from journal import commitments, keys, legacy_commitments, signed_by
 from journal.aio import cross, open_loop
 from journal.facts import read_facts
 from journal.postgres import PostgresJournal, open_journal
@@ -204,3 +204,14 @@ async def test_walking_all_keys_goes_along_their_primary_key(database: Database)
         text = "\n".join(explaining.plan)
         assert "agent_keys_pkey" in text, text
         assert "Seq Scan on agent_keys" not in text, text
+
+
+async def test_versions_for_a_state_root_are_walked_along_their_key(database: Database) -> None:
+    tenant, store = uuid(), uuid()
+    async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
+        await fill(database.app_dsn, tenant, store, 5000)
+        explaining = await explain(journal, lambda c: legacy_commitments._state_root(c, tenant, store))
+    text = "\n".join(explaining.plan)
+    assert "using entity_versions_pkey" in text
+    for greedy in ("Seq Scan", "Bitmap", "Sort"):
+        assert greedy not in text

@@ -19,7 +19,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from actors.messages import VerifyLegacy
-from journal.port import EventSchema
+from journal.port import EventSchema, StoredProof, ValidityProof
 from tests.http.doubles import (
     AGENT,
     BOOTSTRAP,
@@ -175,7 +175,7 @@ def _credentials(house: Cardboard) -> dict[str, str | None]:
 
 
 def _target(house: Cardboard, name: str, tenant: uuid.UUID, store: uuid.UUID, agent: uuid.UUID) -> Target:
-    """With a commitment, an API key and a schema of its own, which nobody uses."""
+    """With commitments of both streams, a proof, an API key and a schema of its own, which nobody uses."""
     commitment = msgspec.structs.replace(
         house.journal.commit([b"\x01" * 32], 1), tenant_id=tenant.bytes, store_id=store.bytes
     )
@@ -184,7 +184,14 @@ def _target(house: Cardboard, name: str, tenant: uuid.UUID, store: uuid.UUID, ag
     spare = list(house.journal.api_keys.values())[-1]
     schema = EventSchema(uuid.uuid4().bytes, tenant.bytes, "order.created", 1, "{}", "none", None, "cli")
     house.journal.tables.keeping(schema)()
+    proof = ValidityProof(
+        uuid.uuid4().bytes, commitment.batch_id, tenant.bytes, store.bytes, "other", 1, bytes(32), None
+    )
+    house.journal.proofs.submission(StoredProof(proof, b"proof"), 0)[1]()
+    legacy = house.journal.commit_legacy([b"\x01" * 32], 1, tenant.bytes, store.bytes)
     values = {
+        "legacy_batch_id": uuid.UUID(bytes=legacy.batch_id),
+        "proof_id": uuid.UUID(bytes=proof.proof_id),
         "schema_id": uuid.UUID(bytes=schema.id),
         "tenant": tenant,
         "store": store,

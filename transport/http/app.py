@@ -17,6 +17,7 @@ from transport.http import (
     ingest,
     key_reports,
     key_rotation,
+    legacy_committing,
     legacy_ingest,
     legacy_reading,
     reading,
@@ -24,6 +25,7 @@ from transport.http import (
     schemas,
     tenant_policies,
     token_revocations,
+    validity,
 )
 from transport.http.door import Door, FrontDoor
 from transport.http.openapi import document_route
@@ -35,6 +37,8 @@ PUBLIC: list[Route] = [
     *legacy_ingest.ROUTES,
     *legacy_reading.ROUTES,
     *committing.ROUTES,
+    *legacy_committing.ROUTES,
+    *validity.ROUTES,
     *agent_keys.ROUTES,
     *key_rotation.ROUTES,
     *schemas.ROUTES,
