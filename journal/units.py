@@ -16,12 +16,15 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 import asyncpg
+import structlog
 
 from journal.port import JournalAway, JournalOutcomeUnknown, JournalRefused, JournalVitals
 from journal.tls import why_untrusted
 
 if TYPE_CHECKING:
     from journal.connections import Connection, Pool
+
+_log = structlog.get_logger("journal.units")
 
 T = TypeVar("T")
 Checkpoint = Callable[[str], None]
@@ -52,6 +55,7 @@ _CONTENDED = {
     "40P01",  # deadlock, and we were chosen
     "55P03",  # lock_timeout
 }
+_REFUSED_BY_US = "57000"  # raised by our own triggers: it lasts until somebody acts, so somebody has to know
 _ENDS_THE_SESSION = {"FATAL", "PANIC"}
 
 _Broken = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
@@ -225,6 +229,8 @@ def not_stored(error: BaseException) -> NoReturn:
         code = str(error.sqlstate)
         if code in _CONTENDED:
             raise Contended(_text(error)) from error
+        if code == _REFUSED_BY_US:
+            _log.error("the database takes nothing from this node", reason=_text(error))
         if code in _AWAY or code.startswith(_AWAY_CLASSES) or _severity(error) in _ENDS_THE_SESSION:
             raise JournalAway(_text(error)) from error
         error.detail = None  # can hold the values of a row, and a surprise is logged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import sys
@@ -103,8 +104,10 @@ def test_at_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TERM", "xterm")
         with Progress("reencrypt-events", 10) as progress:
             progress.is_at(10)
-        terminal.flush()
-        shown = os.read(ours, 65536).decode()
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal that nobody writes to any more
+        while more := os.read(ours, 65536):
+            shown += more
     os.close(ours)
-    assert "reencrypt-events" in shown
-    assert "10/10" in shown
+    assert b"reencrypt-events" in shown
+    assert b"10/10" in shown

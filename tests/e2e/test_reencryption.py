@@ -420,7 +420,7 @@ def _a_rotation_beside_traffic(
         keys.old.key_id,
     )
     assert under_old == 0
-    assert "is retired: restart it with the current ring" in one.log.read_text()
+    assert "that is retired: restart it with the current ring" in one.log.read_text()
     one.kill_9()
     started.remove(one)
     refuses_to_start(one, f"{keys.old.key_id.hex()} is retired")
