@@ -24,8 +24,13 @@ class Unavailable(NotNow):
 
 
 class DoesNotOpen(Unavailable):
-    """What is stored does not open: its key is missing from the ring, or the row was changed. The text names
-    the row, and is for whoever may read it too. Asking again helps once an operator has looked."""
+    """What is stored at a row does not become a plaintext; nothing was done. Asking again helps only after an
+    operator has acted: the text, with the reason, is for operators, ``for_callers`` for whoever may read the
+    row."""
+
+    def __init__(self, row: str, why: str) -> None:
+        super().__init__(f"{row} does not open: {why}", retry_after_s=60.0)
+        self.for_callers = f"{row} does not open: its key is missing from the ring, or the row was changed"
 
 
 class Stopping(NotNow):

@@ -107,7 +107,7 @@ class SealEvents(msgspec.Struct, frozen=True, array_like=True, tag="seal"):
 
 
 class OpenFrames(msgspec.Struct, frozen=True, array_like=True, tag="open"):
-    """Answered with the plaintexts in order, None for a frame that does not open."""
+    """Answered with the plaintexts in order, ``Unopened`` for a frame that does not open."""
 
     tenant_id: Uuid
     payloads: list[SealedPayload]
@@ -124,12 +124,24 @@ class SealBytes(msgspec.Struct, frozen=True, array_like=True, tag="seal_bytes"):
 
 
 class OpenBytes(msgspec.Struct, frozen=True, array_like=True, tag="open_bytes"):
-    """Answered with the plaintexts in order, None for what does not open."""
+    """Answered with the plaintexts in order, ``Unopened`` for what does not open."""
 
     purpose: str
     tenant_id: Uuid
     values: list[tuple[bytes, bytes]]
     """(hash of the row, what is stored)."""
+
+
+class Unopened(msgspec.Struct, frozen=True):
+    """In the place of a plaintext. ``why`` names fingerprints and lengths, never bytes."""
+
+    why: str
+
+
+class Unsealed(msgspec.Struct, frozen=True):
+    """In the place of a whole answer: what was sealed does not open again. Nothing of it may be stored."""
+
+    why: str
 
 
 class TrySchema(msgspec.Struct, frozen=True, array_like=True, tag="try_schema"):
@@ -166,9 +178,9 @@ class PayloadErrors(msgspec.Struct, frozen=True, array_like=True, tag="errors"):
 
 CheckerAnswer = SchemaFit | Unfitting | PayloadErrors
 VerifyAnswer = VerifiedBatch | LegacyBatch | EmptyBatch | BodyRefused | NeedsKeys | NeedsPolicy | NeedsSchemas
-SealAnswer = list[SealedEvent]
-OpenAnswer = list[bytes | None]
-SealBytesAnswer = list[bytes]
+SealAnswer = list[SealedEvent] | Unsealed
+OpenAnswer = list[bytes | Unopened]
+SealBytesAnswer = list[bytes] | Unsealed
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -17,20 +17,20 @@ import msgspec
 import trio
 
 from journal import memory_audit
+from journal.at_rest_rules import Rings, new_keys
 from journal.audit import entry_text
 from journal.key_rules import Retire, adds_proof, binding, judge
 from journal.memory_legacy import LegacyTables, page_of
 from journal.memory_legacy_commitments import LegacyCommitmentTable
 from journal.memory_policies import PolicyTables
 from journal.memory_proofs import ProofTable
-from journal.own_keys import at_rest_key_claimed, receipt_key_claimed, refuse_a_retired_key
+from journal.own_keys import at_rest_keys_claimed, receipt_key_claimed, refuse_a_retired_key
 from journal.port import (
     LEGACY_ENTITIES_MAX,
     RATE_REFILL_S_MAX,
     RATE_TOKEN,
     AgentKey,
     ApiKey,
-    AtRestKeyMissing,
     AuditChain,
     AuditEntry,
     AuditWish,
@@ -165,6 +165,7 @@ class MemoryDatabase:
     commitments: dict[Uuid, tuple[Commitment, bytes]] = field(default_factory=dict)
     receipt_keys: defaultdict[Uuid, list[ReceiptKey]] = field(default_factory=lambda: defaultdict(list))
     at_rest_keys: list[bytes] = field(default_factory=list)
+    tenant_at_rest_keys: defaultdict[Uuid, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     audit_log: defaultdict[Uuid, list[tuple[str, bytes]]] = field(default_factory=lambda: defaultdict(list))
     """Per node: entry text and entry hash."""
     rates: dict[bytes, tuple[int, int]] = field(default_factory=dict)
@@ -1154,17 +1155,21 @@ class MemoryJournal:
 
         return await self._write("rotate_receipt_key", act)
 
-    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
+    async def claim_at_rest_keys(
+        self, key_ids: list[bytes], by_tenant: Mapping[Uuid, list[bytes]] | None = None
+    ) -> None:
+        held = Rings(key_ids, by_tenant or {})
+
         def act(database: MemoryDatabase) -> Change[None]:
-            missing = [key_id.hex() for key_id in database.at_rest_keys if key_id not in key_ids]
-            if missing:
-                raise AtRestKeyMissing(f"data exists under the at-rest key {', '.join(missing)}")
-            new = [k for k in dict.fromkeys(key_ids) if k not in database.at_rest_keys]
+            recorded = Rings(database.at_rest_keys, database.tenant_at_rest_keys)
+            new = new_keys(recorded, held, {tenant_id for tenant_id, _ in database.heads})
 
             def apply() -> None:
-                database.at_rest_keys.extend(new)
-                for key_id in new:
-                    self._audit(database, at_rest_key_claimed(key_id))
+                database.at_rest_keys.extend(new.default)
+                for tenant_id, key_ids in new.by_tenant.items():
+                    database.tenant_at_rest_keys[tenant_id].extend(key_ids)
+                for entry in at_rest_keys_claimed(new):
+                    self._audit(database, entry)
 
             return Change(None, apply)
 

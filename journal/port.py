@@ -8,7 +8,7 @@ atomic, and ends within its deadline.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -946,9 +946,12 @@ class Journal(Protocol):
         So it may be done twice. Raises ReceiptKeyDiffers for a public key that the sequencer had before."""
         ...
 
-    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
-        """Records the ring's key ids (current first). Raises AtRestKeyMissing when a recorded one is not
-        in the ring."""
+    async def claim_at_rest_keys(
+        self, key_ids: list[bytes], by_tenant: Mapping[Uuid, list[bytes]] | None = None
+    ) -> None:
+        """Records the key ids of the default ring, and of the rings of tenants that have, or once had, their
+        own. Raises AtRestKeyMissing, and records nothing, when a ring lacks a key that data of those whom it
+        serves may exist under."""
         ...
 
     # Rate limits. What is kept of them may be lost at any time: a bucket nobody knows is full.

@@ -8,7 +8,7 @@ key lock. It connects when first asked and again, by itself, after the database 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -33,6 +33,7 @@ from journal import (
     validity_proofs,
 )
 from journal.aio import cross
+from journal.at_rest_rules import Rings
 from journal.audit import write_audit
 from journal.connections import SERVER_VERSION_MIN, Limits, make_pool
 from journal.facts import read_facts
@@ -594,10 +595,12 @@ class PostgresJournal:
             "rotate_receipt_key", lambda c: own_keys.rotate_receipt_key(c, self._node_id, key, audit)
         )
 
-    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
+    async def claim_at_rest_keys(
+        self, key_ids: list[bytes], by_tenant: Mapping[Uuid, list[bytes]] | None = None
+    ) -> None:
         # One node at a time: two that start for the first time at once must not both record a ring.
         act: Callable[[Connection], Awaitable[None]] = lambda c: own_keys.claim_at_rest_keys(  # noqa: E731
-            c, self._node_id, key_ids
+            c, self._node_id, Rings(key_ids, by_tenant or {})
         )
         await cross(lambda: self._units.write(act, begin=begin_alone(_EVERYBODY), named="claim_at_rest_keys"))
 

@@ -19,6 +19,7 @@ import httpx
 import msgspec
 import trio
 
+from actors.at_rest_watch import AtRestWatch
 from actors.audit_spool import AuditSpool
 from actors.certificates import Certificates
 from actors.credentials import CredentialBook
@@ -737,6 +738,7 @@ class Cardboard:
             audit_spool=AuditSpool(journal=self.journal, path=self.folder / "audit-spool.jsonl"),
             security=self.security,
             rate_limits=rate_limits_of(settings),
+            at_rest=AtRestWatch(current_key="00" * 8),
             certificates=self.certificates,
             key_ages=KeyAges(),
             lag=LoopLag(),

@@ -9,6 +9,7 @@ import pytest
 import trio
 from journal_builders import Database, an_event, question, uuid
 from journal_worlds import LIMITS, PostgresWorld, sql
+from legacy_builders import a_legacy_event, legacy_question
 
 from journal import commitments, keys, legacy_commitments, signed_by
 from journal.aio import cross, open_loop
@@ -73,6 +74,26 @@ async def test_facts_look_up_each_name_and_never_read_all_a_tenant_has(
     assert "using entity_versions_pkey" in text
     assert "using ves_command_dedupe_pkey" in text
     for greedy in ("Seq Scan", "Bitmap", "Hash", "Merge"):
+        assert greedy not in text
+
+
+async def test_facts_of_legacy_events_are_looked_up_the_same_way(database: Database) -> None:
+    tenant, store = uuid(), uuid()
+    wanted = legacy_question(tenant, [store], [a_legacy_event(command=uuid()) for _ in range(100)])
+    who = f"'{tenant.hex()}'::uuid, '{store.hex()}'::uuid"
+    async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
+        await journal.read_facts(wanted)  # prepared while the tables are empty
+        await sql(
+            database.app_dsn,
+            f"INSERT INTO record.events SELECT n, now(), now(), NULL, {who}, gen_random_uuid(), "
+            "gen_random_uuid(), NULL, 'order', 'o-' || n, 'x', decode(repeat('00', 32), 'hex'), NULL, '' "
+            "FROM generate_series(1, 5000) n",
+            f"INSERT INTO record.sequence_counters VALUES ({who}, 5000, now())",
+        )
+        text = "\n".join((await explain(journal, lambda c: read_facts(c, wanted))).plan)
+    assert "using events_tenant_id_event_id_key" in text
+    assert "using event_command_dedupe_pkey" in text
+    for greedy in ("Seq Scan on events", "Bitmap", "Hash", "Merge"):
         assert greedy not in text
 
 

@@ -77,7 +77,7 @@ async def a_row_in_every_table(world: PostgresWorld) -> None:
     await world.journal.revoke_tokens(tenant, uuid(), ahead_s=60, reason="lost", audit=AUDIT)
     await world.journal.claim_receipt_key(uuid(), b"k" * 32)
     if not await sql(world.owner_dsn, "SELECT FROM record.at_rest_keys"):
-        await world.journal.claim_at_rest_keys([b"k" * 8])
+        await world.journal.claim_at_rest_keys([b"k" * 8], {tenant: [b"k" * 8]})
     await a_legacy_row_and_archived_rows(world.owner_dsn, tenant, store, commitment.batch_id)
     node = world.journal._node_id  # type: ignore[attr-defined]
     [entry, *_] = await world.journal.read_audit_chain(node, from_number=1, limit=1)

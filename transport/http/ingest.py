@@ -19,7 +19,8 @@ from transport.http.shapes import IngestBody, IngestReply, RejectionReply
 from transport.http.visit import Visit
 from ves.encoding import uuid_text
 from ves.legacy import LegacyBatch
-from ves.records import BodyRefused, NeedsPolicy, Receipt, Refusal, VerifiedBatch, VerifiedEvent
+from ves.policy import Policy
+from ves.records import BodyRefused, NeedsPolicy, Receipt, Refusal, Uuid, VerifiedBatch, VerifiedEvent
 
 log = structlog.get_logger("http")
 
@@ -46,17 +47,25 @@ async def ingest(visit: Visit) -> IngestReply:
 
 
 async def _verify(visit: Visit, body: bytes) -> VerifiedBatch | BodyRefused:
-    """With the tenant's policy as it is now. Whose it is stands in the credential, or only in the body."""
-    house, scope = visit.house, visit.who.scope
-    policy = None if scope.tenant_id is None else await house.policies.find(scope.tenant_id)
-    message = Verify(body=body, scope=scope, policy=policy)
-    batch = await visit.ask(house.verifiers, message, visit.door.room_at_verifiers)
+    message = Verify(body, visit.who.scope, await callers_policy(visit))
+    batch = await visit.ask(visit.house.verifiers, message, visit.door.room_at_verifiers)
     if isinstance(batch, NeedsPolicy):
-        await must_be_served_here(house, batch.tenant_id)
-        message = replace(message, policy=await house.policies.find(batch.tenant_id))
-        batch = await visit.ask(house.verifiers, message, visit.door.room_at_verifiers)
+        message = replace(message, policy=await named_policy(visit, batch.tenant_id))
+        batch = await visit.ask(visit.house.verifiers, message, visit.door.room_at_verifiers)
         assert not isinstance(batch, NeedsPolicy), "it was given"
     return batch
+
+
+async def callers_policy(visit: Visit) -> Policy | None:
+    """As it is now; None: the credential belongs to no tenant."""
+    tenant_id = visit.who.scope.tenant_id
+    return None if tenant_id is None else await visit.house.policies.find(tenant_id)
+
+
+async def named_policy(visit: Visit, tenant_id: Uuid) -> Policy:
+    """Of a tenant whom only the body names; 421 if it is not served here."""
+    await must_be_served_here(visit.house, tenant_id)
+    return await visit.house.policies.find(tenant_id)
 
 
 def refused_body(refused: BodyRefused) -> ApiError:

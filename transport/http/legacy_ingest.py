@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from actors.messages import AppendedLegacy, AppendLegacy, VerifyLegacy
 from transport.http.errors import Code
-from transport.http.ingest import refused_body, tell_warned
+from transport.http.ingest import callers_policy, named_policy, refused_body, tell_warned
 from transport.http.legacy_shapes import LegacyIngestBody, LegacyIngestReply
 from transport.http.routing import Route
 from transport.http.shapes import RejectionReply
@@ -44,14 +44,11 @@ async def ingest(visit: Visit) -> LegacyIngestReply:
 
 
 async def _verify(visit: Visit, body: bytes) -> LegacyBatch | EmptyBatch | BodyRefused:
-    """With the tenant's policy as it is now. Whose it is stands in the credential, or only in the body."""
-    house, scope = visit.house, visit.who.scope
-    policy = None if scope.tenant_id is None else await house.policies.find(scope.tenant_id)
-    message = VerifyLegacy(body=body, scope=scope, policy=policy)
-    batch = await visit.ask(house.verifiers, message, visit.door.room_at_verifiers)
+    message = VerifyLegacy(body, visit.who.scope, await callers_policy(visit))
+    batch = await visit.ask(visit.house.verifiers, message, visit.door.room_at_verifiers)
     if isinstance(batch, NeedsPolicy):
-        message = replace(message, policy=await house.policies.find(batch.tenant_id))
-        batch = await visit.ask(house.verifiers, message, visit.door.room_at_verifiers)
+        message = replace(message, policy=await named_policy(visit, batch.tenant_id))
+        batch = await visit.ask(visit.house.verifiers, message, visit.door.room_at_verifiers)
         assert not isinstance(batch, NeedsPolicy), "it was given"
     return batch
 

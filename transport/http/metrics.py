@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from actors.at_rest_watch import AtRestWatch
 from actors.key_ages import KeyAges
 from actors.rate_limits import RateLimits
 from actors.views import ActorView
@@ -154,6 +155,7 @@ class _Inhabitants:
             "Failed attempts whose audit entries had to go because too many waited.",
             self._house.failed_attempts.dropped,
         )
+        yield from _at_rest(self._house.at_rest)
         yield from _rate_limits(self._house.rate_limits)
         expiry = GaugeMetricFamily(
             "sequencer_certificate_expires_seconds",
@@ -172,6 +174,19 @@ class _Inhabitants:
         yield _counter(
             "sequencer_driver_strays", "Failures nobody waited for, in the driver.", self._house.strays()
         )
+
+
+def _at_rest(watch: AtRestWatch) -> Iterator[Metric]:
+    yield _one_gauge(
+        "sequencer_at_rest_writes_encrypted",
+        "0: PAYLOAD_ENCRYPTION_MODE is disabled, and new payloads are stored unencrypted.",
+        watch.mode != "disabled",
+    )
+    yield _counter(
+        "sequencer_at_rest_unencrypted_reads",
+        "Stored values read that nobody had encrypted.",
+        watch.unencrypted_reads,
+    )
 
 
 def _rate_limits(limits: RateLimits) -> Iterator[Metric]:
