@@ -29,6 +29,9 @@ _UNACKNOWLEDGED_MS = 20_000
 """Sent bytes without an answer from the other machine's kernel for so long: the connection is dead."""
 
 
+_CLOSE_S = 5.0
+
+
 @dataclass(frozen=True)
 class Limits:
     """Of every session. The server's own timeouts end a statement before the unit's deadline does."""
@@ -59,6 +62,19 @@ def make_pool(dsn: str, limits: Limits, *, application_name: str) -> Pool:
         max_cached_statement_lifetime=0,  # seconds; 0: prepared once per connection
         server_settings=session_settings(limits, application_name),
     )
+
+
+async def open_pool(pool: Pool) -> None:
+    await pool  # with min_size 0 it connects to nothing yet
+
+
+async def close_pool(pool: Pool) -> None:
+    """Whoever still holds a connection has a deadline for it; then the connections are cut."""
+    try:
+        async with asyncio.timeout(_CLOSE_S):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
 
 
 def session_settings(limits: Limits, application_name: str) -> dict[str, str]:

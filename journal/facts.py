@@ -57,7 +57,7 @@ _BRANCHES: dict[str, tuple[list[str], str]] = {
         _branch(
             _KNOWN,
             "FROM unnest({}) AS q (event_id), "
-            "LATERAL (SELECT * FROM record.ves_events e "
+            "LATERAL (SELECT * FROM record.ves_events_all e "
             "WHERE e.tenant_id = $1 AND e.event_id = q.event_id LIMIT 1) e",
             u1="q.event_id",
             u2="store_id",

@@ -7,7 +7,6 @@ key lock. It connects when first asked and again, by itself, after the database 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -31,7 +30,7 @@ from journal import (
 )
 from journal.aio import cross
 from journal.audit import write_audit
-from journal.connections import SERVER_VERSION_MIN, Limits, make_pool
+from journal.connections import SERVER_VERSION_MIN, Limits, close_pool, make_pool, open_pool
 from journal.facts import read_facts
 from journal.locks import begin_alone, begin_sharing
 from journal.migrate import check_schema
@@ -79,11 +78,10 @@ from ves.policy import SchemaMode
 from ves.records import Commitment, EntityName, Facts, KeyName, Question, StoredEvent, Uuid
 
 if TYPE_CHECKING:
-    from journal.connections import Connection, Pool
+    from journal.connections import Connection
 
 T = TypeVar("T")
 
-_CLOSE_S = 5.0
 _PING_S = 2.0
 """A database that takes longer is away for those who ask whether it is there: they decide about traffic."""
 _OWN_KEYS_S = 5.0
@@ -117,7 +115,7 @@ async def open_journal(
     SchemaMismatch (UnfitServer) when it is not what we need."""
     limits = limits or Limits()
     pool = make_pool(dsn, limits, application_name=application_name)
-    await cross(lambda: _initialize(pool))
+    await cross(lambda: open_pool(pool))
     try:
         journal = PostgresJournal(
             Units(pool, deadline_s=limits.unit_deadline_s, checkpoint=checkpoint),
@@ -129,20 +127,7 @@ async def open_journal(
         yield journal
     finally:
         with trio.CancelScope(shield=True):  # also when we leave because we are cancelled
-            await cross(lambda: _close(pool))
-
-
-async def _initialize(pool: Pool) -> None:
-    await pool  # with min_size 0 it connects to nothing yet
-
-
-async def _close(pool: Pool) -> None:
-    """Whoever still holds a connection has a deadline for it; then the connections are cut."""
-    try:
-        async with asyncio.timeout(_CLOSE_S):
-            await pool.close()
-    except TimeoutError:
-        pool.terminate()
+            await cross(lambda: close_pool(pool))
 
 
 class PostgresJournal:

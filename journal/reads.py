@@ -31,7 +31,7 @@ WITH found AS (
            row_number() OVER w AS place,
            sum(octet_length(payload_sealed)) OVER w AS bytes_so_far,
            count(*) OVER () AS found_count
-    FROM (SELECT * FROM record.ves_events
+    FROM (SELECT * FROM record.ves_events_all
           WHERE tenant_id = $1 AND store_id = $2 AND sequence_number >= $3 {more}
           ORDER BY sequence_number LIMIT $4::bigint + 1) e
     WINDOW w AS (ORDER BY sequence_number ROWS UNBOUNDED PRECEDING)
@@ -53,7 +53,7 @@ _ENTITY_PAGE = _PAGE.format(
     'AND entity_type = $6::text COLLATE "C" AND entity_id = $7::text COLLATE "C"',
 )
 _ONE = f"""
-SELECT {_COLUMNS} FROM record.ves_events
+SELECT {_COLUMNS} FROM record.ves_events_all
 WHERE tenant_id = $1 AND event_id = $2 AND ($3::uuid[] IS NULL OR store_id = ANY($3))
 """  # noqa: S608  texts of this module only
 

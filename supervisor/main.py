@@ -42,6 +42,7 @@ from journal.port import (
 )
 from supervisor import receipt_keys
 from supervisor.announcement import Door, announced, door_of
+from supervisor.archive_command import archive_command
 from supervisor.rotate_command import rotate_command
 from supervisor.shell import (
     FORMATS,
@@ -74,7 +75,9 @@ log = structlog.get_logger(__name__)
 
 def main() -> None:
     """The ``sequencer`` command."""
-    build_app(HouseCommands(serve=serve, migrate=migrate_command, rotate=rotate_command))()
+    build_app(
+        HouseCommands(serve=serve, migrate=migrate_command, rotate=rotate_command, archive=archive_command)
+    )()
 
 
 def serve() -> int:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from cyclopts import App
 
 from transport.cli.actors import app as actors
+from transport.cli.admin import ArchiveWish, admin_app
 from transport.cli.agent import app as agent
 from transport.cli.agent_keys import app as agent_key
 from transport.cli.api_keys import app as api_key
@@ -37,6 +38,7 @@ class HouseCommands:
     serve: Callable[[], int]
     migrate: Callable[[], int]
     rotate: Callable[[bool, str], int]
+    archive: Callable[[ArchiveWish], int]
 
 
 def build_app(house: HouseCommands) -> App:
@@ -53,6 +55,7 @@ def build_app(house: HouseCommands) -> App:
     app.command(tenant_policy)
     app.command(token)
     app.command(receipt_key_app(house.rotate))
+    app.command(admin_app(house.archive))
     app.command(actors)
     app.command(audit)
     return app
