@@ -117,7 +117,7 @@ async def _before_us(archive: Archive, wish: ArchiveWish) -> int:
     before_us = wish.older_than.before_us
     if before_us is None:
         before_us = await patiently(partial(archive.cutoff_us, seconds_ago=wish.older_than.seconds_ago or 0))
-    if before_us > a_day_ago + DAY_S * 1_000_000:
+    elif before_us > a_day_ago + DAY_S * 1_000_000:
         raise StartRefused("--older-than: this time has not come yet")
     if before_us > a_day_ago and not wish.young_too:
         raise StartRefused(
