@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from journal.port import EntityPage, EventPage
+from journal.port import EntityPage, EventPage, StreamHead
 from ves.records import EntityName, Receipt, StoredEvent, Uuid
 
 if TYPE_CHECKING:
@@ -102,6 +102,27 @@ async def read_head(connection: Connection, tenant_id: Uuid, store_id: Uuid) -> 
         store_id,
     )
     return head or 0
+
+
+async def list_streams(
+    connection: Connection,
+    tenant_id: Uuid,
+    store_ids: tuple[Uuid, ...] | None,
+    after: Uuid | None,
+    limit: int,
+) -> list[StreamHead]:
+    rows = await connection.fetch(
+        "SELECT c.store_id, c.current_sequence, coalesce(k.committed_through, 0) "
+        "FROM record.ves_sequence_counters c "
+        "LEFT JOIN record.ves_commitment_counters k USING (tenant_id, store_id) "
+        "WHERE c.tenant_id = $1 AND ($2::uuid[] IS NULL OR c.store_id = ANY($2)) "
+        "AND ($3::uuid IS NULL OR c.store_id > $3) ORDER BY c.store_id LIMIT $4",
+        tenant_id,
+        None if store_ids is None else list(store_ids),
+        after,
+        limit,
+    )
+    return [StreamHead(*row) for row in rows]
 
 
 def _page(rows: list[Any]) -> tuple[list[StoredEvent], int, bool]:

@@ -11,6 +11,7 @@ Alone knows the names and the form. Never overwrites a file of the manifest: one
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ from journal.units import Checkpoint
 from ves.encoding import uuid_text
 
 MANIFEST = "manifest.jsonl"
+DRAFT = ".draft"
 _READ_BYTES = 1024 * 1024
 
 
@@ -46,7 +48,13 @@ class ArchiveFolder:
         self._checkpoint = checkpoint
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)  # until the process ends
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for draft in path.glob(f"*{DRAFT}"):  # of a run that died
+                draft.unlink()
             self._listed = self._read_manifest()
+        except BlockingIOError:
+            raise ArchiveFolderError(f"{path}: another run writes into this folder") from None
         except OSError as error:
             raise _folder_error(path, error) from error
 
@@ -75,9 +83,9 @@ class ArchiveFolder:
         self, path: Path, table: EventTable, due: DueRange, commitment: str, rows: AsyncIterator[str]
     ) -> _Listed:
         digest, size, events = hashlib.sha256(), 0, 0
-        draft = path.with_suffix(f".{os.getpid()}.draft")
+        draft = path.with_suffix(DRAFT)
         try:
-            with draft.open("xb") as file:
+            with draft.open("wb") as file:
 
                 def put(line: str) -> None:
                     nonlocal size

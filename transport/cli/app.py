@@ -18,6 +18,7 @@ from transport.cli.agent import app as agent
 from transport.cli.agent_keys import app as agent_key
 from transport.cli.api_keys import app as api_key
 from transport.cli.audit import app as audit
+from transport.cli.export import export
 from transport.cli.receipt_key import receipt_key_app
 from transport.cli.schemas import app as schema
 from transport.cli.status import status
@@ -50,6 +51,7 @@ def build_app(house: HouseCommands) -> App:
     app.command(agent)
     app.command(agent_key)
     app.command(verify)
+    app.command(export)
     app.command(api_key)
     app.command(schema)
     app.command(tenant_policy)

@@ -19,6 +19,7 @@ from transport.http import (
     key_rotation,
     reading,
     schemas,
+    streams,
     tenant_policies,
     token_revocations,
 )
@@ -29,6 +30,7 @@ from transport.http.routing import Route
 PUBLIC: list[Route] = [
     *ingest.ROUTES,
     *reading.ROUTES,
+    *streams.ROUTES,
     *committing.ROUTES,
     *agent_keys.ROUTES,
     *key_rotation.ROUTES,
