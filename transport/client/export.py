@@ -8,7 +8,8 @@ page and one commitment. Checks only that what comes is what was asked for; ``ex
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +21,6 @@ from transport.client.errors import BadAnswer, ClientError, Refused
 from transport.client.export_form import (
     AGENT_KEYS,
     AUDIT_ENTRIES,
-    FILE_EVENTS,
     FORMAT,
     MANIFEST,
     PLAN,
@@ -134,11 +134,12 @@ class Export:
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = path.with_name(f".{path.name}.draft")
-        with draft.open("wb") as file:
-            async for line in self._lines(name):
-                file.write(line + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        async with aclosing(self._lines(name)) as lines:
+            with draft.open("wb") as file:
+                async for line in lines:
+                    file.write(line + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
         draft.replace(path)
         sync_folder(path.parent)
         entry = msgspec.structs.replace(digest_of(path), file=name)
@@ -198,32 +199,33 @@ class Export:
 
     # ---- what stands in each file ------------------------------------------------------------------------
 
-    async def _lines(self, name: str) -> AsyncIterator[bytes]:
+    def _lines(self, name: str) -> AsyncGenerator[bytes, None]:
         if name == SEQUENCER:
-            yield await self._client.ask("GET", "/.well-known/ves-sequencer", query={})
-        elif name == SCHEMAS:
-            async for line in self._schemas():
-                yield line
-        elif name == POLICY:
-            yield await self._of_admin().ask(
-                "GET", f"/api/v1/admin/tenants/{self._plan.tenant_id}/policy", query={}
-            )
-        elif name == AUDIT_ENTRIES:
-            async for line in self._audit():
-                yield line
-        elif name == AGENT_KEYS:
-            async for line in self._agent_keys():
-                yield line
-        else:
-            async for line in self._of_a_stream(name):
-                yield line
+            return self._one(self._client, "/.well-known/ves-sequencer")
+        if name == POLICY:
+            return self._one(self._of_admin(), f"/api/v1/admin/tenants/{self._plan.tenant_id}/policy")
+        if name == SCHEMAS:
+            return self._schemas()
+        if name == AUDIT_ENTRIES:
+            return self._audit()
+        if name == AGENT_KEYS:
+            return self._agent_keys()
+        stream = next(one for one in self._plan.streams if f"/{one.store_id}/" in name)
+        if name == commitments_file(stream.store_id):
+            return self._commitments(stream)
+        first = int(name.rpartition("-")[2].removesuffix(".jsonl"))
+        return self._events(stream, first, min(first + self._plan.file_events - 1, stream.through))
+
+    @staticmethod
+    async def _one(client: Asking, path: str) -> AsyncGenerator[bytes, None]:
+        yield await client.ask("GET", path, query={})
 
     def _of_admin(self) -> Asking:
         if self._admin is None:
             raise ClientError("this export was begun with --admin-url; give it again")
         return self._admin
 
-    async def _schemas(self) -> AsyncIterator[bytes]:
+    async def _schemas(self) -> AsyncGenerator[bytes, None]:
         query: dict[str, Any] = {**self._tenant, "limit": SCHEMAS_PAGE}
         while True:
             raw = await self._client.ask("GET", "/api/v1/schemas", query=query)
@@ -234,7 +236,7 @@ class Export:
                 return
             query["after"] = page.next_after
 
-    async def _audit(self) -> AsyncIterator[bytes]:
+    async def _audit(self) -> AsyncGenerator[bytes, None]:
         """Newest first, as the server lists them."""
         path, query = "/api/v1/admin/audit", {**self._tenant, "limit": PAGE}
         while True:
@@ -245,7 +247,7 @@ class Export:
                 return
             query["after"] = page.next_after
 
-    async def _agent_keys(self) -> AsyncIterator[bytes]:
+    async def _agent_keys(self) -> AsyncGenerator[bytes, None]:
         for agent_id in sorted(self._agents()):
             path, start = f"/api/v1/agents/{agent_id}/keys", 0
             while True:
@@ -261,7 +263,7 @@ class Export:
         """Everybody who signed an exported event, read back from the files, for a run that goes on."""
         found: set[str] = set()
         for stream in self._plan.streams:
-            for first in range(stream.first, stream.through + 1, FILE_EVENTS):
+            for first in range(stream.first, stream.through + 1, self._plan.file_events):
                 path = self._folder / events_file(stream.store_id, first)
                 for number, line in lines_of(path):
                     place = decode(line, _EventPlace, f"{path}:{number}")
@@ -270,17 +272,7 @@ class Export:
                 raise ClientError(f"more than {AGENTS_MAX} agents: export store by store (--store)")
         return found
 
-    async def _of_a_stream(self, name: str) -> AsyncIterator[bytes]:
-        stream = next(one for one in self._plan.streams if f"/{one.store_id}/" in name)
-        if name == commitments_file(stream.store_id):
-            async for line in self._commitments(stream):
-                yield line
-            return
-        first = int(name.rpartition("-")[2].removesuffix(".jsonl"))
-        async for line in self._events(stream, first, min(first + FILE_EVENTS - 1, stream.through)):
-            yield line
-
-    async def _events(self, stream: PlannedStream, first: int, last: int) -> AsyncIterator[bytes]:
+    async def _events(self, stream: PlannedStream, first: int, last: int) -> AsyncGenerator[bytes, None]:
         path, start = "/api/v1/ves/events", first
         while start <= last:
             query = {**self._tenant, "store_id": stream.store_id, "from": start, "limit": last - start + 1}
@@ -294,7 +286,7 @@ class Export:
             if not page.events:
                 raise BadAnswer(f"store {stream.store_id}: the server shows no event {start} any more")
 
-    async def _commitments(self, stream: PlannedStream) -> AsyncIterator[bytes]:
+    async def _commitments(self, stream: PlannedStream) -> AsyncGenerator[bytes, None]:
         """Those that reach into what is exported, up to the first that begins behind it."""
         path, start = "/api/v1/ves/commitments", 1
         query: dict[str, Any] = {**self._tenant, "store_id": stream.store_id, "limit": PAGE}
@@ -330,15 +322,15 @@ async def plan_export(
     with_admin: bool,
 ) -> Plan:
     """What there is to export now. Refused when the store has no event."""
-    streams = [s async for s in _streams(client, tenant_id) if store_id in (None, uuid_bytes(s.store_id))]
+    streams = [one for one in await _streams(client, tenant_id) if store_id in (None, one[0])]
     if store_id is not None and not streams:
         raise Refused(404, "STREAM_NOT_FOUND", f"store {uuid_text(store_id)} has no event", "")
     planned = []
-    for stream in streams:
-        head = stream.head_sequence
-        store = uuid_text(uuid_bytes(stream.store_id))  # it becomes the name of a folder
+    for store, head in streams:
         start = first or 1
-        planned.append(PlannedStream(store, start, max(start - 1, min(through or head, head)), head))
+        planned.append(
+            PlannedStream(uuid_text(store), start, max(start - 1, min(through or head, head)), head)
+        )
     return Plan(
         format=FORMAT,
         tenant_id=uuid_text(tenant_id),
@@ -350,15 +342,18 @@ async def plan_export(
     )
 
 
-async def _streams(client: Asking, tenant_id: Uuid) -> AsyncIterator[_Stream]:
-    path = "/api/v1/ves/streams"
+async def _streams(client: Asking, tenant_id: Uuid) -> list[tuple[Uuid, int]]:
+    """Stores and heads. A store's name becomes the name of a folder: BadAnswer unless it is a UUID."""
+    path, found = "/api/v1/ves/streams", []
     query: dict[str, Any] = {"tenant_id": uuid_text(tenant_id), "limit": PAGE}
     while True:
         page = decode(await client.ask("GET", path, query=query), _Streams, path)
-        for stream in page.streams:
-            yield stream
+        try:
+            found += [(uuid_bytes(one.store_id), one.head_sequence) for one in page.streams]
+        except ValueError as wrong:
+            raise BadAnswer(f"{path}: {wrong}") from wrong
         if not page.has_more or page.next_after in (None, query.get("after")):
-            return
+            return found
         query["after"] = page.next_after
 
 

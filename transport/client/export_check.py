@@ -21,7 +21,6 @@ from transport.client.errors import BadAnswer
 from transport.client.export_form import (
     AGENT_KEYS,
     AUDIT_ENTRIES,
-    FILE_EVENTS,
     MANIFEST,
     PLAN,
     POLICY,
@@ -224,9 +223,9 @@ class _Stream:
         self._next_commitment()
         with closing(sqlite3.connect("")) as seen:  # in a temporary file, once it grows
             seen.execute("CREATE TABLE ids (id BLOB PRIMARY KEY) WITHOUT ROWID")
-            for first in range(self._stream.first, self._stream.through + 1, FILE_EVENTS):
+            for first in range(self._stream.first, self._stream.through + 1, self._plan.file_events):
                 name = events_file(self._stream.store_id, first)
-                last = min(first + FILE_EVENTS - 1, self._stream.through)
+                last = min(first + self._plan.file_events - 1, self._stream.through)
                 if name in self._there:
                     self._events(name, first, last, seen)
         while self._commitment is not None:
@@ -308,6 +307,8 @@ class _Stream:
         say = self._report.say
         for problem in verify_commitment(commitment):
             say(place, problem.text)
+        if commitment.sequence_end > self._stream.head_sequence:
+            say(place, f"it reaches beyond the head, {self._stream.head_sequence}: events are missing")
         if (commitment.tenant_id, commitment.store_id) != self._names:
             say(place, "the commitment belongs to another stream")
         if len(leaves) != commitment.leaf_count or not leaves:

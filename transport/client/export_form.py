@@ -7,7 +7,7 @@
     agent-keys.jsonl              every key of every agent that signed an event, with revocation and rotation
     schemas.jsonl                 the tenant's event schemas
     policy.json, audit.jsonl      from the admin listener, if it was named
-    streams/STORE/events-N.jsonl  1,000 numbers from N on, one event per line with its receipt
+    streams/STORE/events-N.jsonl  1,000 numbers (``file_events``) from N on, a line each, with receipts
     streams/STORE/commitments.jsonl   every commitment that reaches into it, with all its leaf hashes
 
 Alone knows these names. A file appears complete or not at all.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -51,6 +52,8 @@ class Plan(msgspec.Struct, frozen=True):
     with_admin: bool
     """Policy and audit entries too."""
     streams: list[PlannedStream]
+    file_events: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = FILE_EVENTS
+    """Numbers in one file."""
 
 
 class ListedFile(msgspec.Struct, frozen=True):
@@ -103,7 +106,7 @@ def files_of(plan: Plan) -> list[str]:
         found += [POLICY, AUDIT_ENTRIES]
     for stream in plan.streams:
         found += [
-            events_file(stream.store_id, n) for n in range(stream.first, stream.through + 1, FILE_EVENTS)
+            events_file(stream.store_id, n) for n in range(stream.first, stream.through + 1, plan.file_events)
         ]
         found.append(commitments_file(stream.store_id))
     return [*found, AGENT_KEYS]
