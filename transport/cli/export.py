@@ -77,6 +77,7 @@ def export(
                 return tell(to, report, as_json, first=FINISHED)
             async with AsyncExitStack() as stack:
                 client = await stack.enter_async_context(server.client())
+                await client.receipt_keys()  # pinned, if met for the first time: what is verified later
                 admin = None
                 if admin_url is not None:
                     admin = await stack.enter_async_context(server.connect(admin_url, server.api_key()))
