@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import hmac
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,7 +27,6 @@ from ves.encoding import uuid_text
 
 MANIFEST = "manifest.jsonl"
 DRAFT = ".draft"
-_READ_BYTES = 1024 * 1024
 
 
 class ArchiveFolderError(Exception):
@@ -135,11 +135,9 @@ class ArchiveFolder:
         return {entry.file: entry for entry in entries}
 
     def _check(self, path: Path, listed: _Listed) -> None:
-        digest = hashlib.sha256()
         with path.open("rb") as file:
-            while part := file.read(_READ_BYTES):
-                digest.update(part)
-        if digest.hexdigest() != listed.sha256:
+            as_listed = hmac.compare_digest(hashlib.file_digest(file, "sha256").hexdigest(), listed.sha256)
+        if not as_listed:
             raise ArchiveFolderError(
                 f"{path} is not what {MANIFEST} says: use another --to folder and keep this as evidence"
             )

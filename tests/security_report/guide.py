@@ -126,7 +126,6 @@ LATER: Final[dict[str, str]] = {
     "vector-infrastructure": "the container image",
     "database-tls": "the database's security",
     "database-logging": "the database's security",
-    "retention": "the archive",
     "asset-sequencer-key": "anchoring",
     "anchor-account": "anchoring",
     "anchor-usage": "anchoring",

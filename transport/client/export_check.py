@@ -12,6 +12,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from hmac import compare_digest
 from pathlib import Path
 
 import msgspec
@@ -112,7 +113,7 @@ def _check_files(folder: Path, plan: Plan, report: ExportReport) -> Iterator[str
     manifest = read_manifest(folder)
     if (manifest.format, manifest.tenant_id) != (plan.format, plan.tenant_id):
         report.say(MANIFEST, f"it is of another export than {PLAN}")
-    if digest_of(folder / PLAN).sha256 != manifest.plan_sha256:
+    if not compare_digest(digest_of(folder / PLAN).sha256, manifest.plan_sha256):
         report.say(PLAN, f"it is not the one that {MANIFEST} was made for")
     listed = {entry.file: entry for entry in manifest.files}
     due = files_of(plan)
@@ -137,7 +138,7 @@ def _check_file(folder: Path, name: str, entry: ListedFile | None, report: Expor
         report.say(name, "the file is missing")
         return
     found = digest_of(path)
-    if entry is not None and found.sha256 != entry.sha256:
+    if entry is not None and not compare_digest(found.sha256, entry.sha256):
         cut = f": {found.bytes} bytes instead of {entry.bytes}" if found.bytes != entry.bytes else ""
         report.say(name, f"it was changed: its SHA-256 is not the manifest's{cut}")
     yield name
