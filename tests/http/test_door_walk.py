@@ -145,7 +145,7 @@ async def test_events_come_back_as_they_were_signed_byte_for_byte() -> None:
             assert listed == {"streams": [stream], "count": 1, "has_more": False, "next_after": None}
             after = await client.get("/api/v1/ves/streams", params={"after": STREAM["store_id"]})
             assert after.json()["streams"] == []
-        async with house.client(house.api_key("read", store_ids=(OTHER_STORE.bytes,))) as client:
+        async with house.client(house.api_key("read", stores=[OTHER_STORE])) as client:
             assert (await client.get("/api/v1/ves/streams")).json()["streams"] == []
 
 
