@@ -43,6 +43,7 @@ from journal.port import (
 from supervisor import receipt_keys
 from supervisor.announcement import Door, announced, door_of
 from supervisor.archive_command import archive_command
+from supervisor.incident_command import incident_report_command, key_compromise_command
 from supervisor.rotate_command import rotate_command
 from supervisor.shell import (
     FORMATS,
@@ -76,7 +77,14 @@ log = structlog.get_logger(__name__)
 def main() -> None:
     """The ``sequencer`` command."""
     build_app(
-        HouseCommands(serve=serve, migrate=migrate_command, rotate=rotate_command, archive=archive_command)
+        HouseCommands(
+            serve=serve,
+            migrate=migrate_command,
+            rotate=rotate_command,
+            archive=archive_command,
+            key_compromise=key_compromise_command,
+            incident_report=incident_report_command,
+        )
     )()
 
 
@@ -135,6 +143,7 @@ async def run_house(
         async with AsyncExitStack() as stack:
             node_id = secrets.sequencer_id
             journal = await patiently(partial(enter_journal, stack, settings, node_id, where))
+            await patiently(partial(refuse_to_forget_pins, settings, journal))
             claimed = await patiently(partial(claim_keys, journal, secrets))
             built = build(
                 settings,
@@ -150,6 +159,11 @@ async def run_house(
             await audit_start(built.house, fingerprint, claimed.key.key_version)
             await live(settings, secrets, built)
             await audit_stop(built.house)
+
+
+async def refuse_to_forget_pins(settings: Settings, journal: Journal) -> None:
+    if settings.region is None and await journal.list_pinned(after=None, limit=1):
+        raise StartRefused("tenants are pinned to regions in this database: set REGION to where this node is")
 
 
 async def claim_keys(journal: Journal, secrets: Secrets) -> receipt_keys.Claimed:

@@ -19,10 +19,12 @@ from transport.cli.agent_keys import app as agent_key
 from transport.cli.api_keys import app as api_key
 from transport.cli.audit import app as audit
 from transport.cli.export import export
+from transport.cli.incident import KeyCompromise, Window, incident_app
 from transport.cli.receipt_key import receipt_key_app
 from transport.cli.schemas import app as schema
 from transport.cli.status import status
 from transport.cli.tenant_policies import app as tenant_policy
+from transport.cli.tenant_regions import app as tenant_region
 from transport.cli.tokens import app as token
 from transport.cli.verify import app as verify
 
@@ -40,6 +42,8 @@ class HouseCommands:
     migrate: Callable[[], int]
     rotate: Callable[[bool, str], int]
     archive: Callable[[ArchiveWish], int]
+    key_compromise: Callable[[KeyCompromise], int]
+    incident_report: Callable[[Window], int]
 
 
 def build_app(house: HouseCommands) -> App:
@@ -55,9 +59,11 @@ def build_app(house: HouseCommands) -> App:
     app.command(api_key)
     app.command(schema)
     app.command(tenant_policy)
+    app.command(tenant_region)
     app.command(token)
     app.command(receipt_key_app(house.rotate))
     app.command(admin_app(house.archive))
     app.command(actors)
     app.command(audit)
+    app.command(incident_app(house.key_compromise, house.incident_report))
     return app
