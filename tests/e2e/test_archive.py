@@ -168,19 +168,21 @@ def test_a_run_that_is_killed_anywhere_is_run_again(
     server = own_server(**small).start()
     server.wait_ready()
     for point in OF_AN_ARCHIVE:
-        for nth in (1, 2):
-            kept = Kept(server)
-            before = kept.holds()
-            folder = str(tmp_path / f"{point}-{nth}")
-            server.environment |= {"SEQUENCER_FAULTS": "1", "SEQUENCER_CRASH_AT": f"{point}:{nth}"}
-            killed = kept.run(*ALL_OF_IT, "--batch-size", "2", "--to", folder)
-            assert killed.returncode == -signal.SIGKILL, (point, killed.stderr)
-            del server.environment["SEQUENCER_FAULTS"], server.environment["SEQUENCER_CRASH_AT"]
-            assert kept.holds() == before, point
-            kept.archived(*ALL_OF_IT, "--batch-size", "2", "--to", folder)
-            assert kept.holds() == before, point
-            files_hold(Path(folder), kept, before[0])
-            assert kept.archived(*ALL_OF_IT, "--dry-run")["events"] == 0
+        nth = (
+            1 if point.startswith("archive_file") else 2
+        )  # in the middle of a range, and the entry at the end
+        kept = Kept(server)
+        before = kept.holds()
+        folder = str(tmp_path / point)
+        server.environment |= {"SEQUENCER_FAULTS": "1", "SEQUENCER_CRASH_AT": f"{point}:{nth}"}
+        killed = kept.run(*ALL_OF_IT, "--batch-size", "2", "--to", folder)
+        assert killed.returncode == -signal.SIGKILL, (point, killed.stderr)
+        del server.environment["SEQUENCER_FAULTS"], server.environment["SEQUENCER_CRASH_AT"]
+        assert kept.holds() == before, point
+        kept.archived(*ALL_OF_IT, "--batch-size", "2", "--to", folder)
+        assert kept.holds() == before, point
+        files_hold(Path(folder), kept, before[0])
+        assert kept.archived(*ALL_OF_IT, "--dry-run")["events"] == 0
 
 
 @pytest.mark.slow
