@@ -5,6 +5,7 @@
     DATA_DIR/keys/bootstrap-admin-api-key `ss_` + 43 random characters
     DATA_DIR/keys/receipt-signing-seed…   Ed25519 seeds, hex: ``config.own_keys``
     DATA_DIR/keys/payload-encryption-keys at-rest ring, current first, hex, one a line
+    DATA_DIR/keys/payload-encryption-keys-by-tenant  JSON, never made by us: ``config.tenant_rings``
     DATA_DIR/keys/sequencer-id            UUID; not secret, but it belongs to the seed
 
 Alone knows which secret is where. Never prints, logs or puts into an error a value: an error names the
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from config.key_files import Checkpoint, prepare_folder, read_or_create_secret
+from config.key_files import Checkpoint, prepare_folder, read_or_create_secret, read_secret
 from config.own_keys import (
     SEED_FILE,
     KeyId,
@@ -37,10 +38,12 @@ from config.own_keys import (
 )
 from config.secret_sources import SecretsError
 from config.settings import Settings
+from config.tenant_rings import parse_rings
 
 BOOTSTRAP_KEY_PREFIX = "ss_"
 BOOTSTRAP_KEY_CHARACTERS_MIN = 24
 """After the prefix."""
+RINGS_BY_TENANT_FILE = "payload-encryption-keys-by-tenant"
 _DISTINCT_CHARACTERS_MIN = 8
 """Even 24 random hex digits have fewer only once in thousands; "aaaa…" and "0123…" loops do."""
 
@@ -137,6 +140,7 @@ class _Loading:
                 seeds,
                 key_id=self._formats.key_id,
                 mode=settings.payload_encryption_mode,
+                by_tenant=self._at_rest_rings_by_tenant(settings.payload_encryption_keys_by_tenant),
             ),
             created=tuple(self._created),
         )
@@ -183,6 +187,18 @@ class _Loading:
         words = text.split(",") if given is not None else text.split()
         if name == "PAYLOAD_ENCRYPTION_KEY" and len(words) > 1:
             raise SecretsError("PAYLOAD_ENCRYPTION_KEY is one key; several go into PAYLOAD_ENCRYPTION_KEYS")
+        return self._ring(words, what)
+
+    def _at_rest_rings_by_tenant(self, given: SecretStr | None) -> dict[bytes, tuple[bytes, ...]]:
+        path = self._dir / RINGS_BY_TENANT_FILE
+        if given is not None:
+            return parse_rings(_value(given), "PAYLOAD_ENCRYPTION_KEYS_BY_TENANT", self._ring)
+        if not path.exists():
+            return {}
+        prepare_folder(self._dir)
+        return parse_rings(read_secret(path), str(path), self._ring)
+
+    def _ring(self, words: list[str], what: str) -> tuple[bytes, ...]:
         ring = tuple(self._key(word, f"{what}, key {n}") for n, word in enumerate(words, start=1))
         if not ring:
             raise SecretsError(f"{what} holds no key")

@@ -50,6 +50,7 @@ OF_THE_HOUSE = (
     "ves_sequencer_signing_key_previous",
     "payload_encryption_keys",
     "payload_encryption_key",
+    "payload_encryption_keys_by_tenant",
     "sequencer_private_key",
     "jwt_secret",
 )
@@ -144,6 +145,8 @@ class Settings(BaseSettings):
     new is encrypted at rest."""
     payload_encryption_keys: SecretStr | None = None
     payload_encryption_key: SecretStr | None = None
+    payload_encryption_keys_by_tenant: SecretStr | None = None
+    """JSON; a tenant in it has this ring and not the other one: ``config.tenant_rings``."""
     sequencer_private_key: SecretStr | None = None
     """The anchoring account's key. Only named here: nothing in this version reads it."""
 
@@ -222,6 +225,9 @@ class Settings(BaseSettings):
     """Comma-separated; None: all. A tenant may narrow it."""
     schema_validation_mode: SchemaValidationMode = "enforce"
     """Unless a tenant chose its own."""
+    ves_stark_verify_on_submit: bool = True
+    """True: no STARK proof is taken, since there is nothing here to verify it with; False: it is stored
+    unverified, and never called valid."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
@@ -257,6 +263,7 @@ class Settings(BaseSettings):
         "ves_sequencer_signing_key_previous",
         "payload_encryption_keys",
         "payload_encryption_key",
+        "payload_encryption_keys_by_tenant",
         "jwt_secret",
         "sequencer_private_key",
     )

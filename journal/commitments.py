@@ -221,10 +221,15 @@ async def list_page(
 
 async def read_nodes(connection: Connection, batch_id: Uuid, positions: list[int]) -> list[bytes]:
     """Raises LookupError for a batch or a position that does not exist."""
+    return await nodes_at(connection, "ves_commitments", batch_id, positions)
+
+
+async def nodes_at(connection: Connection, table: str, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+    """Of either stream's commitments. ``table`` is ours."""
     rows = await connection.fetch(
         # Stored uncompressed, so each substr reads its own slice only.
-        "SELECT substr(c.levels, ($3::int * p.position + 1)::int, $3::int) "
-        "FROM unnest($2::bigint[]) WITH ORDINALITY AS p (position, place), record.ves_commitments c "
+        "SELECT substr(c.levels, ($3::int * p.position + 1)::int, $3::int) "  # noqa: S608  a table of ours
+        f"FROM unnest($2::bigint[]) WITH ORDINALITY AS p (position, place), record.{table} c "
         "WHERE c.batch_id = $1 ORDER BY p.place",
         batch_id,
         positions,

@@ -7,7 +7,7 @@ key lock. It connects when first asked and again, by itself, after the database 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,14 +21,18 @@ from journal import (
     credentials,
     key_rotation,
     keys,
+    legacy,
+    legacy_commitments,
     own_keys,
     policies,
     rates,
     reads,
     signed_by,
     tokens,
+    validity_proofs,
 )
 from journal.aio import cross
+from journal.at_rest_rules import Rings
 from journal.audit import write_audit
 from journal.connections import SERVER_VERSION_MIN, Limits, close_pool, make_pool, open_pool
 from journal.facts import read_facts
@@ -57,9 +61,16 @@ from journal.port import (
     KeyRotation,
     KeysRevoked,
     LeafSource,
+    LegacyCommitmentPage,
+    LegacyEntityPage,
+    LegacyEventPage,
+    LegacyGroup,
+    LegacyLeafSource,
     Moved,
     PinnedTenant,
     PolicyChanges,
+    ProofConflict,
+    ProofSubmitted,
     RateSpending,
     ReceiptKey,
     Revocations,
@@ -68,14 +79,18 @@ from journal.port import (
     SchemaStatus,
     SignedPage,
     Stored,
+    StoredProof,
     StreamBehind,
     StreamHead,
     TenantPolicy,
     TokenRevocation,
+    TooManyEntities,
+    ValidityProof,
 )
 from journal.stalled import StalledCopies
 from journal.units import Checkpoint, Undo, Units
 from ves.audit import AuditCommitment, AuditRecord
+from ves.legacy_commitments import LegacyCommitment
 from ves.policy import SchemaMode
 from ves.records import Commitment, EntityName, Facts, KeyName, Question, StoredEvent, Uuid
 
@@ -112,9 +127,9 @@ async def open_journal(
     """The journal, after the server and the schema were found fit. Inside ``journal.aio.open_loop`` only.
 
     ``node_id`` names the audit chain we write. ``checkpoint`` is called at the named points of a write and
-    may crash us there: each unit's ``.begin``, ``.commit_sent_before`` and ``.committed``, and
-    ``append.fenced`` and ``append.copied``. Raises JournalAway when the database cannot be asked,
-    SchemaMismatch (UnfitServer) when it is not what we need."""
+    may crash us there: each unit's ``.begin``, ``.commit_sent_before`` and ``.committed``, and ``.fenced``
+    and ``.copied`` of ``append`` and ``append_legacy``. Raises JournalAway when the database cannot be
+    asked, SchemaMismatch (UnfitServer) when it is not what we need."""
     limits = limits or Limits()
     pool = make_pool(dsn, limits, application_name=application_name)
     await cross(lambda: open_pool(pool))
@@ -182,6 +197,9 @@ class PostgresJournal:
     async def append(self, group: Group) -> Stored | Moved | Away:
         return await cross(lambda: append.append(self._units, group, self._checkpoint))
 
+    async def append_legacy(self, group: LegacyGroup) -> Stored | Moved | Away:
+        return await cross(lambda: legacy.append(self._units, group, self._checkpoint))
+
     # Reading back.
 
     async def read_events(
@@ -209,6 +227,23 @@ class PostgresJournal:
     ) -> EntityPage:
         return await self._read(
             lambda c: reads.read_entity(c, tenant_id, entity, from_sequence, limit, bytes_max)
+        )
+
+    async def read_legacy_events(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> LegacyEventPage:
+        return await self._read(
+            lambda c: legacy.read_events(c, tenant_id, store_id, from_sequence, limit, bytes_max)
+        )
+
+    async def read_legacy_head(self, tenant_id: Uuid, store_id: Uuid) -> int:
+        return await self._read(lambda c: legacy.read_head(c, tenant_id, store_id))
+
+    async def read_legacy_entity(
+        self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> LegacyEntityPage:
+        return await self._read(
+            lambda c: legacy.read_entity(c, tenant_id, entity, from_sequence, limit, bytes_max)
         )
 
     # Commitments.
@@ -250,6 +285,65 @@ class PostgresJournal:
 
     async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
         return await self._read(lambda c: commitments.read_nodes(c, batch_id, positions))
+
+    # Commitments of the legacy stream.
+
+    async def read_legacy_commitment_counter(self, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
+        return await self._read(lambda c: legacy_commitments.read_counter(c, tenant_id, store_id))
+
+    async def read_legacy_leaf_sources(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
+    ) -> list[LegacyLeafSource]:
+        return await self._read(
+            lambda c: legacy_commitments.read_leaf_sources(
+                c, tenant_id, store_id, sequence_start, sequence_end
+            )
+        )
+
+    async def commit_legacy(
+        self, commitment: LegacyCommitment, *, levels: bytes
+    ) -> LegacyCommitment | TooManyEntities | Moved | Away:
+        return await cross(lambda: legacy_commitments.commit(self._units, commitment, levels))
+
+    async def read_legacy_commitment(
+        self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> LegacyCommitment | None:
+        return await self._read(lambda c: legacy_commitments.read_one(c, batch_id, tenant_id, store_ids))
+
+    async def find_legacy_commitment(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> LegacyCommitment | None:
+        return await self._read(lambda c: legacy_commitments.find(c, tenant_id, store_id, sequence_number))
+
+    async def list_legacy_commitments(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int
+    ) -> LegacyCommitmentPage:
+        return await self._read(
+            lambda c: legacy_commitments.list_page(c, tenant_id, store_id, from_sequence, limit)
+        )
+
+    async def read_legacy_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+        return await self._read(lambda c: legacy_commitments.read_nodes(c, batch_id, positions))
+
+    # Validity proofs.
+
+    async def submit_validity_proof(
+        self, submitted: StoredProof, audit: AuditEntry
+    ) -> ProofSubmitted | ProofConflict | None:
+        return await self._write(
+            "submit_validity_proof",
+            lambda c: validity_proofs.submit(c, self._node_id, submitted, audit),
+        )
+
+    async def read_validity_proof(
+        self, proof_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredProof | None:
+        return await self._read(lambda c: validity_proofs.read_one(c, proof_id, tenant_id, store_ids))
+
+    async def list_validity_proofs(
+        self, batch_id: Uuid, *, after: Uuid | None, limit: int
+    ) -> list[ValidityProof]:
+        return await self._read(lambda c: validity_proofs.list_page(c, batch_id, after, limit))
 
     # Agent keys.
 
@@ -492,10 +586,12 @@ class PostgresJournal:
             "rotate_receipt_key", lambda c: own_keys.rotate_receipt_key(c, self._node_id, key, audit)
         )
 
-    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
+    async def claim_at_rest_keys(
+        self, key_ids: list[bytes], by_tenant: Mapping[Uuid, list[bytes]] | None = None
+    ) -> None:
         # One node at a time: two that start for the first time at once must not both record a ring.
         act: Callable[[Connection], Awaitable[None]] = lambda c: own_keys.claim_at_rest_keys(  # noqa: E731
-            c, self._node_id, key_ids
+            c, self._node_id, Rings(key_ids, by_tenant or {})
         )
         await cross(lambda: self._units.write(act, begin=begin_alone(_EVERYBODY), named="claim_at_rest_keys"))
 

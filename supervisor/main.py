@@ -170,7 +170,7 @@ async def claim_keys(journal: Journal, secrets: Secrets) -> receipt_keys.Claimed
     """Our keys are those that the journal knows, or the first it sees: answers the receipt key to sign with.
     Key files made just now and in vain are removed."""
     try:
-        await journal.claim_at_rest_keys(secrets.keys.at_rest_key_ids)
+        await journal.claim_at_rest_keys(secrets.keys.at_rest_key_ids, secrets.keys.at_rest_key_ids_by_tenant)
         return await receipt_keys.claim(journal, secrets.sequencer_id, secrets.keys.receipt_seeds)
     except (AtRestKeyMissing, ReceiptKeyDiffers):
         for path in secrets.created:
@@ -184,6 +184,9 @@ async def audit_start(house: House, fingerprint: str, key_version: int) -> None:
         "configuration": fingerprint,
         "schema_version": len(migrations()),
         "receipt_key_version": key_version,
+        "payload_encryption_mode": house.at_rest.mode,
+        "at_rest_key": house.at_rest.current_key,
+        "tenants_with_own_ring": house.at_rest.tenants_with_own_ring,
         "host": socket.gethostname(),
     }
     await audit_life(house, "server.start", details, away=False)
@@ -264,7 +267,7 @@ def introduce(settings: Settings, secrets: Secrets, public: Door, admin: Door) -
         print(f"created {created} (keep a copy in a safe place)", flush=True)
     print(
         f"sequencer {version('ves-sequencer')} serves {public.bound}, admin {admin.bound},"
-        f" data {settings.data_dir}",
+        f" data {settings.data_dir}, encryption at rest {settings.payload_encryption_mode}",
         flush=True,
     )
 

@@ -34,6 +34,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from actors.at_rest_watch import AtRestWatch
 from actors.audit_commitments import AuditCommitter, AuditPolicy
 from actors.audit_spool import AuditSpool, SpoolEmptier
 from actors.buckets import of_seconds
@@ -134,6 +135,7 @@ def build(
     tally = Tally()
     security = SecurityEvents()
     rate_limits = rate_limits_of(settings)
+    at_rest = at_rest_of(secrets, security)
     certificates = Certificates(
         files_of_listeners(settings), security=security, now_s=lambda: ports.now_us() / 1_000_000
     )
@@ -171,7 +173,7 @@ def build(
     encryptors = Pool(
         "encryptors",
         settings.encryptor_count,
-        lambda: Encryptor(keys=in_use.for_a_life, spawn=ports.spawn),
+        lambda: Encryptor(keys=in_use.for_a_life, spawn=ports.spawn, watch=at_rest),
         settings.mailbox_letters_max,
         declares_ready=True,
         intensity=WORKER_DEATHS,
@@ -346,6 +348,7 @@ def build(
         audit_spool=audit_spool,
         security=security,
         rate_limits=rate_limits,
+        at_rest=at_rest,
         certificates=certificates,
         key_ages=key_ages,
         lag=lag,
@@ -353,6 +356,18 @@ def build(
         strays=strays,
     )
     return Built(root, house)
+
+
+def at_rest_of(secrets: Secrets, security: SecurityEvents) -> AtRestWatch:
+    keys = secrets.keys
+    if keys.at_rest_mode == "disabled":
+        log.warning("new payloads are stored unencrypted: PAYLOAD_ENCRYPTION_MODE is disabled")
+    return AtRestWatch(
+        security=security,
+        mode=keys.at_rest_mode,
+        current_key=keys.at_rest_key_ids[0].hex(),
+        tenants_with_own_ring=len(keys.at_rest_key_ids_by_tenant),
+    )
 
 
 def rate_limits_of(settings: Settings) -> RateLimits:

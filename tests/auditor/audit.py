@@ -97,6 +97,8 @@ class Evidence:
     commitments: list[Json] = field(default_factory=list)
     leaves: dict[str, list[str]] = field(default_factory=dict)
     """batch_id -> leaf hashes as the leaves route gives them."""
+    unsigned: int = 0
+    """How many unsigned (legacy) events the same store has: they count in entities' versions too."""
     proofs: list[Json] = field(default_factory=list)
     acknowledged: list[Json] = field(default_factory=list)
     """``{"event": envelope as posted, "receipt": as answered}``; the event may be missing."""
@@ -133,7 +135,7 @@ def _problems(evidence: Evidence) -> Iterator[str]:
         yield from _event(event, evidence)
     yield from _rotations(evidence)
     yield from _times(evidence.events)
-    yield from _entity_versions(evidence.events)
+    yield from _entity_versions(evidence.events, evidence.unsigned)
     yield from _commitments(evidence)
     for proof in evidence.proofs:
         yield from _proof(proof, evidence)
@@ -196,14 +198,18 @@ def _times(events: Iterable[Json]) -> Iterator[str]:
         latest = now if latest is None else max(latest, now)
 
 
-def _entity_versions(events: Iterable[Json]) -> Iterator[str]:
-    """``base_version``, where an agent gave one, is the count of the entity's earlier events."""
+def _entity_versions(events: Iterable[Json], unsigned: int) -> Iterator[str]:
+    """``base_version``, where an agent gave one, is the count of the entity's earlier events. Unsigned events
+    in between are not shown here: a version may run ahead, by as many as there are."""
     versions: dict[tuple[Any, Any], int] = {}
     for event in events:
         entity = (event.get("entity_type"), event.get("entity_id"))
         actual, claimed = versions.get(entity, 0), event.get("base_version")
-        if claimed is not None and claimed != actual:
+        if claimed is not None and not 0 <= claimed - actual <= unsigned:
             yield f"{_named(event)} was accepted on base_version {claimed}, the entity was at {actual}"
+        elif claimed is not None:
+            unsigned -= claimed - actual
+            actual = claimed
         versions[entity] = actual + 1
 
 

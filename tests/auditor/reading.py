@@ -103,6 +103,7 @@ def read_stream(
         agent_keys=_agent_keys(get, tenant_id, {event["source_agent_id"] for event in events}),
         commitments=commitments,
         leaves={c["batch_id"]: _leaves(get, c["batch_id"], stream) for c in commitments},
+        unsigned=get("/api/v1/head", stream)["head_sequence"],
         proofs=shown,
         acknowledged=list(acknowledged),
     )

@@ -82,6 +82,8 @@ class PlayedSequencer:
                 return 200, {"schemas": [{"eventType": "x"}], "count": 1, "hasMore": False, "nextAfter": None}
             case ["GET", "api", "v1", "ves", "head"]:
                 return 200, {"head_sequence": len(honest.events)}
+            case ["GET", "api", "v1", "head"]:
+                return 200, {"head_sequence": 0}  # of unsigned events
             case ["GET", "api", "v1", "ves", "commitments"]:
                 return 200, self._page(honest.commitments, "commitments", "sequence_start", query)
             case ["GET", "api", "v1", "ves", "commitments", batch_id, "leaves"]:

@@ -151,7 +151,7 @@ def test_what_is_no_good_file_is_refused_by_the_name_of_the_variable(
         ("echo 'unbalanced", "is no command"),
         ("   ", "set but empty"),
         ("true", "gives nothing"),
-        ("sh -c 'yes | head -c 70000'", "no secret"),
+        ("sh -c 'yes | head -c 1100000'", "no secret"),
         ("sh -c 'kill -9 $$'", "ended with -9"),
     ],
 )

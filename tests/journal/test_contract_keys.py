@@ -7,11 +7,12 @@ import os
 import msgspec
 import pytest
 import trio
-from journal_builders import AUDIT, an_agent_key, an_api_key, uuid
+from journal_builders import AUDIT, an_agent_key, an_api_key, an_event, decided, uuid
 from journal_worlds import World
 
 from journal.port import (
     AtRestKeyMissing,
+    AuditWish,
     Journal,
     JournalAway,
     JournalOutcomeUnknown,
@@ -20,7 +21,9 @@ from journal.port import (
     KeyRevoked,
     ReceiptKey,
     ReceiptKeyDiffers,
+    Stored,
 )
+from ves.encoding import uuid_text
 from ves.records import KeyName
 
 
@@ -313,3 +316,60 @@ async def test_a_ring_that_lacks_a_recorded_at_rest_key_is_refused_by_its_finger
     await world.journal.claim_at_rest_keys([old, new])
     with pytest.raises(AtRestKeyMissing, match=old.hex()):
         await world.journal.claim_at_rest_keys([new])
+
+
+async def test_a_tenants_ring_that_lacks_a_key_of_its_data_is_refused_whoever_else_has_the_key(
+    own_world: World,
+) -> None:
+    world, tenant, other = own_world, uuid(), uuid()
+    default, mine, his = os.urandom(8), os.urandom(8), os.urandom(8)
+    claim = world.journal.claim_at_rest_keys
+    await claim([default], {tenant: [mine], other: [his]})
+    await world.other.claim_at_rest_keys([default], {tenant: [mine], other: [his]})
+    said = f"{uuid_text(tenant)} has data under the at-rest key {mine.hex()}, which is not in its own ring"
+    for elsewhere in ({other: [his]}, {other: [his, mine]}):
+        with pytest.raises(AtRestKeyMissing, match=said):
+            await claim([default, mine], {tenant: [os.urandom(8)], **elsewhere})
+    with pytest.raises(AtRestKeyMissing, match=f"{mine.hex()}, and has no ring of its own now"):
+        await claim([default], {other: [his, mine]})
+    with pytest.raises(AtRestKeyMissing, match=f"only in that of tenant {uuid_text(tenant)}"):
+        await claim([os.urandom(8)], {tenant: [mine, default], other: [his]})
+    await claim([default, mine], {other: [his]})  # the default ring serves him now, and opens his data
+    with pytest.raises(AtRestKeyMissing, match=default.hex()):
+        await claim([default, mine], {tenant: [mine], other: [his]})  # he may have data under it since then
+    await claim([default, mine], {tenant: [mine, default], other: [his]})
+
+
+async def test_a_tenant_with_data_gets_a_ring_of_its_own_only_with_the_keys_of_that_data(
+    own_world: World,
+) -> None:
+    world, tenant, fresh = own_world, uuid(), uuid()
+    default, mine = os.urandom(8), os.urandom(8)
+    claim = world.journal.claim_at_rest_keys
+    await claim([default])
+    group = await decided(world.journal, tenant, uuid(), an_event())
+    assert isinstance(await world.journal.append(group), Stored)
+    await claim([default], {fresh: [mine]})
+    with pytest.raises(AtRestKeyMissing, match=f"{uuid_text(tenant)} has data under.* {default.hex()}"):
+        await claim([default], {fresh: [mine], tenant: [mine]})
+    await claim([default], {fresh: [mine], tenant: [mine, default]})
+
+
+async def test_a_refused_ring_is_not_recorded_and_a_new_one_is_audited_by_its_fingerprints(
+    own_world: World,
+) -> None:
+    world, tenant = own_world, uuid()
+    default, mine, refused = os.urandom(8), os.urandom(8), os.urandom(8)
+    await world.journal.claim_at_rest_keys([default], {tenant: [mine]})
+    with pytest.raises(AtRestKeyMissing):
+        await world.journal.claim_at_rest_keys([default, refused], {tenant: [refused]})
+    await world.journal.claim_at_rest_keys([default], {tenant: [mine]})
+    many = {uuid(): [os.urandom(8)] for _ in range(30)}
+    await world.journal.claim_at_rest_keys([default], {tenant: [mine], **many})
+    wish = AuditWish(action="at_rest_key.claim")
+    claims = await world.journal.find_audit_entries(wish, limit=100)
+    assert [(one.subject, one.tenant_id) for one in claims[::-1]] == [
+        (default.hex(), None),
+        (mine.hex(), tenant),
+        ("30 tenants", None),
+    ]

@@ -11,8 +11,9 @@ import pytest
 import trio
 from journal_builders import Database, an_event, question, uuid
 from journal_worlds import LIMITS, PostgresWorld, admin_dsn, sql
+from legacy_builders import a_legacy_event, legacy_question
 
-from journal import commitments, keys, reads, signed_by
+from journal import commitments, keys, legacy_commitments, reads, signed_by
 from journal.aio import cross, open_loop
 from journal.facts import read_facts
 from journal.postgres import PostgresJournal, open_journal
@@ -75,6 +76,26 @@ async def test_facts_look_up_each_name_and_never_read_all_a_tenant_has(
     assert "using entity_versions_pkey" in text
     assert "using ves_command_dedupe_pkey" in text
     for greedy in ("Seq Scan", "Bitmap", "Hash", "Merge"):
+        assert greedy not in text
+
+
+async def test_facts_of_legacy_events_are_looked_up_the_same_way(database: Database) -> None:
+    tenant, store = uuid(), uuid()
+    wanted = legacy_question(tenant, [store], [a_legacy_event(command=uuid()) for _ in range(100)])
+    who = f"'{tenant.hex()}'::uuid, '{store.hex()}'::uuid"
+    async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
+        await journal.read_facts(wanted)  # prepared while the tables are empty
+        await sql(
+            database.app_dsn,
+            f"INSERT INTO record.events SELECT n, now(), now(), NULL, {who}, gen_random_uuid(), "
+            "gen_random_uuid(), NULL, 'order', 'o-' || n, 'x', decode(repeat('00', 32), 'hex'), NULL, '' "
+            "FROM generate_series(1, 5000) n",
+            f"INSERT INTO record.sequence_counters VALUES ({who}, 5000, now())",
+        )
+        text = "\n".join((await explain(journal, lambda c: read_facts(c, wanted))).plan)
+    assert "using events_tenant_id_event_id_key" in text
+    assert "using event_command_dedupe_pkey" in text
+    for greedy in ("Seq Scan on events", "Bitmap", "Hash", "Merge"):
         assert greedy not in text
 
 
@@ -241,3 +262,14 @@ async def test_walking_all_keys_goes_along_their_primary_key(database: Database)
         text = "\n".join(explaining.plan)
         assert "agent_keys_pkey" in text, text
         assert "Seq Scan on agent_keys" not in text, text
+
+
+async def test_versions_for_a_state_root_are_walked_along_their_key(database: Database) -> None:
+    tenant, store = uuid(), uuid()
+    async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
+        await fill(database.app_dsn, tenant, store, 5000)
+        explaining = await explain(journal, lambda c: legacy_commitments._state_root(c, tenant, store))
+    text = "\n".join(explaining.plan)
+    assert "using entity_versions_pkey" in text
+    for greedy in ("Seq Scan", "Bitmap", "Sort"):
+        assert greedy not in text

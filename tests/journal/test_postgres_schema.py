@@ -79,7 +79,7 @@ async def a_row_in_every_table(world: PostgresWorld) -> None:
     await world.journal.revoke_tokens(tenant, uuid(), ahead_s=60, reason="lost", audit=AUDIT)
     await world.journal.claim_receipt_key(uuid(), b"k" * 32)
     if not await sql(world.owner_dsn, "SELECT FROM record.at_rest_keys"):
-        await world.journal.claim_at_rest_keys([b"k" * 8])
+        await world.journal.claim_at_rest_keys([b"k" * 8], {tenant: [b"k" * 8]})
     await a_legacy_row_and_archived_rows(world.owner_dsn, tenant, store, commitment.batch_id)
     node = world.journal._node_id  # type: ignore[attr-defined]
     [entry, *_] = await world.journal.read_audit_chain(node, from_number=1, limit=1)
@@ -104,7 +104,7 @@ async def a_legacy_row_and_archived_rows(owner_dsn: str, tenant: bytes, store: b
         f"gen_random_uuid(), NULL, 'order', '1', 'made', {hash_}, NULL, '{{}}' FROM generate_series(1, 2) n",
         f"INSERT INTO record.event_command_dedupe VALUES ({stream}, gen_random_uuid(), gen_random_uuid())",
         f"INSERT INTO record.batch_commitments VALUES (gen_random_uuid(), {stream}, 1, 1, 1, now(), "
-        f"{hash_}, {hash_}, {hash_})",
+        f"{hash_}, {hash_}, {hash_}, {hash_})",
         f"INSERT INTO record.ves_validity_proofs VALUES (gen_random_uuid(), '{batch.hex()}', {stream}, "
         f"now(), 1, 'other', {hash_}, NULL, 'proof')",
     )

@@ -117,8 +117,6 @@ LINES: Final[dict[str, Line]] = {
 }
 
 LATER: Final[dict[str, str]] = {
-    "at-rest-mode": "the legacy table",
-    "at-rest-ring": "keys by tenant",
     "at-rest-rotation": "re-encryption",
     "at-rest-proofs": "validity proofs",
     "network-policies": "deployment files",

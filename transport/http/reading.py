@@ -68,11 +68,7 @@ async def entity_history(visit: Visit) -> EntityReply:
     path = visit.path(EntityPath)
     query = visit.query(EntityQuery)
     tenant_id, store_id = visit.stream(query)
-    name = EntityName(
-        store_id,
-        _name(path.entity_type, "entity_type", ENTITY_TYPE_BYTES_MAX),
-        _name(path.entity_id, "entity_id", ENTITY_ID_BYTES_MAX),
-    )
+    name = entity_name(store_id, path)
     async with visit.door.pages:
         page = await visit.house.journal.read_entity(
             tenant_id,
@@ -84,6 +80,14 @@ async def entity_history(visit: Visit) -> EntityReply:
         events = await opened(visit, tenant_id, page.events)
     return EntityReply(
         name.entity_type, name.entity_id, page.version, events, len(events), page.has_more, page.next_from
+    )
+
+
+def entity_name(store_id: Uuid, path: EntityPath) -> EntityName:
+    return EntityName(
+        store_id,
+        _name(path.entity_type, "entity_type", ENTITY_TYPE_BYTES_MAX),
+        _name(path.entity_id, "entity_id", ENTITY_ID_BYTES_MAX),
     )
 
 
