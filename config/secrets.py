@@ -104,6 +104,13 @@ def load_at_rest_keys(settings: Settings, data_dir: Path, formats: Formats) -> t
     return sequencer_id, _Loading(data_dir / "keys", formats, lambda name: None).own_keys(settings, seeds)
 
 
+def load_sequencer_id(settings: Settings, data_dir: Path, formats: Formats) -> bytes:
+    """The sequencer_id of a node that has run before, and no secret. Makes nothing. Raises SecretsError."""
+    if settings.ves_sequencer_id is None and not (data_dir / "keys" / "sequencer-id").exists():
+        raise SecretsError(f"no sequencer has run on DATA_DIR {data_dir} yet")
+    return _Loading(data_dir / "keys", formats, lambda name: None).sequencer_id(settings.ves_sequencer_id)
+
+
 def prepare_data_dir(data_dir: Path) -> None:
     """Afterwards it exists, is ours, and nobody else can read or write it. Raises SecretsError.
 

@@ -46,7 +46,7 @@ WITH behind AS MATERIALIZED (
 )
 SELECT b.tenant_id, b.store_id, b.committed_through, b.current_sequence, e.sequenced_at
 FROM behind b LEFT JOIN LATERAL (
-    SELECT sequenced_at FROM record.ves_events e
+    SELECT sequenced_at FROM record.ves_events e -- not committed, so not archived
     WHERE e.tenant_id = b.tenant_id AND e.store_id = b.store_id
       AND e.sequence_number = b.committed_through + 1
     LIMIT 1 -- one look into the index per stream, whatever the planner believes
@@ -82,7 +82,7 @@ async def read_leaf_sources(
     if sequence_end - sequence_start >= LEAF_SOURCES_MAX:
         raise ValueError(f"at most {LEAF_SOURCES_MAX} leaf sources a call")
     rows = await connection.fetch(
-        "SELECT sequence_number, event_signing_hash, agent_signature FROM record.ves_events "
+        "SELECT sequence_number, event_signing_hash, agent_signature FROM record.ves_events_all "
         "WHERE tenant_id = $1 AND store_id = $2 AND sequence_number BETWEEN $3 AND $4 "
         "ORDER BY sequence_number",
         tenant_id,

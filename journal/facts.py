@@ -50,6 +50,9 @@ def _branch(kind: int, rest: str, **columns: str) -> str:
 
 _LITERAL: dict[str, Callable[[list[Any]], str]] = {"uuid[]": uuids, "text[]": texts, "bigint[]": numbers}
 
+_KNOWN_COLUMNS = """store_id, command_id, sequencer_id, sequence_number, base_version, sequencer_key_version,
+    sequenced_at, event_signing_hash, agent_signature, receipt_hash, sequencer_signature"""
+
 
 def _commands(table: str) -> tuple[list[str], str]:
     branch = _branch(
@@ -68,8 +71,11 @@ _BRANCHES: dict[str, tuple[list[str], str]] = {
         ["uuid[]"],
         _branch(
             _KNOWN,
-            "FROM unnest({}) AS q (event_id), "
-            "LATERAL (SELECT * FROM record.ves_events e "
+            "FROM unnest({}) AS q (event_id), "  # noqa: S608  texts of this module only
+            f"LATERAL (SELECT {_KNOWN_COLUMNS} FROM record.ves_events e "
+            "WHERE e.tenant_id = $1 AND e.event_id = q.event_id "
+            # Not through the view ves_events_all: planning it costs a single event a fifth of the statement.
+            f"UNION ALL SELECT {_KNOWN_COLUMNS} FROM record.ves_events_archive e "
             "WHERE e.tenant_id = $1 AND e.event_id = q.event_id LIMIT 1) e",
             u1="q.event_id",
             u2="store_id",
@@ -90,6 +96,8 @@ _BRANCHES: dict[str, tuple[list[str], str]] = {
         _branch(
             _TAKEN,
             "FROM unnest({}) AS q (event_id), LATERAL (SELECT FROM record.events e "
+            "WHERE e.tenant_id = $1 AND e.event_id = q.event_id "
+            "UNION ALL SELECT FROM record.events_archive e "
             "WHERE e.tenant_id = $1 AND e.event_id = q.event_id LIMIT 1) e",
             u1="q.event_id",
         ),

@@ -81,6 +81,7 @@ from journal.port import (
     Stored,
     StoredProof,
     StreamBehind,
+    StreamHead,
     TenantPolicy,
     TokenRevocation,
     TooManyEntities,
@@ -379,6 +380,25 @@ class MemoryJournal:
             "read_head",
             lambda database: database.heads.get((tenant_id, store_id), NEW_STREAM).current_sequence,
         )
+
+    async def list_streams(
+        self, tenant_id: Uuid, *, store_ids: tuple[Uuid, ...] | None, after: Uuid | None, limit: int
+    ) -> list[StreamHead]:
+        def streams(database: MemoryDatabase) -> list[StreamHead]:
+            found = [
+                StreamHead(
+                    store_id,
+                    head.current_sequence,
+                    database.committed.get((tenant_id, store_id), (0, ZERO_HASH))[0],
+                )
+                for (tenant, store_id), head in sorted(database.heads.items())
+                if tenant == tenant_id
+                and (store_ids is None or store_id in store_ids)
+                and (after is None or store_id > after)
+            ]
+            return found[:limit]
+
+        return await self._read("list_streams", streams)
 
     async def read_entity(
         self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int

@@ -197,6 +197,14 @@ class LegacyEntityPage(msgspec.Struct, frozen=True):
 # Commitments.
 
 
+class StreamHead(msgspec.Struct, frozen=True):
+    """A stream of a tenant, and how far it goes."""
+
+    store_id: Uuid
+    head_sequence: int
+    committed_through: int
+
+
 class StreamBehind(msgspec.Struct, frozen=True):
     """A stream with uncommitted events."""
 
@@ -634,6 +642,13 @@ class Journal(Protocol):
     ) -> StoredEvent | None: ...
 
     async def read_head(self, tenant_id: Uuid, store_id: Uuid) -> int: ...
+
+    async def list_streams(
+        self, tenant_id: Uuid, *, store_ids: tuple[Uuid, ...] | None, after: Uuid | None, limit: int
+    ) -> list[StreamHead]:
+        """The tenant's streams that have an event, by store_id, from behind ``after`` on; ``store_ids``: only
+        of these stores."""
+        ...
 
     async def read_entity(
         self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int

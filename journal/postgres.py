@@ -81,6 +81,7 @@ from journal.port import (
     Stored,
     StoredProof,
     StreamBehind,
+    StreamHead,
     TenantPolicy,
     TokenRevocation,
     TooManyEntities,
@@ -215,6 +216,11 @@ class PostgresJournal:
 
     async def read_head(self, tenant_id: Uuid, store_id: Uuid) -> int:
         return await self._read(lambda c: reads.read_head(c, tenant_id, store_id))
+
+    async def list_streams(
+        self, tenant_id: Uuid, *, store_ids: tuple[Uuid, ...] | None, after: Uuid | None, limit: int
+    ) -> list[StreamHead]:
+        return await self._read(lambda c: reads.list_streams(c, tenant_id, store_ids, after, limit))
 
     async def read_entity(
         self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int

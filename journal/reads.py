@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from journal.port import EntityPage, EventPage
+from journal.port import EntityPage, EventPage, StreamHead
 from ves.records import EntityName, Receipt, StoredEvent, Uuid
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ WITH found AS (
            row_number() OVER w AS place,
            sum(octet_length({payload})) OVER w AS bytes_so_far,
            count(*) OVER () AS found_count
-    FROM (SELECT * FROM record.{table}
+    FROM (SELECT * FROM record.{table}_all
           WHERE tenant_id = $1 AND store_id = $2 AND sequence_number >= $3 {more}
           ORDER BY sequence_number LIMIT $4::bigint + 1) e
     WINDOW w AS (ORDER BY sequence_number ROWS UNBOUNDED PRECEDING)
@@ -46,7 +46,7 @@ _ENTITY = 'entity_type = $6::text COLLATE "C" AND entity_id = $7::text COLLATE "
 
 
 def page_statements(*, table: str, counters: str, payload: str, columns: str) -> tuple[str, str]:
-    """A page of a stream, and one of an entity's history."""
+    """A page of a stream, and one of an entity's history; archived events too."""
     of_stream = "tenant_id = $1 AND store_id = $2"
     head = f"SELECT current_sequence FROM record.{counters} WHERE {of_stream}"  # noqa: S608
     version = f"SELECT version FROM record.entity_versions WHERE {of_stream} AND {_ENTITY}"  # noqa: S608
@@ -61,7 +61,7 @@ _STREAM_PAGE, _ENTITY_PAGE = page_statements(
     table="ves_events", counters="ves_sequence_counters", payload="payload_sealed", columns=_COLUMNS
 )
 _ONE = f"""
-SELECT {_COLUMNS} FROM record.ves_events
+SELECT {_COLUMNS} FROM record.ves_events_all
 WHERE tenant_id = $1 AND event_id = $2 AND ($3::uuid[] IS NULL OR store_id = ANY($3))
 """  # noqa: S608  texts of this module only
 
@@ -110,6 +110,27 @@ async def read_head(connection: Connection, tenant_id: Uuid, store_id: Uuid) -> 
         store_id,
     )
     return head or 0
+
+
+async def list_streams(
+    connection: Connection,
+    tenant_id: Uuid,
+    store_ids: tuple[Uuid, ...] | None,
+    after: Uuid | None,
+    limit: int,
+) -> list[StreamHead]:
+    rows = await connection.fetch(
+        "SELECT c.store_id, c.current_sequence, coalesce(k.committed_through, 0) "
+        "FROM record.ves_sequence_counters c "
+        "LEFT JOIN record.ves_commitment_counters k USING (tenant_id, store_id) "
+        "WHERE c.tenant_id = $1 AND ($2::uuid[] IS NULL OR c.store_id = ANY($2)) "
+        "AND ($3::uuid IS NULL OR c.store_id > $3) ORDER BY c.store_id LIMIT $4",
+        tenant_id,
+        None if store_ids is None else list(store_ids),
+        after,
+        limit,
+    )
+    return [StreamHead(*row) for row in rows]
 
 
 def _page(rows: list[Any]) -> tuple[list[StoredEvent], int, bool]:

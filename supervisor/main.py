@@ -44,6 +44,7 @@ from journal.port import (
 )
 from supervisor import receipt_keys
 from supervisor.announcement import Door, announced, door_of
+from supervisor.archive_command import archive_command
 from supervisor.doctor_command import doctor_command
 from supervisor.incident_command import incident_report_command, key_compromise_command
 from supervisor.reencrypt_command import reencrypt_command
@@ -89,6 +90,7 @@ def main() -> None:
             reencrypt=reencrypt_command,
             retire_at_rest_key=retire_command,
             doctor=doctor_command,
+            archive=archive_command,
             key_compromise=key_compromise_command,
             incident_report=incident_report_command,
         )

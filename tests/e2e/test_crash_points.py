@@ -24,6 +24,7 @@ from tests.auditor.audit_chain import audit_chain, read_chains
 from tests.auditor.reading import over_http, read_stream
 from tests.e2e import unsigned
 from tests.e2e.nodes import restarts
+from tests.e2e.test_archive import OF_AN_ARCHIVE
 from tests.e2e.test_crash import WRITE_PATH
 from tests.e2e.test_receipt_key_rotation import OF_A_ROTATION
 from tests.e2e.test_reencryption import OF_A_REENCRYPTION, OF_A_RETIREMENT
@@ -112,7 +113,7 @@ def points_in_the_code() -> set[str]:
 def test_no_point_in_the_code_is_without_a_crash() -> None:
     tried = {
         point.partition(":")[0]
-        for points in (OF_A_ROTATION, OF_A_REENCRYPTION, OF_A_RETIREMENT, WRITE_PATH)
+        for points in (OF_A_ROTATION, OF_A_REENCRYPTION, OF_A_RETIREMENT, OF_AN_ARCHIVE, WRITE_PATH)
         for point in (*FIRST_START, *AT_WORK, *OF_A_WORKER, *points)
     }
     in_code = points_in_the_code()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -84,6 +85,7 @@ from journal.port import (
     SignedEvent,
     SignedPage,
     StoredProof,
+    StreamHead,
     TenantPolicy,
     TokenRevocation,
     ValidityProof,
@@ -187,6 +189,17 @@ class CardboardJournal:
         await self._unit()
         self.audits.append(entry)
         await self.trail.audit(entry)
+
+    async def list_streams(
+        self, tenant_id: Uuid, *, store_ids: tuple[Uuid, ...] | None, after: Uuid | None, limit: int
+    ) -> list[StreamHead]:
+        await self._unit()
+        heads = Counter(e.store_id for e in self.events if e.tenant_id == tenant_id)
+        return [
+            StreamHead(store, count, 0)
+            for store, count in sorted(heads.items())
+            if (store_ids is None or store in store_ids) and (after is None or store > after)
+        ][:limit]
 
     async def read_head(self, tenant_id: Uuid, store_id: Uuid) -> int:
         await self._unit()

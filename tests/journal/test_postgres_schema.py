@@ -23,7 +23,7 @@ from journal_builders import (
     decided,
     uuid,
 )
-from journal_worlds import PostgresWorld, sql
+from journal_worlds import PostgresWorld, admin_dsn, sql
 
 from journal import migrate as migrations_room
 from journal.aio import cross, open_loop
@@ -61,7 +61,9 @@ async def refused(dsn: str, *statements: str) -> str:
 
 async def a_row_in_every_table(world: PostgresWorld) -> None:
     tenant, store = uuid(), uuid()
-    await world.journal.append(await decided(world.journal, tenant, store, an_event(command=uuid())))
+    await world.journal.append(
+        await decided(world.journal, tenant, store, an_event(command=uuid()), an_event())
+    )
     commitment, levels, believed = await a_commitment(world.journal, tenant, store, 1)
     await world.journal.commit(commitment, levels=levels, believed_through=believed)
     key = msgspec.structs.replace(an_agent_key(tenant), proof=b"p" * 64)
@@ -100,17 +102,23 @@ async def a_legacy_row_and_archived_rows(owner_dsn: str, tenant: bytes, store: b
     await sql(
         owner_dsn,
         f"INSERT INTO record.sequence_counters VALUES ({stream}, 1, now())",
-        f"INSERT INTO record.events VALUES (1, now(), now(), NULL, {stream}, gen_random_uuid(), "
-        f"gen_random_uuid(), NULL, 'order', '1', 'made', {hash_}, NULL, '{{}}')",
+        f"INSERT INTO record.events SELECT n, now(), now(), NULL, {stream}, gen_random_uuid(), "
+        f"gen_random_uuid(), NULL, 'order', '1', 'made', {hash_}, NULL, '{{}}' FROM generate_series(1, 2) n",
         f"INSERT INTO record.event_command_dedupe VALUES ({stream}, gen_random_uuid(), gen_random_uuid())",
         f"INSERT INTO record.batch_commitments VALUES (gen_random_uuid(), {stream}, 1, 1, 1, now(), "
         f"{hash_}, {hash_}, {hash_}, {hash_})",
         f"INSERT INTO record.ves_validity_proofs VALUES (gen_random_uuid(), '{batch.hex()}', {stream}, "
         f"now(), 1, 'other', {hash_}, NULL, 'proof')",
-        "INSERT INTO record.events_archive SELECT *, now() FROM record.events "
-        f"WHERE tenant_id = '{tenant.hex()}'",
-        "INSERT INTO record.ves_events_archive SELECT *, now() FROM record.ves_events "
-        f"WHERE tenant_id = '{tenant.hex()}'",
+    )
+    mine = f"WHERE tenant_id = '{tenant.hex()}' AND sequence_number = 1"
+    await sql(
+        admin_dsn(owner_dsn),
+        "BEGIN",
+        f"INSERT INTO record.events_archive SELECT *, now() FROM record.events {mine}",
+        f"DELETE FROM record.events {mine}",
+        f"INSERT INTO record.ves_events_archive SELECT *, now() FROM record.ves_events {mine}",
+        f"DELETE FROM record.ves_events {mine}",
+        "COMMIT",
     )
 
 

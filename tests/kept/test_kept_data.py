@@ -74,6 +74,16 @@ def test_data_written_by_an_earlier_version_is_read_verified_and_replayed(
     posted: list[dict[str, Any]] = json.loads((HERE / name / "posted.json").read_text())
     server = server_of(name)
     server.wait_ready()
+    is_what_was_posted(server, posted)
+    archived = server.command("admin", "archive", "--older-than", "0s", "--yes", "--json")
+    assert archived.returncode == 0, archived.stderr
+    assert json.loads(archived.stdout)["events"] > 0
+    is_what_was_posted(server, posted)
+    assert server.terminate() == 0
+
+
+def is_what_was_posted(server: Server, posted: list[dict[str, Any]]) -> None:
+    """Every request is replayed with its receipts, and the auditor finds every event."""
     tenants: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     keys: dict[str, str] = {}
     for request in posted:

@@ -108,6 +108,7 @@ PUBLIC_LISTENER = {
     f"GET /api/v1/ves/events?{AIMED}": may(EVENTS_READ, STREAM),
     f"GET /api/v1/ves/events/{{event_id}}?{AIMED}": may(EVENTS_READ, STREAM),
     f"GET /api/v1/ves/head?{AIMED}": may(COMMITMENTS_READ, STREAM),
+    f"GET /api/v1/ves/streams?{THE_TENANT}": may(COMMITMENTS_READ, TENANT),
     f"GET /api/v1/ves/entities/{{entity_type}}/{{entity_id}}?{AIMED}": may(EVENTS_READ, STREAM),
     "POST /api/v1/events/ingest": may(
         EVENTS_WRITE, STREAM_AND_AGENT, body='{"agent_id": "{agent_id}", "events": [' + LEGACY_EVENT + "]}"

@@ -122,7 +122,6 @@ LATER: Final[dict[str, str]] = {
     "network-policies": "deployment files",
     "firewall": "deployment files",
     "vector-infrastructure": "the container image",
-    "retention": "the archive",
     "asset-sequencer-key": "anchoring",
     "anchor-account": "anchoring",
     "anchor-usage": "anchoring",

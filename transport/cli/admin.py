@@ -14,6 +14,7 @@ from uuid import UUID
 from cyclopts import App, Parameter
 from cyclopts.types import PositiveInt
 
+from transport.cli.archive import ArchiveWish, add_archive
 from transport.cli.console import Exit, Json, notice
 from ves.records import Uuid
 
@@ -60,14 +61,16 @@ ALL = Choice()
 
 
 def admin_app(
-    reencrypt: Callable[[Reencryption], int], retire_at_rest_key: Callable[[bytes, bool], int]
+    reencrypt: Callable[[Reencryption], int],
+    retire_at_rest_key: Callable[[bytes, bool], int],
+    archive: Callable[[ArchiveWish], int],
 ) -> App:
     """The command with its words."""
     app = App(
         name="admin",
-        help="Work on the database itself: seal stored values anew, end an at-rest key. Run it where the "
-        "server runs, with its DATA_DIR, its keys, and for a database of your own DATABASE_URL and "
-        "DATABASE_ADMIN_URL (a member of sequencer_admin).",
+        help="Work on the database itself: seal stored values anew, end an at-rest key, archive old events. "
+        "Run it where the server runs, with its DATA_DIR, its keys, and for a database of your own "
+        "DATABASE_URL and DATABASE_ADMIN_URL (a member of sequencer_admin).",
     )
 
     def begin(table: str, choice: Choice, as_json: bool) -> int:
@@ -134,4 +137,5 @@ def admin_app(
             return Exit.USAGE
         return retire_at_rest_key(key_id, as_json)
 
+    add_archive(app, archive)
     return app

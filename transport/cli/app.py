@@ -17,8 +17,10 @@ from transport.cli.admin import Reencryption, admin_app
 from transport.cli.agent import app as agent
 from transport.cli.agent_keys import app as agent_key
 from transport.cli.api_keys import app as api_key
+from transport.cli.archive import ArchiveWish
 from transport.cli.audit import app as audit
 from transport.cli.doctor import doctor_of
+from transport.cli.export import export
 from transport.cli.incident import KeyCompromise, Window, incident_app
 from transport.cli.receipt_key import receipt_key_app
 from transport.cli.schemas import app as schema
@@ -44,6 +46,7 @@ class HouseCommands:
     reencrypt: Callable[[Reencryption], int]
     retire_at_rest_key: Callable[[bytes, bool], int]
     doctor: Callable[[bool], int]
+    archive: Callable[[ArchiveWish], int]
     key_compromise: Callable[[KeyCompromise], int]
     incident_report: Callable[[Window], int]
 
@@ -58,13 +61,14 @@ def build_app(house: HouseCommands) -> App:
     app.command(agent)
     app.command(agent_key)
     app.command(verify)
+    app.command(export)
     app.command(api_key)
     app.command(schema)
     app.command(tenant_policy)
     app.command(tenant_region)
     app.command(token)
     app.command(receipt_key_app(house.rotate))
-    app.command(admin_app(house.reencrypt, house.retire_at_rest_key))
+    app.command(admin_app(house.reencrypt, house.retire_at_rest_key, house.archive))
     app.command(actors)
     app.command(audit)
     app.command(incident_app(house.key_compromise, house.incident_report))

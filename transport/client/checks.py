@@ -33,6 +33,7 @@ from ves.proofs import (
 )
 from ves.proofs import verify_receipt as _verify_receipt
 from ves.records import Commitment, KeyName, Receipt
+from ves.signatures import verify_signature
 
 AgentKeyring = Mapping[KeyName, bytes]
 """Agents' public keys by name."""
@@ -63,8 +64,11 @@ def _receipt_problems(event: SequencedEvent, receipt: Receipt, keys: ReceiptKeys
     return [Problem(UNTRUSTED, text), *others]
 
 
-def verify_shown(envelope: Envelope, receipt_keys: ReceiptKeys, agent_keys: AgentKeyring) -> list[Problem]:
-    """An event as a stream shows it: payload, agent signature, place, receipt."""
+def verify_shown(
+    envelope: Envelope, receipt_keys: ReceiptKeys, agent_keys: AgentKeyring, *, with_payload: bool = True
+) -> list[Problem]:
+    """An event as a stream shows it: payload, agent signature, place, receipt. Not ``with_payload``: it was
+    left out, and whether it is the one whose hash was signed is not judged."""
     if envelope.sequence_number is None or envelope.receipt is None:
         return [Problem("sequence_number", "the event has no place or no receipt")]
     try:
@@ -75,13 +79,21 @@ def verify_shown(envelope: Envelope, receipt_keys: ReceiptKeys, agent_keys: Agen
     key = agent_keys.get(envelope.signer_name())
     if key is None:
         problems = [Problem("agent_key", f"the agent's key {envelope.agent_key_id} is not known")]
-    else:
+    elif with_payload:
         problems = verify_event(event, key)
+    else:
+        problems = _signature_problems(event, key)
     if claimed_hash != event.signing_hash():
         problems.append(Problem("event_signing_hash", "the signing hash shown is not the event's"))
     if envelope.receipt.sequenced_at != envelope.sequenced_at:
         problems.append(Problem("sequenced_at", "the receipt gives another time than the event"))
     return problems + _receipt_problems(event, receipt, receipt_keys)
+
+
+def _signature_problems(event: SequencedEvent, key: bytes) -> list[Problem]:
+    if verify_signature(key, event.signing_hash(), event.agent_signature):
+        return []
+    return [Problem("agent_signature", "the agent's key did not sign this event")]
 
 
 def verify_proof_file(
@@ -223,7 +235,7 @@ class StreamChecker:
         if len(complete) != commitment.leaf_count:
             self._say(name, "it covers events that were not shown or not well formed")
             return
-        leaves = [_leaf(event) for event, _ in complete]
+        leaves = [leaf_of(event) for event, _ in complete]
         if shown_leaves != leaves:
             self._say(name, "the leaf hashes shown for it are not those of its events")
         levels = build_levels(leaves)
@@ -246,7 +258,7 @@ class StreamChecker:
         self.report.problems.append(f"{name}: {text}")
 
 
-def _leaf(event: SequencedEvent) -> bytes:
+def leaf_of(event: SequencedEvent) -> bytes:
     return leaf_hash(
         event.header.tenant_id,
         event.header.store_id,

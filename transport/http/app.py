@@ -23,6 +23,7 @@ from transport.http import (
     reading,
     residency,
     schemas,
+    streams,
     tenant_policies,
     token_revocations,
     validity,
@@ -34,6 +35,7 @@ from transport.http.routing import Route
 PUBLIC: list[Route] = [
     *ingest.ROUTES,
     *reading.ROUTES,
+    *streams.ROUTES,
     *legacy_ingest.ROUTES,
     *legacy_reading.ROUTES,
     *committing.ROUTES,
