@@ -18,6 +18,7 @@ import trio
 
 from actors.errors import CredentialExpired, CredentialRevoked, NotNow, OutcomeUnknown, Unavailable
 from actors.faults import checkpoint
+from actors.given_numbers import GivenNumbers
 from actors.mailbox import Inbox, Letter, Ref
 from actors.messages import Append, Appended, Message, Seal, Sealed
 from journal.port import (
@@ -31,6 +32,7 @@ from journal.port import (
     Stored,
     VersionStep,
 )
+from journal.restorations import Given
 from ves.decide import Plan, Planned, Request, RequestPlan, ask, decide
 from ves.records import Facts, NumberedEvent, Receipt, SealedEvent, Uuid
 
@@ -59,6 +61,15 @@ class Tally:
 
     moved: int = 0
     """Groups decided anew because another node, or a revocation, came first. They cost work, never a life."""
+    given: GivenNumbers | None = None
+    """Where the numbers are noted that were given."""
+
+    def gave(self, tenant_id: Uuid, numbered: list[NumberedEvent]) -> None:
+        """These are durable. Of each stream the newest is noted."""
+        if self.given is not None:
+            newest = {one.store_id: one for one in numbered}
+            for store_id, one in newest.items():
+                self.given.gave(Given(tenant_id, store_id, one.sequence_number, one.event.event_id))
 
 
 class Sequencer:
@@ -115,6 +126,7 @@ class Sequencer:
             outcome = await self._try(requests)
             if isinstance(outcome, Done):
                 self._pause_s = 0.0
+                self._tally.gave(self._tenant_id, outcome.plan.numbered)
                 return outcome.answer(letters, self._sequencer_id)
             if isinstance(outcome, NotNow):
                 return _refuse(letters, f"sealing is not available: {outcome}", outcome.retry_after_s)

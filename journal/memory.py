@@ -63,6 +63,7 @@ from journal.port import (
     StreamBehind,
     TenantPolicy,
     TokenRevocation,
+    Voided,
 )
 from journal.signed_by import FIRST, signed_page
 from ves.audit import AuditCommitment, AuditRecord, entry_hash
@@ -327,6 +328,10 @@ class MemoryJournal:
             "read_head",
             lambda database: database.heads.get((tenant_id, store_id), NEW_STREAM).current_sequence,
         )
+
+    async def read_voided(self, tenant_id: Uuid, store_id: Uuid) -> list[Voided]:
+        """None: this database is never restored."""
+        return await self._read("read_voided", lambda database: [])
 
     async def read_entity(
         self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int

@@ -101,7 +101,7 @@ def refuse_a_retired_key(chain: list[ReceiptKey], key: ReceiptKey) -> None:
 
 
 async def claim_at_rest_keys(connection: Connection, node_id: Uuid, key_ids: list[bytes]) -> None:
-    recorded = [row[0] for row in await connection.fetch("SELECT key_id FROM record.at_rest_keys ORDER BY 1")]
+    recorded = await at_rest_key_ids(connection)
     missing = [key_id.hex() for key_id in recorded if key_id not in key_ids]
     if missing:
         raise AtRestKeyMissing(
@@ -116,3 +116,7 @@ async def claim_at_rest_keys(connection: Connection, node_id: Uuid, key_ids: lis
     for key_id in dict.fromkeys(key_ids):
         if key_id not in recorded:
             await write_audit(connection, node_id, at_rest_key_claimed(key_id))
+
+
+async def at_rest_key_ids(connection: Connection) -> list[bytes]:
+    return [row[0] for row in await connection.fetch("SELECT key_id FROM record.at_rest_keys ORDER BY 1")]

@@ -29,6 +29,8 @@ from ves.records import (
     Uuid,
 )
 
+VOIDED_MAX = 100
+
 
 class JournalError(Exception):
     """Something about the journal; see the subclasses."""
@@ -145,6 +147,17 @@ class CommitmentCounter(msgspec.Struct, frozen=True):
     committed_through: int
     state_root: bytes
     head_sequence: int
+
+
+class Voided(msgspec.Struct, frozen=True):
+    """Numbers of a stream that were given to events which a restored database has lost: given to nobody else,
+    ever. Both ends included."""
+
+    tenant_id: Uuid
+    store_id: Uuid
+    first_number: int
+    last_number: int
+    voided_at_us: int = 0
 
 
 class LeafSource(msgspec.Struct, frozen=True, gc=False):
@@ -492,6 +505,10 @@ class Journal(Protocol):
     ) -> StoredEvent | None: ...
 
     async def read_head(self, tenant_id: Uuid, store_id: Uuid) -> int: ...
+
+    async def read_voided(self, tenant_id: Uuid, store_id: Uuid) -> list[Voided]:
+        """In order; the first VOIDED_MAX: there is one for each restoration that lost something here."""
+        ...
 
     async def read_entity(
         self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int

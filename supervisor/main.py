@@ -26,6 +26,8 @@ from actors.audit_commitments import ChainBroken, commit_chain
 from actors.certificates import Certificates
 from actors.errors import Unavailable
 from actors.faults import arm_from_environment, checkpoint
+from actors.given_numbers import FILE as GIVEN_NUMBERS
+from actors.given_numbers import GivenNumbers
 from actors.token_keys import KeySet, read_token_keys
 from config.certificates import load as load_certificate
 from config.exposure import admin_address, files_of_listeners, refuse_clear_text
@@ -42,6 +44,9 @@ from journal.port import (
 )
 from supervisor import receipt_keys
 from supervisor.announcement import Door, announced, door_of
+from supervisor.backup_command import backup_command, verify_backup_command
+from supervisor.restore_command import confirm_command, restore_command
+from supervisor.restored import read_only_because
 from supervisor.rotate_command import rotate_command
 from supervisor.shell import (
     FORMATS,
@@ -74,7 +79,17 @@ log = structlog.get_logger(__name__)
 
 def main() -> None:
     """The ``sequencer`` command."""
-    build_app(HouseCommands(serve=serve, migrate=migrate_command, rotate=rotate_command))()
+    build_app(
+        HouseCommands(
+            serve=serve,
+            migrate=migrate_command,
+            rotate=rotate_command,
+            backup=backup_command,
+            verify_backup=verify_backup_command,
+            restore=restore_command,
+            confirm_restoration=confirm_command,
+        )
+    )()
 
 
 def serve() -> int:
@@ -133,6 +148,10 @@ async def run_house(
             node_id = secrets.sequencer_id
             journal = await patiently(partial(enter_journal, stack, settings, node_id, where))
             claimed = await patiently(partial(claim_keys, journal, secrets))
+            given = GivenNumbers(settings.data_dir / GIVEN_NUMBERS)
+            read_only = await patiently(partial(read_only_because, journal, given))
+            if read_only is not None:
+                journal.rest_from_writing(read_only)
             built = build(
                 settings,
                 secrets,
@@ -140,6 +159,8 @@ async def run_house(
                 receipt_key=claimed.key,
                 token_keys=token_keys,
                 strays=lambda: strays.count,
+                given=given,
+                read_only=read_only,
             )
             if claimed.rotated:
                 version = claimed.key.key_version
@@ -169,13 +190,13 @@ async def audit_start(house: House, fingerprint: str, key_version: int) -> None:
         "receipt_key_version": key_version,
         "host": socket.gethostname(),
     }
-    await audit_life(house, "server.start", details, away=False)
+    await audit_life(house, "server.start", details, away=house.read_only is not None)
 
 
 async def audit_stop(house: House) -> None:
     """The last entry of this life, and the chain committed through it; while the database is away the entry
     waits in the spool for the next one. A start without a stop before it was preceded by a crash."""
-    away = "database" in house.readiness.parts
+    away = house.read_only is not None or "database" in house.readiness.parts
     await audit_life(house, "server.stop", {}, away=away)
     if away:
         return

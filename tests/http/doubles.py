@@ -74,6 +74,7 @@ from journal.port import (
     SignedPage,
     TenantPolicy,
     TokenRevocation,
+    Voided,
 )
 from journal.signed_by import signed_page
 from supervisor.dynamic import DynamicSupervisor
@@ -165,6 +166,9 @@ class CardboardJournal:
         await self._unit()
         self.audits.append(entry)
         await self.trail.audit(entry)
+
+    async def read_voided(self, tenant_id: Uuid, store_id: Uuid) -> list[Voided]:
+        return []
 
     async def read_head(self, tenant_id: Uuid, store_id: Uuid) -> int:
         await self._unit()

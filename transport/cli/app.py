@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from cyclopts import App
 
@@ -17,6 +18,7 @@ from transport.cli.agent import app as agent
 from transport.cli.agent_keys import app as agent_key
 from transport.cli.api_keys import app as api_key
 from transport.cli.audit import app as audit
+from transport.cli.backup import Confirmation, Restore, backup_app, restore_app
 from transport.cli.receipt_key import receipt_key_app
 from transport.cli.schemas import app as schema
 from transport.cli.status import status
@@ -37,6 +39,10 @@ class HouseCommands:
     serve: Callable[[], int]
     migrate: Callable[[], int]
     rotate: Callable[[bool, str], int]
+    backup: Callable[[Path, bool], int]
+    verify_backup: Callable[[Path], int]
+    restore: Restore
+    confirm_restoration: Callable[[Confirmation], int]
 
 
 def build_app(house: HouseCommands) -> App:
@@ -53,6 +59,8 @@ def build_app(house: HouseCommands) -> App:
     app.command(tenant_policy)
     app.command(token)
     app.command(receipt_key_app(house.rotate))
+    app.command(backup_app(house.backup, house.verify_backup))
+    app.command(restore_app(house.restore, house.confirm_restoration))
     app.command(actors)
     app.command(audit)
     return app
