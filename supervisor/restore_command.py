@@ -186,11 +186,10 @@ def _unpack(wish: _Wish, passphrase: str | None, cluster: Cluster) -> None:
     _sync(
         places[backup_file.KEYS]
     )  # PostgreSQL, which finds no clean stop, syncs its own files when it starts
+    (cluster.data / "recovery.signal").touch(mode=0o600)
     cluster.hand_over(cluster.root)
     base_backup.verify(cluster, cluster.data)
-    (cluster.data / "recovery.signal").touch(mode=0o600)
     (cluster.data / base_backup.MANIFEST).unlink()
-    cluster.hand_over(cluster.root)
     checkpoint("restore.unpacked")
 
 

@@ -151,6 +151,8 @@ def embedded(settings: Settings) -> EmbeddedPostgres:
     wal = settings.backup_wal_dir
     if wal is not None and not wal.is_dir():
         raise StartRefused(f"BACKUP_WAL_DIR {wal} is no folder: make it, 0700, best on another disk")
+    if wal is not None and wal.stat().st_mode & 0o007:
+        raise StartRefused(f"BACKUP_WAL_DIR {wal} is open to others: chmod 700 {wal}")
     return EmbeddedPostgres(
         settings.data_dir,
         pg_bin=settings.pg_bin,

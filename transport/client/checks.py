@@ -153,7 +153,7 @@ class StreamChecker:
     def __init__(
         self, stream: Stream, receipt_keys: ReceiptKeys, *, voided: Sequence[tuple[int, int]] = ()
     ) -> None:
-        """``voided``: what the server says of itself; whoever holds a receipt for such a number can object."""
+        """``voided``: what the server says of itself; whoever has a receipt for such a number can object."""
         self.report = StreamReport(voided=sorted(voided))
         self._stream = stream
         self._receipt_keys = receipt_keys
