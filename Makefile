@@ -2,7 +2,7 @@ PYTHON ?= python3
 RUN := .venv/bin
 PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-slow simulate chaos drill check security demo bench lock clean
+.PHONY: run test test-slow simulate chaos drill check sbom security demo bench lock clean
 
 run: .venv/run.stamp  ## the server on 127.0.0.1:8080, embedded PostgreSQL, data in ./.sequencer
 	exec $(RUN)/sequencer serve
@@ -26,10 +26,16 @@ chaos: .venv/dev.stamp  ## a real server attacked for DURATION=60 seconds by SEE
 drill: .venv/dev.stamp  ## a real server lost under load and restored: the base, then to the last event: docs/backup.md
 	$(RUN)/python -m tests.drill --load $(or $(LOAD),10)
 
-check: .venv/dev.stamp  ## lint, format, types, import rules
+check: .venv/dev.stamp  ## lint, format, types, import rules, secrets, known vulnerabilities (AUDIT=--required: or fail)
 	$(RUN)/ruff check . && $(RUN)/ruff format --check .
 	$(RUN)/mypy
 	$(RUN)/lint-imports
+	$(RUN)/bandit --quiet --configfile pyproject.toml --recursive ves config journal actors transport supervisor
+	$(RUN)/python -m tests.hygiene.secrets
+	$(RUN)/python -m tests.hygiene.audit $(AUDIT)
+
+sbom: .venv/dev.stamp  ## build/sbom.json: what is in a release, as CycloneDX
+	$(RUN)/python -m tests.hygiene.sbom build/sbom.json
 
 security: .venv/dev.stamp  ## each line of the security guide: the tests that SECURITY.md names for it, and how they do
 	CI=true $(RUN)/python -m tests.security_report

@@ -69,6 +69,19 @@ class PolicyBook:
             self.unchecked += 1
             return best
 
+    async def regions(self, tenant_id: Uuid) -> tuple[str, ...]:
+        """Where this tenant may be served; empty: anywhere. Raises JournalAway rather than answer for a
+        tenant it knows nothing about; MailboxFull when too many wait."""
+        known = self._by_tenant.get(tenant_id)
+        if known is not None and self.fresh:
+            return known.regions
+        try:
+            return (await self._look_up(tenant_id)).regions
+        except JournalAway:
+            if known is None:
+                raise
+            return known.regions
+
     def effective(self, tenant_id: Uuid, own: TenantPolicy) -> Policy:
         """What comes of a tenant's own choice and the node's."""
         return with_defaults(tenant_id, own, self._defaults)
@@ -159,7 +172,7 @@ def with_defaults(tenant_id: Uuid, own: TenantPolicy, defaults: Policy) -> Polic
         types = defaults.entity_types
     elif defaults.entity_types is not None:
         types = tuple(one for one in types if one in defaults.entity_types)
-    return Policy(tenant_id, own.stamp, types, mode, own.schemas)
+    return Policy(tenant_id, own.stamp, types, mode, own.schemas, own.regions)
 
 
 class PolicyPoller:

@@ -106,7 +106,7 @@ def _context(files: CertificateFiles) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     try:
         # A passphrase is answered with "", or OpenSSL would ask for it at the terminal.
-        context.load_cert_chain(files.cert, files.key, password="")
+        context.load_cert_chain(files.cert, files.key, password="")  # nosec B106
     except (ssl.SSLError, OSError) as error:
         raise CertificateError(_why_no_pair(files, error)) from None
     if files.client_ca is not None:

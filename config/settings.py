@@ -37,6 +37,8 @@ RATE_REFILL_S_MAX = 3600
 _DAY_US = 86_400_000_000
 
 
+REGION = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
+
 _POSTGRESQL = ("postgresql://", "postgres://")
 _NO_ADDRESS = "is no address of PostgreSQL; write postgresql://user:password@host:5432/database"
 
@@ -130,6 +132,13 @@ class Settings(BaseSettings):
     db_statement_timeout_s: Seconds = 10.0
     db_lock_timeout_s: Seconds = 5.0
     db_idle_in_transaction_timeout_s: Seconds = 5.0
+
+    # Where data may be.
+    region: Annotated[str, Field(pattern=REGION)] | None = None
+    """Where this node and its database are, say eu-west-1: with it, tenants that are pinned elsewhere are not
+    served."""
+    tenant_region_required: bool = False
+    """Serve no tenant that is not pinned to this region."""
 
     # Secrets, given or generated under DATA_DIR/keys with mode 0600.
     bootstrap_admin_api_key: SecretStr | None = None
@@ -272,6 +281,13 @@ class Settings(BaseSettings):
     def _not_everybody(cls, value: tuple[IPv4Network | IPv6Network, ...]) -> Any:
         if any(network.prefixlen == 0 for network in value):
             raise ValueError("would let every client choose its own address: name the proxies")
+        return value
+
+    @field_validator("tenant_region_required")
+    @classmethod
+    def _needs_a_region(cls, value: bool, given: ValidationInfo) -> bool:
+        if value and given.data.get("region") is None:
+            raise ValueError("needs REGION: say where this node is")
         return value
 
     @field_validator("jwt_issuer", "jwt_audience")

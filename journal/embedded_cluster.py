@@ -232,7 +232,7 @@ class Cluster:
         if os.geteuid() != 0:
             return
         if folder == self.root and owner[0] != 0:
-            os.chmod(self.root.parent, 0o711)  # noqa: S103 - to be passed through, not read
+            os.chmod(self.root.parent, 0o711)  # noqa: S103 - to be passed through, not read  # nosec B103
         if folder.stat().st_uid != owner[0]:
             for path in [folder, *folder.rglob("*")]:
                 os.chown(path, *owner, follow_symlinks=False)

@@ -50,6 +50,7 @@ from journal.port import (
     KeysRevoked,
     LeafSource,
     Moved,
+    PinnedTenant,
     PolicyChanges,
     RateSpending,
     ReceiptKey,
@@ -829,8 +830,11 @@ class MemoryJournal:
     ) -> TenantPolicy:
         def act(database: MemoryDatabase) -> Change[TenantPolicy]:
             tables = database.policies
-            changed = TenantPolicy(
-                len(tables.changes) + 1, entity_types, schema_mode, tables.policy(tenant_id).schemas
+            changed = msgspec.structs.replace(
+                tables.policy(tenant_id),
+                stamp=len(tables.changes) + 1,
+                entity_types=entity_types,
+                schema_mode=schema_mode,
             )
 
             def apply() -> None:
@@ -844,6 +848,27 @@ class MemoryJournal:
 
     async def read_policy(self, tenant_id: Uuid) -> TenantPolicy:
         return await self._read("read_policy", lambda database: database.policies.policy(tenant_id))
+
+    async def set_regions(
+        self, tenant_id: Uuid, *, regions: tuple[str, ...], audit: AuditEntry
+    ) -> TenantPolicy:
+        def act(database: MemoryDatabase) -> Change[TenantPolicy]:
+            tables = database.policies
+            changed = msgspec.structs.replace(
+                tables.policy(tenant_id), stamp=len(tables.changes) + 1, regions=regions
+            )
+
+            def apply() -> None:
+                tables.regions[tenant_id] = regions
+                tables.changes.append(tenant_id)
+                self._audit(database, audit)
+
+            return Change(changed, apply)
+
+        return await self._write("set_regions", act)
+
+    async def list_pinned(self, *, after: Uuid | None, limit: int) -> list[PinnedTenant]:
+        return await self._read("list_pinned", lambda database: database.policies.pinned(after, limit))
 
     async def policy_changes_since(self, cursor: int | None) -> PolicyChanges:
         return await self._read("policy_changes_since", lambda database: database.policies.since(cursor))

@@ -16,6 +16,7 @@ from journal.port import (
     SCHEMAS_ACTIVE_MAX,
     EventSchema,
     Moved,
+    PinnedTenant,
     PolicyChanges,
     SchemaLimit,
     SchemaStatus,
@@ -31,6 +32,7 @@ class PolicyTables:
     """Whose policy changed; the number of a change is its place, counted from 1."""
     schemas: dict[Uuid, EventSchema] = field(default_factory=dict)
     policies: dict[Uuid, tuple[tuple[str, ...] | None, SchemaMode | None]] = field(default_factory=dict)
+    regions: dict[Uuid, tuple[str, ...]] = field(default_factory=dict)
 
     # Reading.
 
@@ -65,7 +67,17 @@ class PolicyTables:
             if schema.status == "active":
                 newest.setdefault(schema.event_type, SchemaName(schema.event_type, schema.id, schema.version))
         mine = self.policies.get(tenant_id, (None, None))
-        return TenantPolicy(max(numbers, default=0), *mine, tuple(newest.values()))
+        return TenantPolicy(
+            max(numbers, default=0), *mine, tuple(newest.values()), self.regions.get(tenant_id, ())
+        )
+
+    def pinned(self, after: Uuid | None, limit: int) -> list[PinnedTenant]:
+        found = [
+            PinnedTenant(tenant_id, regions)
+            for tenant_id, regions in sorted(self.regions.items())
+            if regions and (after is None or tenant_id > after)
+        ]
+        return found[:limit]
 
     def since(self, cursor: int | None) -> PolicyChanges:
         told = self.changes[cursor:] if cursor is not None else []

@@ -17,6 +17,7 @@ from journal.port import (
     AuditEntry,
     EventSchema,
     Moved,
+    PinnedTenant,
     PolicyChanges,
     SchemaLimit,
     SchemaStatus,
@@ -59,7 +60,8 @@ SELECT (SELECT coalesce(max(change_number), 0) FROM record.policy_changes WHERE 
        p.entity_types, p.schema_mode,
        ARRAY(SELECT event_type FROM active ORDER BY event_type),
        ARRAY(SELECT id FROM active ORDER BY event_type),
-       ARRAY(SELECT version FROM active ORDER BY event_type)
+       ARRAY(SELECT version FROM active ORDER BY event_type),
+       (SELECT regions FROM record.tenant_regions WHERE tenant_id = $1 ORDER BY change_number DESC LIMIT 1)
 FROM (SELECT) AS one LEFT JOIN (
     SELECT entity_types, schema_mode FROM record.tenant_policies
     WHERE tenant_id = $1 ORDER BY change_number DESC LIMIT 1) p ON true
@@ -157,6 +159,21 @@ async def set_policy(
     return policy
 
 
+async def set_regions(
+    connection: Connection, node_id: Uuid, tenant_id: Uuid, regions: tuple[str, ...], audit: AuditEntry
+) -> TenantPolicy:
+    number = await _next_number(connection, tenant_id)
+    await connection.execute(
+        "INSERT INTO record.tenant_regions (change_number, tenant_id, regions) VALUES ($1, $2, $3)",
+        number,
+        tenant_id,
+        list(regions),
+    )
+    policy = await read_policy(connection, tenant_id)
+    await write_audit(connection, node_id, audit)
+    return policy
+
+
 async def _next_number(connection: Connection, tenant_id: Uuid, *, believed_stamp: int | None = None) -> int:
     """Alone from here on until the transaction ends. Undone when the tenant's stamp is another one."""
     number: int = await connection.fetchval(
@@ -185,7 +202,19 @@ async def read_policy(connection: Connection, tenant_id: Uuid) -> TenantPolicy:
     row = await connection.fetchrow(_POLICY, tenant_id)
     assert row is not None, "a row for every tenant, known or not"
     schemas = tuple(SchemaName(*name) for name in zip(row[3], row[4], row[5], strict=True))
-    return TenantPolicy(row[0], None if row[1] is None else tuple(row[1]), row[2], schemas)
+    types = None if row[1] is None else tuple(row[1])
+    return TenantPolicy(row[0], types, row[2], schemas, tuple(row[6] or ()))
+
+
+async def list_pinned(connection: Connection, after: Uuid | None, limit: int) -> list[PinnedTenant]:
+    rows = await connection.fetch(
+        "SELECT tenant_id, regions FROM (SELECT DISTINCT ON (tenant_id) tenant_id, regions "
+        "FROM record.tenant_regions WHERE $1::uuid IS NULL OR tenant_id > $1 "
+        "ORDER BY tenant_id, change_number DESC) newest WHERE regions <> '{}' LIMIT $2",
+        after,
+        limit,
+    )
+    return [PinnedTenant(row[0], tuple(row[1])) for row in rows]
 
 
 async def changes_since(connection: Connection, cursor: int | None) -> PolicyChanges:

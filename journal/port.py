@@ -369,6 +369,13 @@ class TenantPolicy(msgspec.Struct, frozen=True):
     schema_mode: SchemaMode | None
     schemas: tuple[SchemaName, ...]
     """The newest active version of each event type."""
+    regions: tuple[str, ...] = ()
+    """Where it may be served: set by operators. None named: anywhere."""
+
+
+class PinnedTenant(msgspec.Struct, frozen=True):
+    tenant_id: Uuid
+    regions: tuple[str, ...]
 
 
 class PolicyChanges(msgspec.Struct, frozen=True):
@@ -703,6 +710,16 @@ class Journal(Protocol):
     ) -> TenantPolicy: ...
 
     async def read_policy(self, tenant_id: Uuid) -> TenantPolicy: ...
+
+    async def set_regions(
+        self, tenant_id: Uuid, *, regions: tuple[str, ...], audit: AuditEntry
+    ) -> TenantPolicy:
+        """Pins the tenant to these regions; to none: it is free."""
+        ...
+
+    async def list_pinned(self, *, after: Uuid | None, limit: int) -> list[PinnedTenant]:
+        """Tenants that are pinned somewhere, by id."""
+        ...
 
     async def policy_changes_since(self, cursor: int | None) -> PolicyChanges:
         """``None`` asks for the present cursor only. No committed change is ever skipped."""

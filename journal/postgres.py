@@ -61,6 +61,7 @@ from journal.port import (
     KeysRevoked,
     LeafSource,
     Moved,
+    PinnedTenant,
     PolicyChanges,
     RateSpending,
     ReceiptKey,
@@ -449,6 +450,16 @@ class PostgresJournal:
 
     async def read_policy(self, tenant_id: Uuid) -> TenantPolicy:
         return await self._read(lambda c: policies.read_policy(c, tenant_id))
+
+    async def set_regions(
+        self, tenant_id: Uuid, *, regions: tuple[str, ...], audit: AuditEntry
+    ) -> TenantPolicy:
+        return await self._write(
+            "set_regions", lambda c: policies.set_regions(c, self._node_id, tenant_id, regions, audit)
+        )
+
+    async def list_pinned(self, *, after: Uuid | None, limit: int) -> list[PinnedTenant]:
+        return await self._read(lambda c: policies.list_pinned(c, after, limit))
 
     async def policy_changes_since(self, cursor: int | None) -> PolicyChanges:
         return await self._read(lambda c: policies.changes_since(c, cursor))

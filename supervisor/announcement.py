@@ -17,7 +17,7 @@ import trio
 
 from config.certificates import CertificateFiles
 
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - bound by the operator's wish
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - bound by the operator's wish  # nosec B104
 """All addresses of this machine: from itself it is reached through loopback."""
 
 

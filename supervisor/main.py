@@ -45,6 +45,7 @@ from journal.port import (
 from supervisor import receipt_keys
 from supervisor.announcement import Door, announced, door_of
 from supervisor.backup_command import backup_command, verify_backup_command
+from supervisor.incident_command import incident_report_command, key_compromise_command
 from supervisor.restore_command import confirm_command, restore_command
 from supervisor.restored import read_only_because
 from supervisor.rotate_command import rotate_command
@@ -88,6 +89,8 @@ def main() -> None:
             verify_backup=verify_backup_command,
             restore=restore_command,
             confirm_restoration=confirm_command,
+            key_compromise=key_compromise_command,
+            incident_report=incident_report_command,
         )
     )()
 
@@ -147,6 +150,7 @@ async def run_house(
         async with AsyncExitStack() as stack:
             node_id = secrets.sequencer_id
             journal = await patiently(partial(enter_journal, stack, settings, node_id, where))
+            await patiently(partial(refuse_to_forget_pins, settings, journal))
             claimed = await patiently(partial(claim_keys, journal, secrets))
             given = GivenNumbers(settings.data_dir / GIVEN_NUMBERS)
             read_only = await patiently(partial(read_only_because, journal, given))
@@ -168,6 +172,11 @@ async def run_house(
             await audit_start(built.house, fingerprint, claimed.key.key_version)
             await live(settings, secrets, built)
             await audit_stop(built.house)
+
+
+async def refuse_to_forget_pins(settings: Settings, journal: Journal) -> None:
+    if settings.region is None and await journal.list_pinned(after=None, limit=1):
+        raise StartRefused("tenants are pinned to regions in this database: set REGION to where this node is")
 
 
 async def claim_keys(journal: Journal, secrets: Secrets) -> receipt_keys.Claimed:

@@ -18,6 +18,7 @@ RECIPIENTS = b"VES_RECIPIENTS_V1"  # VES 3.1
 EVENTSIG = b"VES_EVENTSIG_V1"  # VES 3.2
 RECEIPT = b"VES_RECEIPT_V1"  # VES 3.6
 RECEIPT_KEY = b"VES_RECEIPT_KEY_V1"  # ours: what a receipt key signs about its successor
+INCIDENT_REPORT = b"VES_INCIDENT_REPORT_V1"  # ours: reports about incidents
 LEAF = b"VES_LEAF_V1"  # VES 3.7
 PAD_LEAF = b"VES_PAD_LEAF_V1"  # VES 3.7
 NODE = b"VES_NODE_V1"  # VES 3.7

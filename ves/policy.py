@@ -43,6 +43,8 @@ class Policy(msgspec.Struct, frozen=True, array_like=True):
     """None: all."""
     schema_mode: SchemaMode = "enforce"
     schemas: tuple[SchemaName, ...] = ()
+    regions: tuple[str, ...] = ()
+    """Where the tenant may be served; none named: anywhere."""
 
 
 class Mismatch(msgspec.Struct, frozen=True):

@@ -29,6 +29,7 @@ from tests.e2e.world import ROOT, Agent, Server, Tenant
 
 STEPS_OF_A_UNIT = ("begin", "commit_sent_before", "committed")
 SMALL = {
+    "REGION": "eu-west-1",
     "VERIFIERS": "1",
     "ENCRYPTORS": "1",
     "COMMITMENT_INTERVAL_SECS": "3600",
@@ -70,6 +71,7 @@ AT_WORK = [
     *unit("create_schema"),
     *unit("set_schema_status"),
     *unit("set_policy"),
+    *unit("set_regions"),
     *unit("revoke_tokens"),
     # The first is the server's start, and its commitment.
     *(f"{point}:2" for point in (*unit("audit"), "audit_committer.built", *unit("commit_audit"))),
@@ -352,15 +354,19 @@ def refuses(tenant: Tenant) -> bool:
     return bool(tenant.post(tenant.agent.event({"n": 6})).json()["eventsRejected"])
 
 
-def set_policy(tenant: Tenant, **policy: object) -> None:
+def demand(tenant: Tenant, what: str, **demanded: object) -> None:
     server = tenant.server
     answer = httpx.put(
-        f"{server.admin_url}/api/v1/admin/tenants/{tenant.tenant_id}/policy",
+        f"{server.admin_url}/api/v1/admin/tenants/{tenant.tenant_id}/{what}",
         headers={"authorization": f"ApiKey {server.bootstrap_key}"},
-        json=policy,
+        json=demanded,
         timeout=30,
     )
     assert answer.status_code == 200, answer.text
+
+
+def set_policy(tenant: Tenant, **policy: object) -> None:
+    demand(tenant, "policy", **policy)
 
 
 def of_a_schema(case: Case) -> None:
@@ -379,6 +385,15 @@ def of_a_schemas_status(case: Case) -> None:
     assert refuses(case.tenant) is not case.durable
     assert case.tenant.http.delete(f"/api/v1/schemas/{schema_id}").status_code == 200
     assert not refuses(case.tenant)
+
+
+def of_a_pin(case: Case) -> None:
+    case.dies(lambda: demand(case.tenant, "regions", regions=["us-east-1"]))
+    case.revives()
+    event = case.tenant.agent.event({"n": 7})
+    assert case.tenant.post(event).status_code == (421 if case.durable else 200)
+    demand(case.tenant, "regions", regions=[])
+    assert case.tenant.post(event).status_code == 200
 
 
 def of_a_policy(case: Case) -> None:
@@ -439,6 +454,7 @@ ACTS: dict[str, Callable[[Case], None]] = {
     "create_schema": of_a_schema,
     "set_schema_status": of_a_schemas_status,
     "set_policy": of_a_policy,
+    "set_regions": of_a_pin,
     "revoke_tokens": of_revoked_tokens,
     "audit": of_an_audit_entry,
     "audit_committer": of_an_audit_commitment,

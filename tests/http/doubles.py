@@ -65,6 +65,7 @@ from journal.port import (
     KeyRotation,
     KeysRevoked,
     Moved,
+    PinnedTenant,
     PolicyChanges,
     ReceiptKey,
     Revocations,
@@ -513,6 +514,19 @@ class CardboardJournal:
         self.tables.changes.append(tenant_id)
         self.audits.append(audit)
         return self.tables.policy(tenant_id)
+
+    async def set_regions(
+        self, tenant_id: Uuid, *, regions: tuple[str, ...], audit: AuditEntry
+    ) -> TenantPolicy:
+        await self._unit()
+        self.tables.regions[tenant_id] = regions
+        self.tables.changes.append(tenant_id)
+        self.audits.append(audit)
+        return self.tables.policy(tenant_id)
+
+    async def list_pinned(self, *, after: Uuid | None, limit: int) -> list[PinnedTenant]:
+        await self._unit()
+        return self.tables.pinned(after, limit)
 
     async def receipt_keys(self) -> list[ReceiptKey]:
         await self._unit()

@@ -204,3 +204,35 @@ async def test_every_change_is_audited_in_its_own_transaction(postgres: Postgres
         postgres.owner_dsn, f"SELECT count(*) FROM record.audit_log WHERE tenant_id = '{tenant.hex()}'"
     )
     assert entries == 3
+
+
+async def test_a_pin_counts_like_every_change_and_is_lifted_by_naming_no_region(world: World) -> None:
+    tenant = uuid()
+    policy = await world.journal.set_policy(tenant, entity_types=("order",), schema_mode=None, audit=AUDIT)
+    cursor = (await world.other.policy_changes_since(None)).cursor
+    pinned = await world.journal.set_regions(tenant, regions=("eu-west-1", "eu-central-1"), audit=AUDIT)
+    assert pinned == msgspec.structs.replace(
+        policy, stamp=pinned.stamp, regions=("eu-west-1", "eu-central-1")
+    )
+    assert pinned.stamp > policy.stamp
+    assert await world.other.read_policy(tenant) == pinned
+    assert tenant in (await world.other.policy_changes_since(cursor)).tenant_ids
+    again = await world.other.set_policy(tenant, entity_types=None, schema_mode=None, audit=AUDIT)
+    assert again.regions == pinned.regions
+    assert (await world.journal.set_regions(tenant, regions=(), audit=AUDIT)).regions == ()
+    assert (await world.other.read_policy(tenant)).regions == ()
+
+
+async def test_pinned_tenants_are_listed_in_pages_and_free_ones_are_not(world: World) -> None:
+    tenants = sorted(uuid() for _ in range(4))
+    for tenant in tenants:
+        await world.journal.set_regions(tenant, regions=("us-east-1",), audit=AUDIT)
+    await world.journal.set_regions(tenants[1], regions=(), audit=AUDIT)
+    found: list[bytes] = []
+    after = None
+    while page := await world.other.list_pinned(after=after, limit=2):
+        assert len(page) <= 2
+        found += [one.tenant_id for one in page]
+        after = page[-1].tenant_id
+    assert [one for one in found if one in tenants] == [tenants[0], tenants[2], tenants[3]]
+    assert found == sorted(found)

@@ -73,6 +73,7 @@ async def a_row_in_every_table(world: PostgresWorld) -> None:
     await world.journal.revoke_api_key(api_key.id, tenant_id=None, audit=AUDIT)
     await world.journal.create_schema(a_schema(tenant), believed_stamp=0, audit=AUDIT)
     await world.journal.set_policy(tenant, entity_types=("order",), schema_mode="warn", audit=AUDIT)
+    await world.journal.set_regions(tenant, regions=("eu-west-1",), audit=AUDIT)
     await world.journal.revoke_tokens(tenant, uuid(), ahead_s=60, reason="lost", audit=AUDIT)
     await world.journal.claim_receipt_key(uuid(), b"k" * 32)
     if not await sql(world.owner_dsn, "SELECT FROM record.at_rest_keys"):

@@ -19,10 +19,12 @@ from transport.cli.agent_keys import app as agent_key
 from transport.cli.api_keys import app as api_key
 from transport.cli.audit import app as audit
 from transport.cli.backup import Confirmation, Restore, backup_app, restore_app
+from transport.cli.incident import KeyCompromise, Window, incident_app
 from transport.cli.receipt_key import receipt_key_app
 from transport.cli.schemas import app as schema
 from transport.cli.status import status
 from transport.cli.tenant_policies import app as tenant_policy
+from transport.cli.tenant_regions import app as tenant_region
 from transport.cli.tokens import app as token
 from transport.cli.verify import app as verify
 
@@ -43,6 +45,8 @@ class HouseCommands:
     verify_backup: Callable[[Path], int]
     restore: Restore
     confirm_restoration: Callable[[Confirmation], int]
+    key_compromise: Callable[[KeyCompromise], int]
+    incident_report: Callable[[Window], int]
 
 
 def build_app(house: HouseCommands) -> App:
@@ -57,10 +61,12 @@ def build_app(house: HouseCommands) -> App:
     app.command(api_key)
     app.command(schema)
     app.command(tenant_policy)
+    app.command(tenant_region)
     app.command(token)
     app.command(receipt_key_app(house.rotate))
     app.command(backup_app(house.backup, house.verify_backup))
     app.command(restore_app(house.restore, house.confirm_restoration))
     app.command(actors)
     app.command(audit)
+    app.command(incident_app(house.key_compromise, house.incident_report))
     return app

@@ -114,7 +114,7 @@ class SequencerClient:
         self._receipt_keys = receipt_keys
         self._keys_are_given = receipt_keys is not None
         self._agent_keys: dict[KeyName, bytes] = {}
-        self._http = httpx.AsyncClient(
+        self._http = httpx.AsyncClient(  # nosec B113
             base_url=base,
             auth=_ApiKey(api_key),
             # Over plain http there is nobody to verify.

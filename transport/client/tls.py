@@ -63,7 +63,7 @@ def _show(context: ssl.SSLContext, cert: Path | None, key: Path | None) -> None:
             "give both a client certificate and its key (--client-cert-file, --client-key-file)"
         )
     try:
-        context.load_cert_chain(cert, key, password="")
+        context.load_cert_chain(cert, key, password="")  # nosec B106
     except OSError as error:
         reason = error.strerror if not isinstance(error, ssl.SSLError) else error.reason
         raise ClientError(f"the client certificate {cert} with key {key} cannot be used: {reason}") from error

@@ -32,6 +32,7 @@ from transport.http.headers import Headers, security_headers
 from transport.http.limits import BytesInFlight, LargeBodies, Pace, Turns
 from transport.http.longpoll import Heads
 from transport.http.metrics import Metrics
+from transport.http.residency import must_be_served_here
 from transport.http.resting import must_not_write
 from transport.http.routing import JSON, Reply, Route
 from transport.http.tracing import describe, request_span
@@ -127,6 +128,8 @@ class Door:
     async def _permitted(self, visit: Visit, route: Route) -> Caller:
         visit.caller = await authenticate(visit.request.headers, self.house, visit.address)
         visit.caller.must_hold(route.needed)
+        if visit.caller.tenant_id is not None:
+            await must_be_served_here(self.house, visit.caller.tenant_id)
         return visit.caller
 
     async def _audit_bootstrap(self, visit: Visit, route: Route) -> None:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from actors.messages import Append, Appended, Verify
 from transport.http.errors import ApiError, Code
 from transport.http.replies import receipt_reply
+from transport.http.residency import must_be_served_here
 from transport.http.routing import Route
 from transport.http.shapes import IngestBody, IngestReply, RejectionReply
 from transport.http.visit import Visit
@@ -50,6 +51,7 @@ async def _verify(visit: Visit, body: bytes) -> VerifiedBatch | BodyRefused:
     message = Verify(body=body, scope=scope, policy=policy)
     batch = await visit.ask(house.verifiers, message, visit.door.room_at_verifiers)
     if isinstance(batch, NeedsPolicy):
+        await must_be_served_here(house, batch.tenant_id)
         message = replace(message, policy=await house.policies.find(batch.tenant_id))
         batch = await visit.ask(house.verifiers, message, visit.door.room_at_verifiers)
         assert not isinstance(batch, NeedsPolicy), "it was given"
