@@ -141,23 +141,32 @@ def _marked(data_dir: Path) -> Iterator[None]:
     """The folder is empty at first, or an unfinished restore's, which is removed; marked until the end."""
     mark = data_dir / RESTORING
     if mark.exists():
-        for left in data_dir.iterdir():
-            if left.name in ("lock", RESTORING):
-                continue
-            if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink()
+        _clear(data_dir)
     elif any(found.name != "lock" for found in data_dir.iterdir()):
         raise StartRefused(f"{data_dir} is not empty: restore into a new folder (--data-dir)")
     mark.touch(mode=0o600)
     sync_folder(data_dir)
     checkpoint("restore.marked")
-    yield
+    try:
+        yield
+    except BaseException:
+        _clear(data_dir)  # no keys are left where nobody looks for them
+        mark.unlink()
+        raise
     checkpoint("restore.recorded")
     mark.unlink()
     sync_folder(data_dir)
     checkpoint("restore.done")
+
+
+def _clear(data_dir: Path) -> None:
+    for left in data_dir.iterdir():
+        if left.name in ("lock", RESTORING):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 def _unpack(wish: _Wish, passphrase: str | None, cluster: Cluster) -> None:

@@ -8,7 +8,9 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -131,10 +133,36 @@ def test_what_cannot_be_restored_or_backed_up_is_told_with_its_remedy(
     assert not (target.data_dir / "keys").exists()
 
 
+def test_a_restore_to_a_time_has_what_was_acknowledged_until_then_and_nothing_later(
+    own_server: Callable[..., Server], passphrase: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "wal").mkdir(mode=0o700)
+    more = {"BACKUP_PASSPHRASE_FILE": str(passphrase), "BACKUP_WAL_DIR": str(tmp_path / "wal"), **SMALL}
+    server, file = own_server(**more).start(), tmp_path / "a.backup"
+    server.wait_ready()
+    tenant = Tenant(server)
+    tenant.post(tenant.agent.event({"n": 1}))
+    said(server.command("backup", "--to", str(file)))
+    tenant.post(tenant.agent.event({"n": 2}))
+    time.sleep(0.5)
+    until = datetime.now(UTC).isoformat()
+    time.sleep(0.5)
+    tenant.post(tenant.agent.event({"n": 3}))
+    assert server.terminate() == 0  # an orderly stop leaves all WAL in the archive
+    target = own_server("restored", **more)
+    said(target.command("restore", str(file), "--to-time", until))
+    target.start()
+    assert tenant.moved_to(target).head() == 2
+    assert target.terminate() == 0
+    late = own_server("late", **more)
+    refused = said(late.command("restore", str(file), "--to-time", "2100-01-01T00:00:00Z"), 1)
+    assert "nothing was written that late" in refused
+
+
 def test_a_database_of_ones_own_that_went_back_in_time_is_noticed_and_its_numbers_are_not_given_again(
     tmp_path: Path,
 ) -> None:
-    """Point-in-time recovery by PostgreSQL's own means; the node keeps its DATA_DIR."""
+    """An older copy put in its place by PostgreSQL's own means; the node keeps its DATA_DIR."""
     source = Postgres(tmp_path / "source")
     with source.running():
         source.migrate()
