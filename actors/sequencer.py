@@ -23,6 +23,7 @@ import trio
 
 from actors.errors import CredentialExpired, CredentialRevoked, NotNow, OutcomeUnknown, Unavailable
 from actors.faults import checkpoint
+from actors.given_numbers import GivenNumbers
 from actors.legacy_group import LegacyAttempts, LegacyDone
 from actors.mailbox import Inbox, Letter, Ref
 from actors.messages import Append, Appended, AppendLegacy, Message, Seal, Sealed
@@ -37,6 +38,7 @@ from journal.port import (
     Stored,
     VersionStep,
 )
+from journal.restorations import Given
 from ves.decide import Plan, Planned, Request, RequestPlan, ask, decide
 from ves.records import Facts, NumberedEvent, Receipt, SealedEvent, Uuid
 
@@ -65,6 +67,15 @@ class Tally:
 
     moved: int = 0
     """Groups decided anew because another node, or a revocation, came first. They cost work, never a life."""
+    given: GivenNumbers | None = None
+    """Where the numbers are noted that were given."""
+
+    def gave(self, tenant_id: Uuid, numbered: list[NumberedEvent]) -> None:
+        """These are durable. Of each stream the newest is noted."""
+        if self.given is not None:
+            newest = {one.store_id: one for one in numbered}
+            for store_id, one in newest.items():
+                self.given.gave(Given(tenant_id, store_id, one.sequence_number, one.event.event_id))
 
 
 class Sequencer:
@@ -133,6 +144,8 @@ class Sequencer:
             outcome = await self._settled_first(attempt)
             if isinstance(outcome, Done | LegacyDone):
                 self._pause_s = 0.0
+                if isinstance(outcome, Done):
+                    self._tally.gave(self._tenant_id, outcome.plan.numbered)
                 return outcome.answer(letters)
             if isinstance(outcome, NotNow):
                 return _refuse(letters, f"sealing is not available: {outcome}", outcome.retry_after_s)

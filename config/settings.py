@@ -52,6 +52,7 @@ OF_THE_HOUSE = (
     "payload_encryption_keys_by_tenant",
     "sequencer_private_key",
     "jwt_secret",
+    "backup_passphrase",
 )
 """Secrets that their owners have taken before the house is built, or that nobody in it may have."""
 _MODES = {
@@ -123,6 +124,12 @@ class Settings(BaseSettings):
     """Of connections to other machines; insecure-allowed: as the address says, down to clear text."""
     pg_bin: Path | None = None
     """A folder with initdb and postgres, instead of the wheel's."""
+    backup_passphrase: SecretStr | None = None
+    """What `backup` encrypts with and `restore` opens; best as a file or a command."""
+    backup_wal_dir: Path | None = None
+    """The embedded PostgreSQL keeps every WAL file here too: what `restore --to-latest` replays."""
+    backup_wal_timeout_secs: Annotated[int, Field(ge=1, le=86_400)] = 60
+    """At most so much of what was acknowledged is not in BACKUP_WAL_DIR yet."""
     db_connections_max: Count = 8
     db_unit_deadline_s: Seconds = 15.0
     db_statement_timeout_s: Seconds = 10.0
@@ -268,6 +275,7 @@ class Settings(BaseSettings):
         "payload_encryption_keys_by_tenant",
         "jwt_secret",
         "sequencer_private_key",
+        "backup_passphrase",
     )
     @classmethod
     def _set_but_empty_is_an_error(cls, value: SecretStr | None) -> SecretStr | None:

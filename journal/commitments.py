@@ -34,9 +34,26 @@ _COLUMNS = """batch_id, tenant_id, store_id, ves_version, tree_depth, leaf_count
     merkle_root, prev_state_root, new_state_root, sequence_start, sequence_end, committed_at"""
 _SELECT = f"SELECT {_COLUMNS} FROM record.ves_commitments "  # noqa: S608  texts of this module only
 
-_BEHIND = """
+# A commitment ends before voided numbers at the latest, and the next one starts after them.
+_COMMITTABLE = """least(c.current_sequence, (
+        SELECT min(v.first_number) - 1 FROM record.voided_numbers v
+        WHERE v.tenant_id = c.tenant_id AND v.store_id = c.store_id
+          AND v.first_number > coalesce(k.committed_through, 0)
+    ))"""
+_BEYOND_VOIDED = """
+WITH RECURSIVE beyond (number) AS (
+    SELECT $3::bigint
+    UNION ALL
+    SELECT v.last_number FROM beyond JOIN record.voided_numbers v
+    ON v.tenant_id = $1 AND v.store_id = $2 AND v.first_number = beyond.number + 1
+)
+SELECT max(number) FROM beyond
+"""
+
+_BEHIND = f"""
 WITH behind AS MATERIALIZED (
-    SELECT c.tenant_id, c.store_id, coalesce(k.committed_through, 0) AS committed_through, c.current_sequence
+    SELECT c.tenant_id, c.store_id, coalesce(k.committed_through, 0) AS committed_through,
+        {_COMMITTABLE} AS current_sequence
     FROM record.ves_sequence_counters c
     LEFT JOIN record.ves_commitment_counters k USING (tenant_id, store_id)
     WHERE c.current_sequence > coalesce(k.committed_through, 0)
@@ -52,7 +69,7 @@ FROM behind b LEFT JOIN LATERAL (
     LIMIT 1 -- one look into the index per stream, whatever the planner believes
 ) e ON true -- without its first event a stream is damaged, and still behind
 ORDER BY b.tenant_id, b.store_id
-"""
+"""  # noqa: S608  texts of this module only
 
 
 async def streams_behind(
@@ -65,7 +82,7 @@ async def streams_behind(
 
 async def read_counter(connection: Connection, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
     row = await connection.fetchrow(
-        "SELECT k.committed_through, k.state_root, c.current_sequence "
+        f"SELECT k.committed_through, k.state_root, {_COMMITTABLE} "  # noqa: S608  texts of this module only
         "FROM (SELECT $1::uuid AS tenant_id, $2::uuid AS store_id) q "
         "LEFT JOIN record.ves_sequence_counters c USING (tenant_id, store_id) "
         "LEFT JOIN record.ves_commitment_counters k USING (tenant_id, store_id)",
@@ -145,7 +162,8 @@ async def _store(
 async def _advance(connection: Connection, commitment: Commitment, believed_through: int) -> bool:
     """The compare-and-set; the row is ours until the transaction ends."""
     stream = (commitment.tenant_id, commitment.store_id)
-    to = (commitment.sequence_end, commitment.new_state_root)
+    through = await connection.fetchval(_BEYOND_VOIDED, *stream, commitment.sequence_end)
+    to = (through, commitment.new_state_root)
     if believed_through == 0:
         if commitment.prev_state_root != ZERO_HASH:
             return False

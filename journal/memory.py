@@ -86,6 +86,7 @@ from journal.port import (
     TokenRevocation,
     TooManyEntities,
     ValidityProof,
+    Voided,
 )
 from journal.signed_by import FIRST, signed_page
 from ves.at_rest import is_frame
@@ -399,6 +400,10 @@ class MemoryJournal:
             return found[:limit]
 
         return await self._read("list_streams", streams)
+
+    async def read_voided(self, tenant_id: Uuid, store_id: Uuid) -> list[Voided]:
+        """None: this database is never restored."""
+        return await self._read("read_voided", lambda database: [])
 
     async def read_entity(
         self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int

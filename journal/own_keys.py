@@ -233,3 +233,12 @@ async def retire_at_rest_key(connection: Connection, node_id: Uuid, key_id: byte
         raise Undo(False)
     await write_audit(connection, node_id, audit)
     return True
+
+
+async def at_rest_key_ids(connection: Connection) -> list[bytes]:
+    """Of every ring, without those that are retired."""
+    rows = await connection.fetch(
+        "SELECT key_id FROM record.at_rest_keys UNION SELECT key_id FROM record.tenant_at_rest_keys "
+        "EXCEPT SELECT key_id FROM record.at_rest_key_retirements ORDER BY 1"
+    )
+    return [row[0] for row in rows]

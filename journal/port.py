@@ -32,6 +32,8 @@ from ves.records import (
     Uuid,
 )
 
+VOIDED_MAX = 100
+
 
 class JournalError(Exception):
     """Something about the journal; see the subclasses."""
@@ -222,6 +224,17 @@ class CommitmentCounter(msgspec.Struct, frozen=True):
     committed_through: int
     state_root: bytes
     head_sequence: int
+
+
+class Voided(msgspec.Struct, frozen=True):
+    """Numbers of a stream that were given to events which a restored database has lost: given to nobody else,
+    ever. Both ends included."""
+
+    tenant_id: Uuid
+    store_id: Uuid
+    first_number: int
+    last_number: int
+    voided_at_us: int = 0
 
 
 class LeafSource(msgspec.Struct, frozen=True, gc=False):
@@ -648,6 +661,10 @@ class Journal(Protocol):
     ) -> list[StreamHead]:
         """The tenant's streams that have an event, by store_id, from behind ``after`` on; ``store_ids``: only
         of these stores."""
+        ...
+
+    async def read_voided(self, tenant_id: Uuid, store_id: Uuid) -> list[Voided]:
+        """In order; the first VOIDED_MAX: there is one for each restoration that lost something here."""
         ...
 
     async def read_entity(

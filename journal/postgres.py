@@ -7,7 +7,7 @@ key lock. It connects when first asked and again, by itself, after the database 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,6 +26,7 @@ from journal import (
     policies,
     rates,
     reads,
+    restorations,
     signed_by,
     tokens,
     validity_proofs,
@@ -39,6 +40,7 @@ from journal.locks import begin_alone, begin_sharing
 from journal.migrate import check_schema
 from journal.pools import open_units
 from journal.port import (
+    VOIDED_MAX,
     AgentKey,
     ApiKey,
     AuditChain,
@@ -86,8 +88,10 @@ from journal.port import (
     TokenRevocation,
     TooManyEntities,
     ValidityProof,
+    Voided,
 )
 from journal.privileges import refuse_excess
+from journal.restorations import Cause, Given, Restoration
 from journal.stalled import StalledCopies
 from journal.units import Checkpoint, Undo, Units
 from ves.audit import AuditCommitment, AuditRecord
@@ -221,6 +225,9 @@ class PostgresJournal:
         self, tenant_id: Uuid, *, store_ids: tuple[Uuid, ...] | None, after: Uuid | None, limit: int
     ) -> list[StreamHead]:
         return await self._read(lambda c: reads.list_streams(c, tenant_id, store_ids, after, limit))
+
+    async def read_voided(self, tenant_id: Uuid, store_id: Uuid) -> list[Voided]:
+        return await self._read(lambda c: restorations.voided(c, tenant_id, store_id, VOIDED_MAX))
 
     async def read_entity(
         self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int
@@ -544,6 +551,52 @@ class PostgresJournal:
 
     async def audit(self, entry: AuditEntry) -> None:
         await self._write("audit", lambda c: write_audit(c, self._node_id, entry))
+
+    # After the database was brought back from a copy: for commands and a start, beside the port.
+
+    def rest_from_writing(self, why: str) -> None:
+        """From now on every unit that would write is JournalAway, and the database is not asked."""
+        self._units.resting = why
+
+    async def pending_restoration(self) -> Restoration | None:
+        return await self._read(restorations.pending)
+
+    async def record_restoration(self, restoration_id: Uuid, cause: Cause, details: str) -> None:
+        """Harmless to do twice."""
+        await self._write(
+            "record_restoration",
+            lambda c: restorations.record(c, restoration_id, self._node_id, cause, details),
+        )
+
+    async def confirm_restoration(
+        self, restoration_id: Uuid, reason: str, compared: str, voids: Sequence[Voided], audit: AuditEntry
+    ) -> None:
+        """Writing is allowed from the next start on; ``voids`` are never given. Raises RestorationMoved."""
+        moved = await self._write(
+            "confirm_restoration",
+            lambda c: restorations.confirm(c, self._node_id, restoration_id, reason, compared, voids, audit),
+        )
+        if moved is not None:
+            raise moved
+
+    async def standing_at(self, given: Sequence[Given]) -> list[Uuid | None]:
+        """Which event stands at each of at most ``GIVEN_MAX`` numbers; None: no event does."""
+        return await self._read(lambda c: restorations.standing_at(c, given))
+
+    async def absent_commitments(self, batch_ids: Sequence[Uuid]) -> list[Uuid]:
+        return await self._read(lambda c: restorations.absent_commitments(c, batch_ids))
+
+    async def holds_audit_entry(self, node_id: Uuid, entry_number: int, entry_hash: bytes) -> bool:
+        return await self._read(
+            lambda c: restorations.holds_audit_entry(c, node_id, entry_number, entry_hash)
+        )
+
+    async def stream_heads(self, *, after: tuple[Uuid, Uuid] | None, limit: int) -> list[KnownHead]:
+        """Ordered by stream, those after ``after``."""
+        return await self._read(lambda c: restorations.heads(c, after, limit))
+
+    async def at_rest_key_ids(self) -> list[bytes]:
+        return await self._read(own_keys.at_rest_key_ids)
 
     # The audit trail.
 

@@ -82,6 +82,8 @@ class Units:
         self._checkpoint = checkpoint
         self.disk_full: str | None = None
         """Why the last unit that wrote could not, if that was for want of space."""
+        self.resting: str | None = None
+        """Why nothing is written at present, although the database would let us."""
         self._counts: Counter[str] = Counter()
 
     def vitals(self) -> JournalVitals:
@@ -135,6 +137,8 @@ class Units:
             return await self._transaction(act, begin, named)
 
     async def _transaction(self, act: Callable[[Connection], Awaitable[T]], begin: str, named: str) -> T:
+        if self.resting is not None:
+            raise JournalAway(self.resting)
         until = asyncio.get_running_loop().time() + self._deadline_s
         self._checkpoint(f"{named}.begin")
         try:

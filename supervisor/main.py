@@ -27,6 +27,8 @@ from actors.audit_commitments import ChainBroken, commit_chain
 from actors.certificates import Certificates
 from actors.errors import Unavailable
 from actors.faults import arm_from_environment, checkpoint
+from actors.given_numbers import FILE as GIVEN_NUMBERS
+from actors.given_numbers import GivenNumbers
 from actors.token_keys import KeySet, read_token_keys
 from config.certificates import load as load_certificate
 from config.database_tls import database_address
@@ -45,9 +47,12 @@ from journal.port import (
 from supervisor import receipt_keys
 from supervisor.announcement import Door, announced, door_of
 from supervisor.archive_command import archive_command
+from supervisor.backup_command import backup_command, verify_backup_command
 from supervisor.doctor_command import doctor_command
 from supervisor.incident_command import incident_report_command, key_compromise_command
 from supervisor.reencrypt_command import reencrypt_command
+from supervisor.restore_command import confirm_command, restore_command
+from supervisor.restored import read_only_because
 from supervisor.retire_command import retire_command
 from supervisor.rotate_command import rotate_command
 from supervisor.shell import (
@@ -91,6 +96,10 @@ def main() -> None:
             retire_at_rest_key=retire_command,
             doctor=doctor_command,
             archive=archive_command,
+            backup=backup_command,
+            verify_backup=verify_backup_command,
+            restore=restore_command,
+            confirm_restoration=confirm_command,
             key_compromise=key_compromise_command,
             incident_report=incident_report_command,
         )
@@ -156,6 +165,10 @@ async def run_house(
             journal = await patiently(partial(enter_journal, stack, settings, node_id, where, as_server=True))
             await patiently(partial(refuse_to_forget_pins, settings, journal))
             claimed = await patiently(partial(claim_keys, journal, secrets))
+            given = GivenNumbers(settings.data_dir / GIVEN_NUMBERS)
+            read_only = await patiently(partial(read_only_because, journal, given))
+            if read_only is not None:
+                journal.rest_from_writing(read_only)
             built = build(
                 settings,
                 secrets,
@@ -163,6 +176,8 @@ async def run_house(
                 receipt_key=claimed.key,
                 token_keys=token_keys,
                 strays=lambda: strays.count,
+                given=given,
+                read_only=read_only,
             )
             if claimed.rotated:
                 version = claimed.key.key_version
@@ -205,13 +220,13 @@ async def audit_start(house: House, fingerprint: str, key_version: int) -> None:
         "tenants_with_own_ring": house.at_rest.tenants_with_own_ring,
         "host": socket.gethostname(),
     }
-    await audit_life(house, "server.start", details, away=False)
+    await audit_life(house, "server.start", details, away=house.read_only is not None)
 
 
 async def audit_stop(house: House) -> None:
     """The last entry of this life, and the chain committed through it; while the database is away the entry
     waits in the spool for the next one. A start without a stop before it was preceded by a crash."""
-    away = "database" in house.readiness.parts
+    away = house.read_only is not None or "database" in house.readiness.parts
     await audit_life(house, "server.stop", {}, away=away)
     if away:
         return

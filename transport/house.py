@@ -87,3 +87,5 @@ class House:
     """What the sequencers count together."""
     strays: Callable[[], int]
     """Failures on the database driver's side that nobody waited for; not zero is worth an alert."""
+    read_only: str | None = None
+    """Why this node writes nothing, for its whole life."""

@@ -102,6 +102,8 @@ class Evidence:
     proofs: list[Json] = field(default_factory=list)
     acknowledged: list[Json] = field(default_factory=list)
     """``{"event": envelope as posted, "receipt": as answered}``; the event may be missing."""
+    voided: Sequence[tuple[int, int]] = ()
+    """Numbers, first and last, that the server declared void after a restore: passed over, nobody's."""
     rows: Sequence[Json] | None = None
     """``ves_events`` of this stream, straight from the database, if the auditor may read it."""
 
@@ -155,10 +157,19 @@ def _named(event: Json) -> str:
 # ---- numbers, identities, time --------------------------------------------------------------------------
 
 
+def _beyond_voided(number: int, evidence: Evidence) -> int:
+    """``number``, or the first one after it that is not void."""
+    for first, last in sorted(evidence.voided):
+        if first == number:
+            number = last + 1
+    return number
+
+
 def _numbering(evidence: Evidence) -> Iterator[str]:
     numbers = [event.get("sequence_number") for event in evidence.events]
-    expected = 1
+    expected = _beyond_voided(1, evidence)
     for number in numbers:
+        expected = _beyond_voided(expected, evidence)
         if not isinstance(number, int) or isinstance(number, bool):
             yield f"{number!r} is no sequence number"
         elif number > expected:
@@ -169,6 +180,7 @@ def _numbering(evidence: Evidence) -> Iterator[str]:
             yield f"number {number} comes again or out of order, {expected} was next"
         else:
             expected += 1
+    expected = _beyond_voided(expected, evidence)
     if evidence.head != expected - 1:
         yield f"the head says {evidence.head}, the events end at {expected - 1}"
 
@@ -319,13 +331,13 @@ def _receipt_faults(event: Json, receipt: Json, number: int, evidence: Evidence)
 
 def _commitments(evidence: Evidence) -> Iterator[str]:
     by_number = _by_number(evidence.events)
-    next_start, state = 1, rules.ZEROS
+    next_start, state = _beyond_voided(1, evidence), rules.ZEROS
     for commitment in sorted(evidence.commitments, key=lambda c: c.get("sequence_start", 0)):
         name = f"commitment {_text(commitment.get('batch_id'))}"
         try:
             for what in _commitment_faults(commitment, next_start, state, evidence, by_number):
                 yield f"{name}: {what}"
-            next_start = commitment["sequence_end"] + 1
+            next_start = _beyond_voided(commitment["sequence_end"] + 1, evidence)
             state = unhex(commitment["new_state_root"], 32, "new_state_root")
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             yield f"{name} is not formed as the protocol says: {type(error).__name__} {error}"
@@ -485,8 +497,13 @@ def _rows(evidence: Evidence) -> Iterator[str]:
     rows = list(evidence.rows or [])
     by_number = _by_number(evidence.events)
     numbers = sorted(row["sequence_number"] for row in rows)
-    if numbers != list(range(1, len(rows) + 1)):
-        yield "the table's numbers are not 1 to their count"
+    expected = 1
+    for number in numbers:
+        expected = _beyond_voided(expected, evidence)
+        if number != expected:
+            yield f"the table's numbers are not 1 to their count: {number} is there, {expected} was next"
+            break
+        expected += 1
     if set(numbers) != set(by_number):
         yield f"the table holds {len(numbers)} numbers, the answers showed {len(by_number)}"
     for row in rows:

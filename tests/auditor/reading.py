@@ -94,10 +94,12 @@ def read_stream(
             for number in range(commitment["sequence_start"], commitment["sequence_end"] + 1, proof_every):
                 shown.append(get(f"/api/v1/ves/proofs/{number}", stream))
     published = ReceiptKeys.of(get("/.well-known/ves-sequencer", {}))
+    head = get("/api/v1/ves/head", stream)
     return Evidence(
         tenant_id=tenant_id,
         store_id=store_id,
-        head=get("/api/v1/ves/head", stream)["head_sequence"],
+        head=head["head_sequence"],
+        voided=[(void["first_number"], void["last_number"]) for void in head.get("voided", [])],
         events=events,
         receipt_keys=receipt_keys.followed_by(published) if receipt_keys else published,
         agent_keys=_agent_keys(get, tenant_id, {event["source_agent_id"] for event in events}),

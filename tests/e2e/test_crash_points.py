@@ -25,6 +25,7 @@ from tests.auditor.reading import over_http, read_stream
 from tests.e2e import unsigned
 from tests.e2e.nodes import restarts
 from tests.e2e.test_archive import OF_AN_ARCHIVE
+from tests.e2e.test_backup_restore import OF_A_BACKUP, OF_A_CONFIRMATION, OF_A_RESTORE
 from tests.e2e.test_crash import WRITE_PATH
 from tests.e2e.test_receipt_key_rotation import OF_A_ROTATION
 from tests.e2e.test_reencryption import OF_A_REENCRYPTION, OF_A_RETIREMENT
@@ -89,6 +90,7 @@ AT_WORK = [
     # The first is the server's start, and its commitment.
     *(f"{point}:2" for point in (*unit("audit"), "audit_committer.built", *unit("commit_audit"))),
 ]
+OF_BACKUPS = [*OF_A_BACKUP, *OF_A_RESTORE, *OF_A_CONFIRMATION]
 OF_A_WORKER = ["worker.worked", "worker.half_answered", "worker.answered"]
 NOTHING_IS_STORED = {
     "settle.commit_sent_before": "it looks and rolls back",
@@ -113,7 +115,14 @@ def points_in_the_code() -> set[str]:
 def test_no_point_in_the_code_is_without_a_crash() -> None:
     tried = {
         point.partition(":")[0]
-        for points in (OF_A_ROTATION, OF_A_REENCRYPTION, OF_A_RETIREMENT, OF_AN_ARCHIVE, WRITE_PATH)
+        for points in (
+            OF_A_ROTATION,
+            OF_A_REENCRYPTION,
+            OF_A_RETIREMENT,
+            OF_AN_ARCHIVE,
+            WRITE_PATH,
+            OF_BACKUPS,
+        )
         for point in (*FIRST_START, *AT_WORK, *OF_A_WORKER, *points)
     }
     in_code = points_in_the_code()

@@ -89,6 +89,7 @@ from journal.port import (
     TenantPolicy,
     TokenRevocation,
     ValidityProof,
+    Voided,
 )
 from journal.signed_by import signed_page
 from supervisor.dynamic import DynamicSupervisor
@@ -200,6 +201,9 @@ class CardboardJournal:
             for store, count in sorted(heads.items())
             if (store_ids is None or store in store_ids) and (after is None or store > after)
         ][:limit]
+
+    async def read_voided(self, tenant_id: Uuid, store_id: Uuid) -> list[Voided]:
+        return []
 
     async def read_head(self, tenant_id: Uuid, store_id: Uuid) -> int:
         await self._unit()

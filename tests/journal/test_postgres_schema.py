@@ -107,6 +107,9 @@ async def a_legacy_row_and_archived_rows(owner_dsn: str, tenant: bytes, store: b
         f"INSERT INTO record.event_command_dedupe VALUES ({stream}, gen_random_uuid(), gen_random_uuid())",
         f"INSERT INTO record.batch_commitments VALUES (gen_random_uuid(), {stream}, 1, 1, 1, now(), "
         f"{hash_}, {hash_}, {hash_}, {hash_})",
+        f"INSERT INTO record.restorations VALUES ('{batch.hex()}', now(), '{tenant.hex()}', 'backup', '')",
+        f"INSERT INTO record.restoration_confirmations VALUES ('{batch.hex()}', now(), '', '')",
+        f"INSERT INTO record.voided_numbers VALUES ({stream}, 9, 9, now(), '{batch.hex()}')",
         f"INSERT INTO record.ves_validity_proofs VALUES (gen_random_uuid(), '{batch.hex()}', {stream}, "
         f"now(), 1, 'other', {hash_}, NULL, 'proof')",
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from cyclopts import App
 
@@ -19,6 +20,7 @@ from transport.cli.agent_keys import app as agent_key
 from transport.cli.api_keys import app as api_key
 from transport.cli.archive import ArchiveWish
 from transport.cli.audit import app as audit
+from transport.cli.backup import Confirmation, Restore, backup_app, restore_app
 from transport.cli.doctor import doctor_of
 from transport.cli.export import export
 from transport.cli.incident import KeyCompromise, Window, incident_app
@@ -47,6 +49,10 @@ class HouseCommands:
     retire_at_rest_key: Callable[[bytes, bool], int]
     doctor: Callable[[bool], int]
     archive: Callable[[ArchiveWish], int]
+    backup: Callable[[Path, bool], int]
+    verify_backup: Callable[[Path], int]
+    restore: Restore
+    confirm_restoration: Callable[[Confirmation], int]
     key_compromise: Callable[[KeyCompromise], int]
     incident_report: Callable[[Window], int]
 
@@ -69,6 +75,8 @@ def build_app(house: HouseCommands) -> App:
     app.command(token)
     app.command(receipt_key_app(house.rotate))
     app.command(admin_app(house.reencrypt, house.retire_at_rest_key, house.archive))
+    app.command(backup_app(house.backup, house.verify_backup))
+    app.command(restore_app(house.restore, house.confirm_restoration))
     app.command(actors)
     app.command(audit)
     app.command(incident_app(house.key_compromise, house.incident_report))

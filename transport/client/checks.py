@@ -144,6 +144,8 @@ class StreamReport(msgspec.Struct):
     proofs: int = 0
     """Events whose inclusion in a commitment was shown."""
     uncommitted: int = 0
+    voided: list[tuple[int, int]] = []
+    """Numbers, first and last, that the server has declared void after a restore: their events are lost."""
     head_sequence: int = 0
     state_root: str = prefixed_hex(ZERO_HASH)
     """After the last commitment; equal for everybody who saw the same history."""
@@ -160,24 +162,28 @@ class StreamChecker:
     Feed it in order; it holds the events it was given until ``report``.
     """
 
-    def __init__(self, stream: Stream, receipt_keys: ReceiptKeys) -> None:
-        self.report = StreamReport()
+    def __init__(
+        self, stream: Stream, receipt_keys: ReceiptKeys, *, voided: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        """``voided``: what the server says of itself; whoever has a receipt for such a number can object."""
+        self.report = StreamReport(voided=sorted(voided))
         self._stream = stream
         self._receipt_keys = receipt_keys
-        self._sequenced: list[tuple[SequencedEvent, Receipt] | None] = []
+        self._sequenced: dict[int, tuple[SequencedEvent, Receipt]] = {}
         self._event_ids: set[bytes] = set()
         self._last_us = 0
-        self._next_start = 1
+        self._next_number = self._beyond_voided(1)
+        self._next_start = self._next_number
         self._state_root = ZERO_HASH
 
     def event(self, envelope: Envelope, agent_keys: AgentKeyring) -> None:
         """The next event, as shown."""
-        number = len(self._sequenced) + 1
+        number = self._next_number
+        self._next_number = self._beyond_voided(number + 1)
         name = f"event {number}"
         self.report.events += 1
         problems = verify_shown(envelope, self._receipt_keys, agent_keys)
         self._note(name, problems)
-        self._sequenced.append(None)
         try:
             event = envelope.sequenced(envelope.sequence_number or 0)
             receipt = envelope.receipt.receipt() if envelope.receipt else None
@@ -191,7 +197,13 @@ class StreamChecker:
         if receipt.sequenced_at_us < self._last_us:
             self._say(name, "it was sequenced before its predecessor")
         self._last_us = max(self._last_us, receipt.sequenced_at_us)
-        self._sequenced[-1] = event, receipt
+        self._sequenced[number] = event, receipt
+
+    def _beyond_voided(self, number: int) -> int:
+        for first, last in self.report.voided:
+            if first == number:
+                number = last + 1
+        return number
 
     def _place(self, name: str, number: int, event: SequencedEvent) -> None:
         if event.sequence_number != number:
@@ -205,8 +217,8 @@ class StreamChecker:
     def head(self, head_sequence: int) -> None:
         """The head that was shown with the last event."""
         self.report.head_sequence = head_sequence
-        if head_sequence != len(self._sequenced):
-            self._say("head", f"it says {head_sequence}, there are {len(self._sequenced)} events")
+        if head_sequence != self._next_number - 1:
+            self._say("head", f"it says {head_sequence}, the events end at {self._next_number - 1}")
 
     def commitment(self, shown: WireCommitment, leaves: Sequence[str]) -> None:
         """The next commitment, with its leaf hashes as the leaves route gives them."""
@@ -225,13 +237,16 @@ class StreamChecker:
             self._say(name, f"it starts at {commitment.sequence_start}, not at {self._next_start}")
         if commitment.prev_state_root != self._state_root:
             self._say(name, "it does not follow from the commitment before it")
-        self._next_start, self._state_root = commitment.sequence_end + 1, commitment.new_state_root
+        self._next_start = self._beyond_voided(commitment.sequence_end + 1)
+        self._state_root = commitment.new_state_root
         self.report.state_root = prefixed_hex(commitment.new_state_root)
         self._inclusions(name, commitment, shown_leaves)
 
     def _inclusions(self, name: str, commitment: Commitment, shown_leaves: list[bytes]) -> None:
-        covered = self._sequenced[commitment.sequence_start - 1 : commitment.sequence_end]
-        complete = [both for both in covered if both is not None]
+        # Not by the range, which a liar may make as long as he likes.
+        numbers = range(commitment.sequence_start, commitment.sequence_end + 1)
+        few = numbers if len(numbers) <= len(self._sequenced) else ()
+        complete = [both for number in few if (both := self._sequenced.get(number)) is not None]
         if len(complete) != commitment.leaf_count:
             self._say(name, "it covers events that were not shown or not well formed")
             return
@@ -247,7 +262,7 @@ class StreamChecker:
 
     def finish(self) -> StreamReport:
         """The report, once everything was given."""
-        self.report.uncommitted = max(0, len(self._sequenced) - self._next_start + 1)
+        self.report.uncommitted = max(0, self._next_number - self._next_start)
         return self.report
 
     def _note(self, name: str, problems: Iterable[Problem]) -> None:

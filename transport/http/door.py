@@ -34,6 +34,7 @@ from transport.http.longpoll import Heads
 from transport.http.metrics import Metrics
 from transport.http.permissions import OPERATOR, holds
 from transport.http.residency import must_be_served_here
+from transport.http.resting import must_not_write
 from transport.http.routing import JSON, Reply, Route
 from transport.http.tracing import describe, request_span
 from transport.http.visit import Receive, Visit
@@ -122,6 +123,7 @@ class Door:
                 visit.rate_verdict = None  # it waits for something else than this bucket
             raise
         self.rates.known(visit, caller, route.rate_class)
+        must_not_write(self.house, route)
         await self._audit_bootstrap(visit, route)
 
     async def _permitted(self, visit: Visit, route: Route) -> Caller:

@@ -21,10 +21,12 @@ from transport.http.shapes import (
     EventsReply,
     HeadReply,
     StreamQuery,
+    VoidedReply,
 )
 from transport.http.visit import Visit
 from ves.constants import ENTITY_ID_BYTES_MAX, ENTITY_TYPE_BYTES_MAX
 from ves.records import EntityName, StoredEvent, Uuid
+from ves.timestamps import utc_text
 
 ANSWER_SHARE_S = 2.0
 """What a long wait leaves of the request's time for reading the page."""
@@ -61,7 +63,14 @@ async def one_event(visit: Visit) -> EventReply:
 
 async def head(visit: Visit) -> HeadReply:
     tenant_id, store_id = visit.stream(visit.query(StreamQuery))
-    return HeadReply(await visit.house.journal.read_head(tenant_id, store_id))
+    journal = visit.house.journal
+    return HeadReply(
+        await journal.read_head(tenant_id, store_id),
+        [
+            VoidedReply(void.first_number, void.last_number, utc_text(void.voided_at_us))
+            for void in await journal.read_voided(tenant_id, store_id)
+        ],
+    )
 
 
 async def entity_history(visit: Visit) -> EntityReply:

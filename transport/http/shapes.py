@@ -284,8 +284,17 @@ class EntityReply(msgspec.Struct):
     next_from: Sequence
 
 
-class HeadReply(msgspec.Struct):
+class VoidedReply(msgspec.Struct):
+    """Numbers, both ends included, whose events a restored database has lost: never given again."""
+
+    first_number: Count
+    last_number: Count
+    voided_at: str
+
+
+class HeadReply(msgspec.Struct, omit_defaults=True):
     head_sequence: Count
+    voided: list[VoidedReply] = []
 
 
 # Commitments and proofs.
