@@ -96,7 +96,7 @@ class AuditSpool:
     async def _carry(self, line: bytes) -> None:
         try:
             entry = _decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             # Torn by a crash or a full disk: its act was never done, for it is done after the write.
             if line.strip():
                 log.error("audit spool: a line that is no entry is skipped", line=repr(line[:LINE_SHOWN]))

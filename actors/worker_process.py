@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from actors.worker_spawn import OwnProcess, Process, Spawn
-from actors.worker_wire import HEADER, Became, Become, FrameTooLong, body_length, frame
+from actors.worker_wire import HEADER, NONSENSE, Became, Become, FrameTooLong, body_length, frame
 
 A = TypeVar("A")
 
@@ -123,7 +123,7 @@ class WorkerProcess:
             raise self.died(f"no answer within {deadline_s:g} s") from None
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise self.died("its pipe is closed") from None
-        except msgspec.DecodeError as error:
+        except NONSENSE as error:
             raise self.died(f"its answer is nonsense: {error}") from None
         except FrameTooLong as error:
             raise self.died(str(error)) from None

@@ -185,6 +185,10 @@ SealBytesAnswer = list[bytes] | Unsealed
 _encoder = msgspec.msgpack.Encoder()
 
 
+NONSENSE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a body raises that nobody of ours has written."""
+
+
 class FrameTooLong(ValueError):
     """Nobody sends such a frame: refused before it is sent, and before it is read."""
 

@@ -16,6 +16,8 @@ from typing import Literal
 from cryptography import x509
 
 _FILE_BYTES_MAX = 1024 * 1024
+_NOT_OURS = 0o027
+"""A group may read, as with every secret file: a pod that is not root gets its secrets by its group only."""
 
 Listener = Literal["public", "admin"]
 
@@ -79,9 +81,10 @@ def _refuse_open_key(files: CertificateFiles) -> None:
         raise CertificateError(f"{what} cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):
         raise CertificateError(f"{what} is no file")
-    if found.st_mode & 0o077:
+    if found.st_mode & _NOT_OURS:
         raise CertificateError(
-            f"{what} can be read by others: chmod 600 {files.key} and consider the key known"
+            f"{what} is open to others: chmod 600 {files.key}, or 440 for a group of the server's "
+            "(Kubernetes: defaultMode 0400 and fsGroup), and consider the key known"
         )
     if not os.access(files.key, os.R_OK):
         raise CertificateError(

@@ -91,7 +91,7 @@ from journal.port import (
     Voided,
 )
 from journal.privileges import refuse_excess
-from journal.restorations import Cause, Given, Restoration
+from journal.restorations import Cause, Given, KnownHead, Restoration
 from journal.stalled import StalledCopies
 from journal.units import Checkpoint, Undo, Units
 from ves.audit import AuditCommitment, AuditRecord

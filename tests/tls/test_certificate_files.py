@@ -29,7 +29,7 @@ def counted(security: SecurityEvents) -> tuple[int, int]:
 def spoil(files: CertificateFiles, how: str, authority: Authority) -> None:
     key = serialization.load_pem_private_key(files.key.read_bytes(), None)
     if how == "open":
-        files.key.chmod(0o640)
+        files.key.chmod(0o604)
     elif how == "no key file":
         files.key.unlink()
     elif how == "key is a folder":
@@ -49,7 +49,7 @@ def spoil(files: CertificateFiles, how: str, authority: Authority) -> None:
 
 
 SPOILT = {
-    "open": "TLS_KEY_FILE .* can be read by others: chmod 600",
+    "open": "TLS_KEY_FILE .* is open to others: chmod 600",
     "no key file": "TLS_KEY_FILE .* No such file",
     "key is a folder": "TLS_KEY_FILE .* is no file",
     "no certificate file": "TLS_CERT_FILE .* No such file",
@@ -67,6 +67,19 @@ def test_a_pair_that_cannot_be_used_is_refused_with_the_reason(how: str, authori
     spoil(files, how, authority)
     with pytest.raises(CertificateError, match=SPOILT[how]):
         load(files)
+
+
+@pytest.mark.parametrize(("mode", "why"), [(0o440, None), (0o640, None), (0o460, "open"), (0o444, "open")])
+def test_a_keys_group_may_read_it_and_do_nothing_else(
+    mode: int, why: str | None, authority: Authority
+) -> None:
+    files = authority.files()
+    files.key.chmod(mode)
+    if why is None:
+        load(files)
+    else:
+        with pytest.raises(CertificateError, match=why):
+            load(files)
 
 
 def test_a_client_authority_that_is_none_is_refused(authority: Authority, tmp_path: Path) -> None:

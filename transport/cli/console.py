@@ -29,7 +29,7 @@ from transport.client.retry import RetryPolicy
 from transport.client.sequencer import SequencerClient
 from transport.client.tls import TlsFiles
 from transport.client.trust import Pins, default_path
-from transport.client.wire import ReceiptKeys, TrustFile, decode
+from transport.client.wire import UNREADABLE, ReceiptKeys, TrustFile, decode
 
 
 class Exit(IntEnum):
@@ -169,7 +169,7 @@ def announcement() -> Announcement | None:
     try:
         raw = (settings().data_dir / "server.json").read_bytes()
         return msgspec.json.decode(raw, type=Announcement)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 

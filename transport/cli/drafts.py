@@ -13,7 +13,7 @@ import msgspec
 
 from transport.client.agent import Agent
 from transport.client.errors import ClientError
-from transport.client.wire import Envelope
+from transport.client.wire import UNREADABLE, Envelope
 from ves.canonical import parse_strictly
 from ves.encoding import hex_bytes, uuid_bytes
 from ves.records import Uuid
@@ -38,7 +38,7 @@ def sign_drafts(agent: Agent, store_id: Uuid, lines: bytes) -> list[Envelope]:
         if line.strip():
             try:
                 envelopes.append(_sign(agent, store_id, msgspec.json.decode(line, type=Draft)))
-            except (msgspec.DecodeError, ValueError) as wrong:
+            except (*UNREADABLE, ValueError) as wrong:
                 raise ClientError(f"line {number}: {wrong}") from wrong
     if not envelopes:
         raise ClientError("there is no event in the input")

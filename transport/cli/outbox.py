@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from transport.client.errors import ClientError
-from transport.client.wire import Envelope, encode
+from transport.client.wire import UNREADABLE, Envelope, encode
 
 REQUEST_BYTES_MAX = 8 * 1024 * 1024
 """Below the server's body limit of 10 MiB."""
@@ -53,7 +53,7 @@ class Outbox:
             return [msgspec.json.decode(line, type=Envelope) for line in lines]
         except FileNotFoundError:
             raise ClientError(f"there is nothing to resume: {self.path} does not exist") from None
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise ClientError(f"{self.path} cannot be read: {error}") from error
 
     def clear(self) -> None:

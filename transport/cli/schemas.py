@@ -16,7 +16,7 @@ from cyclopts import App, Parameter
 
 from transport.cli.console import Exit, Json, Server, read_file, run, show
 from transport.client.errors import ClientError
-from transport.client.wire import decode
+from transport.client.wire import UNREADABLE, decode
 
 app = App(name="schema", help="Register, list, retire JSON Schemas of payloads, and try payloads.")
 
@@ -235,6 +235,6 @@ def _json(file: Path | None) -> msgspec.Raw:
     raw = read_file(file)
     try:
         msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
+    except UNREADABLE as wrong:
         raise ClientError(f"{file or 'stdin'} is no JSON: {wrong}") from None
     return msgspec.Raw(raw)

@@ -8,7 +8,7 @@ import msgspec
 
 from transport.cli.console import Exit, Json, Server, run, show
 from transport.client.sequencer import Answer
-from transport.client.wire import WellKnown, decode
+from transport.client.wire import UNREADABLE, WellKnown, decode
 
 HERE = Server()
 
@@ -52,5 +52,5 @@ def status(*, as_json: Json = False, server: Server = HERE) -> int:
 def _json(answer: Answer) -> dict[str, Any]:
     try:
         return msgspec.json.decode(answer.body, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return {}

@@ -28,7 +28,7 @@ from transport.cli.console import Exit
 from transport.cli.tree_view import WIDE, Row, flat_rows, one_line, table, tree_rows
 from transport.client.errors import BadAnswer, ClientError, Refused
 from transport.client.sequencer import SequencerClient
-from transport.client.wire import ErrorBody, decode
+from transport.client.wire import UNREADABLE, ErrorBody, decode
 from transport.http.shapes import ActorsReply
 
 ACTORS = "/api/v1/admin/actors"
@@ -93,7 +93,7 @@ async def take(client: SequencerClient, order: Order, patience_s: float) -> Samp
 def _refused(status: int, body: bytes) -> ClientError:
     try:
         error = msgspec.json.decode(body, type=ErrorBody).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return BadAnswer(f"the admin listener answers {status} without an explanation")
     return Refused(status, error.code, error.message, error.request_id or "")
 

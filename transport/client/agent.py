@@ -19,7 +19,7 @@ from uuid import uuid4
 import msgspec
 
 from transport.client.errors import KeyFileError
-from transport.client.wire import Envelope
+from transport.client.wire import UNREADABLE, Envelope
 from ves.encoding import hex_bytes, prefixed_hex, uuid_bytes, uuid_text
 from ves.events import EventHeader, encrypted_envelope, plaintext_envelope
 from ves.payload_encryption import DEK_BYTES, NONCE_BYTES, SALT_BYTES, seal
@@ -155,7 +155,7 @@ class Agent:
             name = KeyName(uuid_bytes(file.tenant_id), uuid_bytes(file.agent_id), file.key_id)
             agent = cls(name, hex_bytes(file.seed, 32))
             public_key = hex_bytes(file.public_key, 32)
-        except (msgspec.DecodeError, ValueError) as error:
+        except (*UNREADABLE, ValueError) as error:
             raise KeyFileError(f"{path} is no agent key file") from error
         if agent.public_key != public_key:
             raise KeyFileError(f"{path}: its public key is not that of its seed")

@@ -15,7 +15,7 @@ import msgspec
 
 from transport.client.errors import BadAnswer
 from transport.client.sequencer import SequencerClient
-from transport.client.wire import decode
+from transport.client.wire import UNREADABLE, decode
 from ves.audit import AuditCommitment, AuditRecord
 from ves.audit_check import ChainCheck, ChainHead
 from ves.encoding import bare_hex_bytes, uuid_bytes, uuid_text
@@ -205,7 +205,7 @@ def _plain(raw: msgspec.Raw, kind: type[T], what: str) -> T:
     try:
         members = msgspec.json.decode(raw, type=dict[str, Any])
         return msgspec.convert({**members, "kind": kind.__struct_config__.tag}, kind)
-    except (msgspec.ValidationError, msgspec.DecodeError) as wrong:
+    except UNREADABLE as wrong:
         raise BadAnswer(f"{what}: {wrong}") from wrong
 
 
@@ -216,7 +216,7 @@ async def from_lines(lines: Iterable[bytes], name: str) -> AsyncIterator[Record]
         if line.strip():
             try:
                 yield decoder.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+            except UNREADABLE as wrong:
                 raise BadAnswer(f"{name}:{number}: {wrong}") from wrong
 
 

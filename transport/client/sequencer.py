@@ -36,6 +36,7 @@ from transport.client.retry import LOST, RetryPolicy, retry_after_s
 from transport.client.tls import TlsFiles, context_of, why_refused
 from transport.client.trust import Pins
 from transport.client.wire import (
+    UNREADABLE,
     Acknowledgement,
     AgentKeysPage,
     CommitmentsPage,
@@ -564,7 +565,7 @@ def _refusal(answer: Answer) -> Refused:
     request_id = answer.headers.get("x-request-id", "")
     try:
         error = msgspec.json.decode(answer.body, type=ErrorBody).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         text = answer.body[:ERROR_TEXT_MAX].decode("utf-8", "replace") or "no explanation"
         return Refused(answer.status, "UNEXPECTED_STATUS", text, request_id)
     return Refused(answer.status, error.code, error.message, error.request_id or request_id)

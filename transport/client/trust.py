@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from transport.client.errors import KeyFileError, PinMismatch
-from transport.client.wire import ReceiptKey, ReceiptKeyName, ReceiptKeys, WellKnown
+from transport.client.wire import UNREADABLE, ReceiptKey, ReceiptKeyName, ReceiptKeys, WellKnown
 from ves.encoding import prefixed_hex, uuid_text
 from ves.receipt_keys import BrokenChain, ReceiptKeyLink, follow
 from ves.records import Uuid
@@ -136,6 +136,6 @@ def _read(path: Path) -> _File:
         return _File()
     except OSError as error:
         raise KeyFileError(f"the pin file {path} cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, ValueError) as error:
+    except (*UNREADABLE, ValueError) as error:
         raise KeyFileError(f"the pin file {path} is damaged: {error}") from error
     return file

@@ -22,6 +22,9 @@ from ves.timestamps import parse_rfc3339
 
 T = TypeVar("T")
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading JSON raises for bytes that are not as wished: also nested more deeply than anybody reads."""
+
 _NO_JSON = msgspec.Raw(b"")
 
 
@@ -354,7 +357,7 @@ def decode(raw: bytes | msgspec.Raw, kind: type[T], what: str) -> T:
     """``raw`` as ``kind``; ``BadAnswer`` naming ``what`` and the member that is wrong."""
     try:
         return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+    except UNREADABLE as wrong:
         raise BadAnswer(f"{what}: {wrong}") from wrong
 
 

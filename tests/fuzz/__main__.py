@@ -1,0 +1,46 @@
+"""``python -m tests.fuzz [TARGET …] --duration SECONDS``: each target in turn, guided by coverage (atheris).
+
+    --corpus DIR   where inputs that reached something new are kept, per target (default .fuzz/)
+    --planted      with its mistake planted: has to fail
+
+A finding ends the run with the input in a file ``crash-…`` and its traceback; give that file's content to the
+target's seeds, or to a test of its own, before it is fixed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.fuzz.targets import TARGETS
+
+
+def main() -> int:
+    words = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    words.add_argument("targets", nargs="*")
+    words.add_argument("--duration", type=int, default=60, help="seconds, of all targets together")
+    words.add_argument("--corpus", type=Path, default=Path(".fuzz"))
+    words.add_argument("--planted", action="store_true")
+    said = words.parse_args()
+    unknown = set(said.targets) - set(TARGETS)
+    if unknown:
+        words.error(f"no target {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+    names = said.targets or list(TARGETS)
+    share = max(1, said.duration // len(names))
+    for name in names:
+        corpus = said.corpus / name
+        corpus.mkdir(parents=True, exist_ok=True)
+        planted = "planted" if said.planted else "as it is"
+        code = "from tests.fuzz.guided import run; run()"
+        command = [sys.executable, "-c", code, name, planted, str(corpus), str(share)]
+        print(f"{name}: {share} s", flush=True)
+        if (ended := subprocess.run(command, check=False).returncode) != 0:
+            print(f"{name}: a finding (exit code {ended})", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
