@@ -229,7 +229,8 @@ async def legacy_stream(world: PostgresWorld, tenant: bytes, store: bytes) -> No
         f"INSERT INTO record.events SELECT n, now(), now(), NULL, {who}, gen_random_uuid(), "
         f"gen_random_uuid(), NULL, 'order', '1', 'made', {hash_}, NULL, '{{}}' FROM generate_series(1, 3) n",
         f"INSERT INTO record.batch_commitments VALUES (gen_random_uuid(), {who}, 1, 2, 2, now(), "
-        f"{hash_}, {hash_}, {hash_})",
+        f"{hash_}, {hash_}, {hash_}, {hash_})",
+        f"INSERT INTO record.sequence_counters VALUES ({who}, 3, now())",
     )
 
 
@@ -237,6 +238,10 @@ async def test_legacy_events_are_archived_too(postgres: PostgresWorld) -> None:
     tenant, store = uuid(), uuid()
     await legacy_stream(postgres, tenant, store)
     name = StreamName(tenant, store)
+    before = await postgres.journal.read_legacy_events(
+        tenant, store, from_sequence=1, limit=9, bytes_max=10**6
+    )
+    assert len(before.events) == 3
     async with the_archive(postgres) as archive:
         found = await archive.next_due(LEGACY_EVENTS, name, from_number=1, before_us=FAR_FUTURE_US)
         assert found is not None
@@ -246,6 +251,10 @@ async def test_legacy_events_are_archived_too(postgres: PostgresWorld) -> None:
             await archive.move(LEGACY_EVENTS, name, 3, 3)
         assert len(await archive.rows(LEGACY_EVENTS, name, 1, 3)) == 3
         assert await archive.archived(LEGACY_EVENTS, name, 1, 3) == 2
+    after = await postgres.journal.read_legacy_events(
+        tenant, store, from_sequence=1, limit=9, bytes_max=10**6
+    )
+    assert after == before
 
 
 # ---- attacks ------------------------------------------------------------------------------------------
