@@ -3,8 +3,7 @@
 -- PostgreSQL looks for tables and types in pg_temp before pg_catalog unless the search_path names it: whoever
 -- may make temporary tables could show our functions a pg_roles of his own. Whoever creates a role is, since
 -- PostgreSQL 16, its member on paper, without a right to act as it: that is no membership to us. A trigger on
--- a table of "work" would run as whoever writes there next, a migration included. And the archive takes only
--- what is in the stream.
+-- a table of "work" would run as whoever writes there next, a migration included.
 
 DO $paths$
 DECLARE
@@ -48,44 +47,6 @@ BEGIN
         USING ERRCODE = 'restrict_violation';
 END
 $$;
-
-CREATE FUNCTION record.refuse_all_but_copies() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    copied boolean;
-BEGIN
-    IF TG_TABLE_NAME = 'ves_events_archive' THEN
-        SELECT true INTO copied FROM record.ves_events e
-            WHERE e.tenant_id = NEW.tenant_id AND e.store_id = NEW.store_id
-                AND e.sequence_number = NEW.sequence_number
-                AND to_jsonb(e) = to_jsonb(NEW) - 'archived_at';
-    ELSE
-        SELECT true INTO copied FROM record.events e
-            WHERE e.tenant_id = NEW.tenant_id AND e.store_id = NEW.store_id
-                AND e.sequence_number = NEW.sequence_number
-                AND to_jsonb(e) = to_jsonb(NEW) - 'archived_at';
-    END IF;
-    IF copied THEN
-        RETURN NEW;
-    END IF;
-    RAISE EXCEPTION '%.% takes only copies of events that are in the stream', TG_TABLE_SCHEMA, TG_TABLE_NAME
-        USING ERRCODE = 'restrict_violation';
-END
-$$;
-REVOKE ALL ON FUNCTION record.refuse_all_but_copies FROM PUBLIC;
-
-DO $triggers$
-DECLARE
-    t text;
-BEGIN
-    FOREACH t IN ARRAY ARRAY['ves_events_archive', 'events_archive'] LOOP
-        EXECUTE pg_catalog.format(
-            'CREATE TRIGGER append_only_insert BEFORE INSERT ON record.%I '
-            'FOR EACH ROW EXECUTE FUNCTION record.refuse_all_but_copies()', t);
-        EXECUTE pg_catalog.format('ALTER TABLE record.%I ENABLE ALWAYS TRIGGER append_only_insert', t);
-    END LOOP;
-END
-$triggers$;
 
 ALTER DEFAULT PRIVILEGES IN SCHEMA work REVOKE ALL ON TABLES FROM sequencer_app;
 ALTER DEFAULT PRIVILEGES IN SCHEMA work GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO sequencer_app;
