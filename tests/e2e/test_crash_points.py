@@ -25,6 +25,7 @@ from tests.auditor.reading import over_http, read_stream
 from tests.e2e import unsigned
 from tests.e2e.nodes import restarts
 from tests.e2e.test_crash import WRITE_PATH
+from tests.e2e.test_incidents import CRASHES as OF_AN_INCIDENT
 from tests.e2e.test_receipt_key_rotation import OF_A_ROTATION
 from tests.e2e.world import ROOT, Agent, Server, Tenant
 
@@ -111,7 +112,7 @@ def points_in_the_code() -> set[str]:
 def test_no_point_in_the_code_is_without_a_crash() -> None:
     tried = {
         point.partition(":")[0]
-        for point in (*FIRST_START, *AT_WORK, *OF_A_WORKER, *OF_A_ROTATION, *WRITE_PATH)
+        for point in (*FIRST_START, *AT_WORK, *OF_A_WORKER, *OF_A_ROTATION, *WRITE_PATH, *OF_AN_INCIDENT)
     }
     in_code = points_in_the_code()
     assert len(in_code) > 40, "the search finds nothing any more"

@@ -10,6 +10,7 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
+from tests.e2e import unsigned
 from tests.e2e.world import Tenant
 from tests.kept.make import encrypted
 
@@ -41,6 +42,13 @@ def ves_event_encrypted_by_its_agent(tenant: Tenant, canary: bytes) -> bytes:
     return base64.urlsafe_b64decode(ciphertext + "=" * (-len(ciphertext) % 4))
 
 
+def unsigned_event(tenant: Tenant, canary: bytes) -> bytes:
+    event = unsigned.unsigned(tenant, spelled(canary))
+    assert unsigned.post(tenant, event)["events_accepted"] == 1
+    assert unsigned.read(tenant)["events"][-1]["envelope"]["payload"] == spelled(canary)
+    return canary
+
+
 def _posted(tenant: Tenant, event: dict[str, Any]) -> dict[str, Any]:
     assert tenant.post(event).json()["eventsAccepted"] == 1
     return dict(tenant.events()["events"][-1])
@@ -49,4 +57,5 @@ def _posted(tenant: Tenant, event: dict[str, Any]) -> dict[str, Any]:
 WRITERS: dict[str, Writer] = {
     "VES event": ves_event,
     "VES event, encrypted by its agent": ves_event_encrypted_by_its_agent,
+    "unsigned event": unsigned_event,
 }
