@@ -27,6 +27,7 @@ from tests.e2e.nodes import restarts
 from tests.e2e.test_archive import OF_AN_ARCHIVE
 from tests.e2e.test_backup_restore import OF_A_BACKUP, OF_A_CONFIRMATION, OF_A_RESTORE
 from tests.e2e.test_crash import WRITE_PATH
+from tests.e2e.test_incidents import CRASHES as OF_AN_INCIDENT
 from tests.e2e.test_receipt_key_rotation import OF_A_ROTATION
 from tests.e2e.test_reencryption import OF_A_REENCRYPTION, OF_A_RETIREMENT
 from tests.e2e.world import ROOT, Agent, Server, Tenant
@@ -120,8 +121,9 @@ def test_no_point_in_the_code_is_without_a_crash() -> None:
             OF_A_REENCRYPTION,
             OF_A_RETIREMENT,
             OF_AN_ARCHIVE,
-            WRITE_PATH,
+            OF_AN_INCIDENT,
             OF_BACKUPS,
+            WRITE_PATH,
         )
         for point in (*FIRST_START, *AT_WORK, *OF_A_WORKER, *points)
     }

@@ -43,8 +43,9 @@ def ves_event_encrypted_by_its_agent(tenant: Tenant, canary: bytes) -> bytes:
 
 
 def unsigned_event(tenant: Tenant, canary: bytes) -> bytes:
-    assert unsigned.post(tenant, unsigned.unsigned(tenant, spelled(canary)))["events_accepted"] == 1
-    assert canary.decode() in unsigned.get(tenant, "events").text
+    event = unsigned.unsigned(tenant, spelled(canary))
+    assert unsigned.post(tenant, event)["events_accepted"] == 1
+    assert unsigned.read(tenant)["events"][-1]["envelope"]["payload"] == spelled(canary)
     return canary
 
 
