@@ -378,6 +378,7 @@ def _a_rotation_beside_traffic(
     def start(node: Server, ring: dict[str, str]) -> None:
         if node in started:
             assert node.terminate() == 0
+            started.remove(node)
         node.environment |= ring
         started.append(node.start())
         node.wait_ready()
