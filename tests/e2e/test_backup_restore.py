@@ -101,7 +101,7 @@ def test_a_restore_that_is_killed_is_begun_anew_and_never_served_before(
     assert target.terminate() == 0
     for point in OF_A_CONFIRMATION:
         dying(target, point, "restore", "confirm", "--reason", "test", "--without-evidence")
-    assert "nothing to confirm" in said(target.command("restore", "confirm", "--reason", "x"), 1)
+    assert "nothing waits for" in said(target.command("restore", "confirm", "--reason", "x"), 1)
     target.start()
     target.wait_ready()
     [receipt] = tenant.moved_to(target).post(tenant.agent.event({"n": 3})).json()["receipts"]
