@@ -257,7 +257,8 @@ async def test_a_row_moved_into_the_archive_meanwhile_is_sealed_anew_there_and_c
     )
     await sql(
         shared.owner_dsn,
-        "INSERT INTO record.batch_commitments VALUES (gen_random_uuid(), $1, $2, 1, 6, 6, now(), $3, $3, $3)",
+        "INSERT INTO record.batch_commitments VALUES "
+        "(gen_random_uuid(), $1, $2, 1, 6, 6, now(), $3, $3, $3, $3)",
         arguments=(rows.tenant, rows.store, bytes(32)),
     )
 
