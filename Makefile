@@ -2,7 +2,7 @@ PYTHON ?= python3
 RUN := .venv/bin
 PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-slow simulate chaos fuzz check sbom security demo bench lock clean
+.PHONY: run test test-slow simulate chaos drill fuzz check sbom security demo bench lock clean
 
 run: .venv/run.stamp  ## the server on 127.0.0.1:8080, embedded PostgreSQL, data in ./.sequencer
 	exec $(RUN)/sequencer serve
@@ -22,6 +22,9 @@ simulate: .venv/dev.stamp  ## the whole house in virtual time under seeded fault
 
 chaos: .venv/dev.stamp  ## a real server attacked for DURATION=60 seconds by SEED=, then audited: docs/chaos.md
 	$(RUN)/python -m tests.chaos --duration $(or $(DURATION),60) $(if $(SEED),--seed $(SEED))
+
+drill: .venv/dev.stamp  ## a real server lost under load and restored: the base, then to the last event: docs/backup.md
+	$(RUN)/python -m tests.drill --load $(or $(LOAD),10)
 
 fuzz: .venv/dev.stamp  ## every parser of bytes from outside, guided by coverage, for DURATION=60 seconds in all: TARGET=
 	$(RUN)/python -m tests.fuzz $(TARGET) --duration $(or $(DURATION),60)

@@ -1,9 +1,9 @@
 """The committer of this node: turns ranges of sequenced events into chained Merkle commitments.
 
-``Committer`` answers ``Commit``, one at a time; ``Sweeper`` looks at all streams of all tenants every few
-seconds and asks for those that are due, so that the tail of an idle tenant does not stay open. Leaves and
-root are computed outside any transaction, in steps that let the event loop breathe; what is decided in the
-database is only whether somebody else was first. Never on a client's write path.
+``Committer`` answers ``Commit`` and ``CommitLegacy``, one at a time; ``Sweeper`` looks at all VES streams of
+all tenants every few seconds and asks for those that are due, so that the tail of an idle tenant does not
+stay open. Leaves and root are computed outside any transaction, in steps that let the event loop breathe;
+what is decided in the database is only whether somebody else was first. Never on a client's write path.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import structlog
 import trio
 
+from actors.commitment_ranges import MOVED_MAX, READ_EVENTS, Range, chosen_range, damaged
 from actors.errors import NotNow, OutcomeUnknown, Unavailable
 from actors.faults import checkpoint
+from actors.legacy_commitments import LegacyAnswer, LegacyCommitments
 from actors.mailbox import Inbox, Ref
-from actors.messages import Commit, Committed, NothingToCommit, RangeRefused
+from actors.messages import Commit, CommitLegacy, Committed, NothingToCommit, RangeRefused
 from journal.port import (
     Away,
     CommitmentCounter,
@@ -32,12 +34,6 @@ from ves.commitments import next_commitment
 from ves.merkle import SUBTREE_LEAVES, TreeBuilder, leaf_hash, stored_levels
 from ves.records import Commitment, Uuid
 
-LEAVES_MAX = 65_536
-"""Of one commitment; a longer tail takes several."""
-READ_EVENTS = 4 * SUBTREE_LEAVES
-"""Leaf sources read at once."""
-MOVED_MAX = 5
-"""How often a commitment is computed anew because another node was first."""
 PAGE_STREAMS = 1000
 COMMIT_DEADLINE_S = 60.0
 
@@ -47,7 +43,7 @@ Answer = Committed | NothingToCommit | RangeRefused
 
 
 class Committer:
-    """Answers ``Commit``."""
+    """Answers ``Commit`` and ``CommitLegacy``."""
 
     def __init__(
         self, *, journal: Journal, new_batch_id: Callable[[], Uuid], now_us: Callable[[], int]
@@ -55,15 +51,17 @@ class Committer:
         self._journal = journal
         self._new_batch_id = new_batch_id
         self._now_us = now_us
+        self._legacy = LegacyCommitments(journal=journal, new_batch_id=new_batch_id, now_us=now_us)
 
     async def run(self, inbox: Inbox) -> None:
         while True:
             letter = await inbox.take()
-            assert isinstance(letter.message, Commit)
+            message = letter.message
+            assert isinstance(message, Commit | CommitLegacy)
             if letter.abandoned:
                 continue
             try:
-                answer = await self._commit(letter.message)
+                answer = await self._answer(message)
             except JournalAway as error:
                 letter.refuse(Unavailable(f"the database is not available: {error}"))
             except JournalOutcomeUnknown as error:
@@ -72,6 +70,11 @@ class Committer:
                 letter.refuse(error)
             else:
                 letter.answer(answer)
+
+    async def _answer(self, wanted: Commit | CommitLegacy) -> Answer | LegacyAnswer:
+        if isinstance(wanted, CommitLegacy):
+            return await self._legacy.commit(wanted)
+        return await self._commit(wanted)
 
     async def _commit(self, wanted: Commit) -> Answer:
         for _ in range(MOVED_MAX):
@@ -115,10 +118,7 @@ class Committer:
             )
             numbers = [source.sequence_number for source in sources]
             if numbers != list(range(start, end + 1)):
-                # No surprise that kills: the damage is this stream's alone, and is there again tomorrow.
-                log.error("stream damaged", store=wanted.store_id.hex(), start=start, end=end)
-                text = f"the journal does not hold every event of {start}..{end}"
-                raise Unavailable(text, retry_after_s=60)
+                raise damaged(wanted.store_id, start, end)
             for first in range(0, len(sources), SUBTREE_LEAVES):
                 tree.add(
                     [
@@ -145,36 +145,6 @@ class Committer:
             committed_at_us=self._now_us(),
         )
         return commitment, stored_levels(levels)
-
-
-@dataclass(frozen=True)
-class Range:
-    """Both ends included."""
-
-    start: int
-    end: int
-
-
-def chosen_range(wanted: Commit, counter: CommitmentCounter) -> Range | NothingToCommit | RangeRefused:
-    """What to commit: the wanted range if it comes next, or without one all there is, up to LEAVES_MAX."""
-    following = counter.committed_through + 1
-    start = following if wanted.sequence_start is None else wanted.sequence_start
-    if start < 1:
-        return RangeRefused(False, "sequence_start: numbers start at 1")
-    if wanted.sequence_end is not None and wanted.sequence_end < start:
-        return RangeRefused(False, f"sequence_end: {wanted.sequence_end} is before the start {start}")
-    if start != following:
-        return RangeRefused(True, f"sequence_start: the next commitment of this stream starts at {following}")
-    if wanted.sequence_end is None:
-        end = min(counter.head_sequence, start + LEAVES_MAX - 1)
-        return Range(start, end) if end >= start else NothingToCommit()
-    if wanted.sequence_end > counter.head_sequence:
-        return RangeRefused(
-            False, f"sequence_end: {wanted.sequence_end} is after the stream's head {counter.head_sequence}"
-        )
-    if wanted.sequence_end - start >= LEAVES_MAX:
-        return RangeRefused(False, f"sequence_end: at most {LEAVES_MAX} events a commitment")
-    return Range(start, wanted.sequence_end)
 
 
 @dataclass(frozen=True)

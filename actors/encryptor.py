@@ -3,7 +3,8 @@
 Owns one worker process, which alone holds the keys while it works; here they only pass by on its way to
 life, each life asking for them anew. A life signs with one receipt key, the one its process shows to have,
 and says with every answer which version that is. Checks the form of everything that comes back: as many as
-were sent, each of the right size. Never keeps a receipt: it goes into the answer, for the row to be stored.
+were sent, each of the right size. A process whose frames do not open again is replaced: its memory, or what
+it computes with, cannot be trusted. Never keeps a receipt: it goes into the answer, for the row to be stored.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from actors.errors import Unavailable
+from actors.at_rest_watch import AtRestWatch
+from actors.errors import DoesNotOpen
 from actors.faults import checkpoint
 from actors.mailbox import Inbox
 from actors.messages import Open, OpenAtRest, RowBytes, Seal, SealAtRest, Sealed
@@ -27,8 +29,10 @@ from actors.worker_wire import (
     SealBytes,
     SealBytesAnswer,
     SealEvents,
+    Unopened,
+    Unsealed,
 )
-from ves.at_rest import SSE1_BYTES_MIN, SSE2_BYTES_MIN
+from ves.at_rest import SSE1_BYTES_MIN, SSE2_BYTES_MIN, is_frame
 from ves.encoding import uuid_text
 from ves.records import Uuid
 from ves.signatures import SIGNATURE_BYTES
@@ -73,13 +77,15 @@ class Encryptor:
         spawn: Spawn = OwnProcess,
         name: str = "encryptor",
         call_deadline_s: float = CALL_DEADLINE_S,
+        watch: AtRestWatch | None = None,
     ) -> None:
-        """``keys`` is asked once, at the start of the life."""
+        """``keys`` is asked once, at the start of the life. ``watch``: the node's, told what was read."""
         self._keys = keys
         self._key_version = 0
         self._spawn = spawn
         self._name = name
         self._call_deadline_s = call_deadline_s
+        self._watch = watch or AtRestWatch()
 
     async def run(self, inbox: Inbox) -> None:
         keys = await self._keys()
@@ -107,7 +113,7 @@ class Encryptor:
                     assert isinstance(message, Open | OpenAtRest)
                     try:
                         letter.answer(await self._opened(worker, message))
-                    except Unavailable as error:
+                    except DoesNotOpen as error:
                         letter.refuse(error)
 
     async def _opened(self, worker: WorkerProcess, message: Open | OpenAtRest) -> list[bytes]:
@@ -118,6 +124,8 @@ class Encryptor:
     async def _seal(self, worker: WorkerProcess, message: Seal) -> Sealed:
         request = SealEvents(message.tenant_id, message.events)
         sealed = await worker.call(request, _seal_answer, deadline_s=self._call_deadline_s)
+        if isinstance(sealed, Unsealed):
+            worker.reject(sealed.why)
         if len(sealed) != len(message.events):
             worker.reject(f"{len(sealed)} events sealed of {len(message.events)}")
         for numbered, one in zip(message.events, sealed, strict=True):
@@ -134,21 +142,21 @@ class Encryptor:
         opened = await worker.call(request, _open_answer, deadline_s=self._call_deadline_s)
         if len(opened) != len(message.payloads):
             worker.reject(f"{len(opened)} payloads opened of {len(message.payloads)}")
-        plaintexts = []
+        stored = [row.payload_sealed for row in message.payloads]
         for row, plaintext in zip(message.payloads, opened, strict=True):
-            if plaintext is None:
-                raise _does_not_open(
+            if isinstance(plaintext, Unopened):
+                name = (
                     f"the payload stored at tenant {uuid_text(message.tenant_id)}, store"
                     f" {uuid_text(row.store_id)}, sequence_number {row.sequence_number}"
                 )
-            if len(row.payload_sealed) - len(plaintext) not in _OPENED:
-                worker.reject("an opened payload has the wrong size")
-            plaintexts.append(plaintext)
-        return plaintexts
+                raise self._watch.unopened(name, plaintext.why)
+        return self._checked(worker, stored, opened)
 
     async def _seal_bytes(self, worker: WorkerProcess, message: SealAtRest) -> list[bytes]:
         request = SealBytes(message.purpose.value, message.tenant_id, _pairs(message.values))
         stored = await worker.call(request, _seal_bytes_answer, deadline_s=self._call_deadline_s)
+        if isinstance(stored, Unsealed):
+            worker.reject(stored.why)
         if len(stored) != len(message.values):
             worker.reject(f"{len(stored)} values sealed of {len(message.values)}")
         for value, one in zip(message.values, stored, strict=True):
@@ -161,21 +169,22 @@ class Encryptor:
         opened = await worker.call(request, _open_answer, deadline_s=self._call_deadline_s)
         if len(opened) != len(message.values):
             worker.reject(f"{len(opened)} values opened of {len(message.values)}")
-        plaintexts = []
         for value, plaintext in zip(message.values, opened, strict=True):
-            if plaintext is None:
-                raise _does_not_open(value.name)
-            if len(value.content) - len(plaintext) not in _OPENED:
+            if isinstance(plaintext, Unopened):
+                raise self._watch.unopened(value.name, plaintext.why)
+        return self._checked(worker, [value.content for value in message.values], opened)
+
+    def _checked(
+        self, worker: WorkerProcess, stored: list[bytes], opened: list[bytes | Unopened]
+    ) -> list[bytes]:
+        """All of them opened, each of the right size."""
+        plaintexts = [plaintext for plaintext in opened if not isinstance(plaintext, Unopened)]
+        for one, plaintext in zip(stored, plaintexts, strict=True):
+            if len(one) - len(plaintext) not in _OPENED:
                 worker.reject("an opened value has the wrong size")
-            plaintexts.append(plaintext)
+        self._watch.read(unencrypted=sum(not is_frame(one) for one in stored))
         return plaintexts
 
 
 def _pairs(values: list[RowBytes]) -> list[tuple[bytes, bytes]]:
     return [(value.row_hash, value.content) for value in values]
-
-
-def _does_not_open(name: str) -> Unavailable:
-    return Unavailable(
-        f"{name} does not open: its key is missing from the ring, or the row was changed", retry_after_s=60.0
-    )

@@ -23,6 +23,16 @@ class Unavailable(NotNow):
     """Something we depend on is away; nothing was done, for certain. Ask again after a pause."""
 
 
+class DoesNotOpen(Unavailable):
+    """What is stored at a row does not become a plaintext; nothing was done. Asking again helps only after an
+    operator has acted: the text, with the reason, is for operators, ``for_callers`` for whoever may read the
+    row."""
+
+    def __init__(self, row: str, why: str) -> None:
+        super().__init__(f"{row} does not open: {why}", retry_after_s=60.0)
+        self.for_callers = f"{row} does not open: its key is missing from the ring, or the row was changed"
+
+
 class Stopping(NotNow):
     """The house is closing; the letter was not taken; nothing was done. Ask another node or later."""
 

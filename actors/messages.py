@@ -13,6 +13,8 @@ import msgspec
 
 from journal.port import Compatibility
 from ves.kdf import Purpose
+from ves.legacy import EmptyBatch, LegacyBatch
+from ves.legacy_commitments import LegacyCommitment
 from ves.policy import Policy
 from ves.records import (
     BodyRefused,
@@ -50,6 +52,15 @@ class Verify(Message[VerifiedBatch | BodyRefused | NeedsPolicy], frozen=True):
     scope: Scope
     policy: Policy | None = None
     """Of the tenant the credential belongs to, as it is now; None: it belongs to none."""
+
+
+class VerifyLegacy(Message[LegacyBatch | EmptyBatch | BodyRefused | NeedsPolicy], frozen=True):
+    """Like Verify, for a body of the legacy stream: answered with its events checked, each or refused."""
+
+    repeatable: ClassVar[bool] = True
+    body: bytes
+    scope: Scope
+    policy: Policy | None = None
 
 
 # To the encryptor pool.
@@ -173,6 +184,23 @@ class Appended(msgspec.Struct, frozen=True):
     head_sequence: int
 
 
+class AppendLegacy(Message["AppendedLegacy"], frozen=True):
+    """Answered with ``AppendedLegacy`` once everything accepted is durable."""
+
+    batch: LegacyBatch
+    credential_id: CredentialId | None
+
+
+class AppendedLegacy(msgspec.Struct, frozen=True):
+    """Durable. ``rejections`` in request order; what is not among them was accepted."""
+
+    rejections: list[Refusal]
+    events_accepted: int
+    sequence_start: int | None
+    sequence_end: int | None
+    head_sequence: int
+
+
 # To the committer.
 
 
@@ -190,6 +218,22 @@ class Committed(msgspec.Struct, frozen=True):
     """The stored commitment; ``remaining`` events of the stream stay uncommitted."""
 
     commitment: Commitment
+    remaining: int
+
+
+class CommitLegacy(Message["LegacyCommitted | NothingToCommit | RangeRefused"], frozen=True):
+    """The same for the legacy stream of a store."""
+
+    tenant_id: Uuid
+    store_id: Uuid
+    sequence_start: int | None = None
+    sequence_end: int | None = None
+
+
+class LegacyCommitted(msgspec.Struct, frozen=True):
+    """The stored commitment; ``remaining`` events of the stream stay uncommitted."""
+
+    commitment: LegacyCommitment
     remaining: int
 
 

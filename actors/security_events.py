@@ -29,6 +29,7 @@ SecurityEvent = Literal[
     "credential_created",
     "credential_revoked",
     "audit_chain_broken",
+    "stored_value_unopened",
     "certificate_reloaded",
     "certificate_refused",
     "anchor_failed",

@@ -4,6 +4,9 @@ Takes whatever requests have gathered while the last group went to disk, reads w
 them, lets ``ves.decide`` plan, has the plan sealed, appends it in one transaction, and only then answers. No
 timer: the busier the tenant, the bigger the group. One group is in flight at a time.
 
+Legacy events go the same way in a transaction of their own (``actors.legacy_group``), right after the signed
+ones that were taken with them.
+
 It believes nothing it remembers: every append carries a fence, and when another node moved first the same
 incarnation reads, decides and seals again. When COMMIT was sent and not answered it dies; its next life
 reads what is true, and callers learn that resending is harmless. It never answers before the journal did.
@@ -12,14 +15,18 @@ reads what is true, and callers learn that resending is harmless. It never answe
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
 from actors.errors import CredentialExpired, CredentialRevoked, NotNow, OutcomeUnknown, Unavailable
 from actors.faults import checkpoint
+from actors.given_numbers import GivenNumbers
+from actors.legacy_group import LegacyAttempts, LegacyDone
 from actors.mailbox import Inbox, Letter, Ref
-from actors.messages import Append, Appended, Message, Seal, Sealed
+from actors.messages import Append, Appended, AppendLegacy, Message, Seal, Sealed
 from journal.port import (
     Away,
     CommandUse,
@@ -31,6 +38,7 @@ from journal.port import (
     Stored,
     VersionStep,
 )
+from journal.restorations import Given
 from ves.decide import Plan, Planned, Request, RequestPlan, ask, decide
 from ves.records import Facts, NumberedEvent, Receipt, SealedEvent, Uuid
 
@@ -59,10 +67,19 @@ class Tally:
 
     moved: int = 0
     """Groups decided anew because another node, or a revocation, came first. They cost work, never a life."""
+    given: GivenNumbers | None = None
+    """Where the numbers are noted that were given."""
+
+    def gave(self, tenant_id: Uuid, numbered: list[NumberedEvent]) -> None:
+        """These are durable. Of each stream the newest is noted."""
+        if self.given is not None:
+            newest = {one.store_id: one for one in numbered}
+            for store_id, one in newest.items():
+                self.given.gave(Given(tenant_id, store_id, one.sequence_number, one.event.event_id))
 
 
 class Sequencer:
-    """Answers ``Append``."""
+    """Answers ``Append`` and ``AppendLegacy``."""
 
     def __init__(
         self,
@@ -85,37 +102,51 @@ class Sequencer:
         self._chance = chance
         self._tally = tally
         self._key_age_max_us = key_age_max_us
+        self._legacy = LegacyAttempts(
+            tenant_id=tenant_id,
+            journal=journal,
+            encryptors=encryptors,
+            seal_deadline_s=limits.seal_deadline_s,
+        )
         self._settled = False
         self._pause_s = 0.0
 
     async def run(self, inbox: Inbox) -> None:
         # No name here for the letters: an idle tenant keeps nothing of its last group in memory.
         while True:
-            await self._sequence(await self._next_group(inbox))
+            await self._sequence_all(await self._next_group(inbox))
 
-    async def _next_group(self, inbox: Inbox) -> list[Letter[Appended]]:
+    async def _next_group(self, inbox: Inbox) -> list[Letter[Any]]:
         letters = await inbox.take_group(
             letters_max=self._limits.letters_max, weight_max=self._limits.bytes_max, weigh=self._weigh
         )
         return [letter for letter in letters if not letter.abandoned]
 
     def _weigh(self, message: Message[object]) -> int:
-        assert isinstance(message, Append)
+        assert isinstance(message, Append | AppendLegacy)
         weight_of_one = self._limits.bytes_max // self._limits.events_max
         return sum(max(weight_of_one, len(getattr(e, "payload", b""))) for e in message.batch.outcomes)
 
-    async def _sequence(self, letters: list[Letter[Appended]]) -> None:
+    async def _sequence_all(self, letters: list[Letter[Any]]) -> None:
+        signed = [letter for letter in letters if isinstance(letter.message, Append)]
+        if signed:
+            requests = [_request_of(letter) for letter in signed]
+            await self._sequence(signed, lambda: self._try(requests))
+        if len(signed) < len(letters):
+            unsigned = [letter for letter in letters if isinstance(letter.message, AppendLegacy)]
+            await self._sequence(unsigned, lambda: self._legacy.attempt(unsigned))
+
+    async def _sequence(self, letters: list[Letter[Any]], attempt: Attempt) -> None:
         """Every letter is answered or refused, or this life ends with OutcomeUnknown."""
-        if not letters:
-            return None
-        requests = [_request_of(letter) for letter in letters]
         give_up_at = trio.current_time() + (0.0 if self._pause_s else AWAY_PATIENCE_S)
         moves = 0
         while True:
-            outcome = await self._try(requests)
-            if isinstance(outcome, Done):
+            outcome = await self._settled_first(attempt)
+            if isinstance(outcome, Done | LegacyDone):
                 self._pause_s = 0.0
-                return outcome.answer(letters, self._sequencer_id)
+                if isinstance(outcome, Done):
+                    self._tally.gave(self._tenant_id, outcome.plan.numbered)
+                return outcome.answer(letters)
             if isinstance(outcome, NotNow):
                 return _refuse(letters, f"sealing is not available: {outcome}", outcome.retry_after_s)
             if isinstance(outcome, Moved):
@@ -132,12 +163,18 @@ class Sequencer:
                 return await trio.sleep(self._pause_s)
             await trio.sleep(self._pause_s)
 
+    async def _settled_first(self, attempt: Attempt) -> Outcome:
+        if not self._settled:
+            try:
+                await self._journal.settle(self._tenant_id)
+            except JournalAway as error:
+                return Away(str(error))
+            self._settled = True
+        return await attempt()
+
     async def _try(self, requests: list[Request]) -> Done | Moved | Away | NotNow:
         """One round of read, decide, seal, append. Everything but Done means that nothing was stored."""
         try:
-            if not self._settled:
-                await self._journal.settle(self._tenant_id)
-                self._settled = True
             facts = await self._journal.read_facts(ask(self._tenant_id, requests))
         except JournalAway as error:
             return Away(str(error))
@@ -149,14 +186,14 @@ class Sequencer:
             return reason
         checkpoint("sequencer.sealed")
         if not plan.numbered and not plan.depends_on_state:
-            return Done(plan, sealed)
+            return Done(plan, sealed, self._sequencer_id)
         try:
             outcome = await self._journal.append(self._group(plan, sealed, facts))
         except JournalOutcomeUnknown as error:
             raise OutcomeUnknown(str(error)) from error
         checkpoint("sequencer.appended")
         # Durable from here on, if Stored: everything above can be repeated, everything below is unafraid.
-        return Done(plan, sealed) if isinstance(outcome, Stored) else outcome
+        return Done(plan, sealed, self._sequencer_id) if isinstance(outcome, Stored) else outcome
 
     async def _seal(self, plan: Plan) -> Sealed:
         if not plan.numbered:
@@ -182,11 +219,12 @@ class Done:
 
     plan: Plan
     sealed: Sealed
+    sequencer_id: Uuid
 
-    def answer(self, letters: list[Letter[Appended]], sequencer_id: Uuid) -> None:
+    def answer(self, letters: list[Letter[Appended]]) -> None:
         key_version = self.sealed.sequencer_key_version
         receipts = [
-            _receipt(numbered, sealed, sequencer_id, key_version)
+            _receipt(numbered, sealed, self.sequencer_id, key_version)
             for numbered, sealed in zip(self.plan.numbered, self.sealed.events, strict=True)
         ]
         for letter, request in zip(letters, self.plan.requests, strict=True):
@@ -196,6 +234,10 @@ class Done:
                 letter.refuse(CredentialExpired("the API key has expired"))
             else:
                 letter.answer(_appended(request, receipts))
+
+
+Outcome = Done | LegacyDone | Moved | Away | NotNow
+Attempt = Callable[[], Awaitable[Outcome]]
 
 
 def _request_of(letter: Letter[Appended]) -> Request:
@@ -227,6 +269,6 @@ def _appended(request: RequestPlan, receipts: list[Receipt]) -> Appended:
     )
 
 
-def _refuse(letters: list[Letter[Appended]], why: str, retry_after_s: float) -> None:
+def _refuse(letters: list[Letter[Any]], why: str, retry_after_s: float) -> None:
     for letter in letters:
         letter.refuse(Unavailable(why, retry_after_s=retry_after_s))

@@ -15,12 +15,13 @@ from actors.cpu_limit import EXIT_STATUS
 from actors.errors import NotNow, Unavailable
 from actors.faults import checkpoint
 from actors.mailbox import Inbox, Letter, Ref
-from actors.messages import FindKeys, Verify
+from actors.messages import FindKeys, Verify, VerifyLegacy
 from actors.policies import PolicyBook
 from actors.worker_process import WorkerDied, WorkerProcess, running
 from actors.worker_spawn import OwnProcess, Spawn
 from actors.worker_wire import BecomeVerifier, VerifyAnswer, VerifyBody
 from journal.port import JournalAway
+from ves.legacy import EmptyBatch, LegacyBatch
 from ves.policy import Policy
 from ves.records import (
     BodyRefused,
@@ -37,11 +38,13 @@ CALL_DEADLINE_S = 20.0
 """An ordinary body of the largest size takes a fifth of a second, the worst one ten."""
 KEYS_DEADLINE_S = 10.0
 
+Verdict = VerifiedBatch | LegacyBatch | EmptyBatch | BodyRefused | NeedsPolicy
+
 _answer: msgspec.msgpack.Decoder[VerifyAnswer] = msgspec.msgpack.Decoder(VerifyAnswer)
 
 
 class Verifier:
-    """Answers ``Verify``."""
+    """Answers ``Verify`` and ``VerifyLegacy``."""
 
     def __init__(
         self,
@@ -75,11 +78,11 @@ class Verifier:
 
     async def _serve(self, inbox: Inbox, worker: WorkerProcess) -> None:
         while True:
-            letter: Letter[VerifiedBatch | BodyRefused | NeedsPolicy] = await inbox.take()
+            letter: Letter[Verdict] = await inbox.take()
             if letter.abandoned:
                 continue
             message = letter.message
-            assert isinstance(message, Verify)
+            assert isinstance(message, Verify | VerifyLegacy)
             try:
                 verified = await self._verify(worker, message, letter.remaining_s)
             except Unavailable as error:
@@ -89,13 +92,15 @@ class Verifier:
                 letter.answer(verified)
 
     async def _verify(
-        self, worker: WorkerProcess, message: Verify, remaining_s: float
-    ) -> VerifiedBatch | BodyRefused | NeedsPolicy:
+        self, worker: WorkerProcess, message: Verify | VerifyLegacy, remaining_s: float
+    ) -> Verdict:
         """Raises Unavailable when the registry or the journal cannot say, or the tenant's schemas are held
         back; WorkerDied when the process has to be replaced."""
         policy = None if message.policy is None else self._policies.bearable(message.policy)
         self._in_hand = policy
-        request = VerifyBody(message.body, message.scope, stamp=None if policy is None else policy.stamp)
+        legacy = isinstance(message, VerifyLegacy)
+        stamp = None if policy is None else policy.stamp
+        request = VerifyBody(message.body, message.scope, stamp=stamp, legacy=legacy)
         answer = await self._call(worker, request)
         # In this order, each at most once: nothing of it is asked for twice by an honest worker.
         if isinstance(answer, NeedsPolicy) and policy is not None and policy.tenant_id == answer.tenant_id:
@@ -112,7 +117,9 @@ class Verifier:
             worker.reject("it asks for keys or schemas it was given")
         if isinstance(answer, NeedsPolicy) and policy is not None:
             worker.reject("it asks for a policy it was given")
-        if isinstance(answer, VerifiedBatch) and not _within(answer, message.scope):
+        if isinstance(answer, VerifiedBatch if legacy else LegacyBatch | EmptyBatch):
+            worker.reject("it read the body as one of the other stream")
+        if isinstance(answer, VerifiedBatch | LegacyBatch) and not _within(answer, message.scope):
             worker.reject("it verified events outside the caller's scope")
         return answer
 
@@ -137,7 +144,7 @@ class Verifier:
             ) from None
 
 
-def _within(batch: VerifiedBatch, scope: Scope) -> bool:
+def _within(batch: VerifiedBatch | LegacyBatch, scope: Scope) -> bool:
     return (
         (scope.tenant_id is None or scope.tenant_id == batch.tenant_id)
         and (scope.store_ids is None or batch.store_id in scope.store_ids)

@@ -20,6 +20,8 @@ from actors.worker_wire import (
     SealBytes,
     SealBytesAnswer,
     SealEvents,
+    Unopened,
+    Unsealed,
 )
 from ves.at_rest import (
     NONCE_BYTES,
@@ -64,6 +66,12 @@ class Sealing:
         return self.open_bytes(request)
 
     def seal(self, request: SealEvents) -> SealAnswer:
+        try:
+            return self._seal(request)
+        except FrameNotOpened as lie:
+            return Unsealed(str(lie))
+
+    def _seal(self, request: SealEvents) -> list[SealedEvent]:
         tenant_id, signer = request.tenant_id, self._signer
         nonces = self._random_bytes(NONCE_BYTES * len(request.events))
         sealed = []
@@ -85,12 +93,15 @@ class Sealing:
 
     def seal_bytes(self, request: SealBytes) -> SealBytesAnswer:
         purpose = Purpose(request.purpose)
-        return [
-            self._at_rest.store(
-                Row(purpose, request.tenant_id, row_hash), self._random_bytes(NONCE_BYTES), plaintext
-            )
-            for row_hash, plaintext in request.values
-        ]
+        try:
+            return [
+                self._at_rest.store(
+                    Row(purpose, request.tenant_id, row_hash), self._random_bytes(NONCE_BYTES), plaintext
+                )
+                for row_hash, plaintext in request.values
+            ]
+        except FrameNotOpened as lie:
+            return Unsealed(str(lie))
 
     def open_bytes(self, request: OpenBytes) -> OpenAnswer:
         purpose = Purpose(request.purpose)
@@ -118,11 +129,11 @@ class Sealing:
             for payload in request.payloads
         ]
 
-    def _open(self, row: Row, stored: bytes) -> bytes | None:
+    def _open(self, row: Row, stored: bytes) -> bytes | Unopened:
         try:
             return self._at_rest.read(row, stored)
-        except FrameNotOpened:
-            return None
+        except FrameNotOpened as error:
+            return Unopened(str(error))
 
 
 def _ring(raw: tuple[bytes, ...]) -> Ring:

@@ -16,11 +16,14 @@ from msgspec.structs import replace
 
 from actors.worker_comparing import Comparing
 from actors.worker_wire import BecomeVerifier, VerifyAnswer, VerifyBody
-from ves.envelopes import Request
+from ves import envelopes, legacy_envelopes
+from ves.legacy import LegacyBatch
+from ves.legacy_verification import verify_legacy_body
 from ves.policy import Judge, Policy, demands_nothing, wanted
 from ves.records import KeyName, NeedsPolicy, NeedsSchemas, Uuid, VerifiedBatch
 from ves.verification import Demands, verify_body
 
+AnyRequest = envelopes.Request | legacy_envelopes.Request
 POLICY_WEIGHT_MAX = 50_000
 """Of the policies remembered: one each, and one for each of their event types; about 20 MB."""
 
@@ -79,7 +82,7 @@ class Verifying:
     def _compared(self, request: VerifyBody) -> VerifyAnswer:
         judge: Judge | None = None
 
-        def demands_of(parsed: Request) -> Demands | NeedsPolicy | NeedsSchemas:
+        def demands_of(parsed: AnyRequest) -> Demands | NeedsPolicy | NeedsSchemas:
             nonlocal judge
             policy = self._policy_of(parsed.events[0].tenant_id, request.stamp)
             if policy is None:
@@ -93,13 +96,17 @@ class Verifying:
             return Demands(self._become.future_us_max, judge)
 
         answer = self._checked(request, demands_of)
-        if isinstance(answer, VerifiedBatch) and judge is not None:
+        if isinstance(answer, VerifiedBatch | LegacyBatch) and judge is not None:
             return replace(answer, checks=judge.checks)
         return answer
 
     def _checked(
-        self, request: VerifyBody, demands_of: Callable[[Request], Demands | NeedsPolicy | NeedsSchemas]
+        self, request: VerifyBody, demands_of: Callable[[AnyRequest], Demands | NeedsPolicy | NeedsSchemas]
     ) -> VerifyAnswer:
+        if request.legacy:
+            return verify_legacy_body(
+                request.body, request.scope, now_us=self._now_us(), demands_of=demands_of
+            )
         return verify_body(
             request.body,
             request.scope,

@@ -16,6 +16,7 @@ import msgspec
 from actors.messages import SealedPayload
 from journal.port import Compatibility
 from ves.constants import PAYLOAD_BYTES_MAX
+from ves.legacy import EmptyBatch, LegacyBatch
 from ves.policy import FUTURE_US_MAX, Policy
 from ves.records import (
     BodyRefused,
@@ -94,6 +95,8 @@ class VerifyBody(msgspec.Struct, frozen=True, array_like=True, tag="verify"):
     """To be remembered under its tenant and stamp."""
     schemas: list[tuple[Uuid, str]] = []
     """Texts, to be remembered; they never change."""
+    legacy: bool = False
+    """A body of the legacy stream."""
 
 
 class SealEvents(msgspec.Struct, frozen=True, array_like=True, tag="seal"):
@@ -104,7 +107,7 @@ class SealEvents(msgspec.Struct, frozen=True, array_like=True, tag="seal"):
 
 
 class OpenFrames(msgspec.Struct, frozen=True, array_like=True, tag="open"):
-    """Answered with the plaintexts in order, None for a frame that does not open."""
+    """Answered with the plaintexts in order, ``Unopened`` for a frame that does not open."""
 
     tenant_id: Uuid
     payloads: list[SealedPayload]
@@ -121,12 +124,24 @@ class SealBytes(msgspec.Struct, frozen=True, array_like=True, tag="seal_bytes"):
 
 
 class OpenBytes(msgspec.Struct, frozen=True, array_like=True, tag="open_bytes"):
-    """Answered with the plaintexts in order, None for what does not open."""
+    """Answered with the plaintexts in order, ``Unopened`` for what does not open."""
 
     purpose: str
     tenant_id: Uuid
     values: list[tuple[bytes, bytes]]
     """(hash of the row, what is stored)."""
+
+
+class Unopened(msgspec.Struct, frozen=True):
+    """In the place of a plaintext. ``why`` names fingerprints and lengths, never bytes."""
+
+    why: str
+
+
+class Unsealed(msgspec.Struct, frozen=True):
+    """In the place of a whole answer: what was sealed does not open again. Nothing of it may be stored."""
+
+    why: str
 
 
 class TrySchema(msgspec.Struct, frozen=True, array_like=True, tag="try_schema"):
@@ -162,10 +177,10 @@ class PayloadErrors(msgspec.Struct, frozen=True, array_like=True, tag="errors"):
 
 
 CheckerAnswer = SchemaFit | Unfitting | PayloadErrors
-VerifyAnswer = VerifiedBatch | BodyRefused | NeedsKeys | NeedsPolicy | NeedsSchemas
-SealAnswer = list[SealedEvent]
-OpenAnswer = list[bytes | None]
-SealBytesAnswer = list[bytes]
+VerifyAnswer = VerifiedBatch | LegacyBatch | EmptyBatch | BodyRefused | NeedsKeys | NeedsPolicy | NeedsSchemas
+SealAnswer = list[SealedEvent] | Unsealed
+OpenAnswer = list[bytes | Unopened]
+SealBytesAnswer = list[bytes] | Unsealed
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -13,9 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from config.files import sync_folder
-from config.secret_sources import SecretsError
-
-_FILE_BYTES_MAX = 65_536
+from config.secret_sources import SECRET_BYTES_MAX, SecretsError
 
 Checkpoint = Callable[[str], None]
 """Called at the named points of making a file. It may end the process: a crash exactly there."""
@@ -85,8 +83,11 @@ def _read(path: Path) -> str:
             raise SecretsError(f"{path} is no file")
         if found.st_mode & 0o077:
             raise SecretsError(f"{path} can be read by others: chmod 600 {path} and consider the key known")
+        raw = os.read(descriptor, SECRET_BYTES_MAX + 1)
+        if len(raw) > SECRET_BYTES_MAX:
+            raise SecretsError(f"{path}: more than {SECRET_BYTES_MAX} bytes are no secret")
         try:
-            text = os.read(descriptor, _FILE_BYTES_MAX).decode("ascii").strip()
+            text = raw.decode("ascii").strip()
         except UnicodeDecodeError:
             raise SecretsError(f"{path} is no text") from None
         if not text:

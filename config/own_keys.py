@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from config.key_files import Checkpoint, prepare_folder, read_or_create_secret, read_secret
 from config.secret_sources import SecretsError
+from config.settings import PayloadEncryptionMode
 
 KEY_BYTES = 32
 """Of at-rest keys (AES-256) and of the Ed25519 seed."""
@@ -113,7 +114,15 @@ class ReceiptSeeds:
 class OwnKeys:
     """The one holder of both. Its repr shows nothing."""
 
-    __slots__ = ("_by_tenant", "_ring", "at_rest_key_ids", "at_rest_mode", "receipt_seeds")
+    __slots__ = (
+        "_by_tenant",
+        "_ring",
+        "at_rest_current_ids",
+        "at_rest_key_ids",
+        "at_rest_key_ids_by_tenant",
+        "at_rest_mode",
+        "receipt_seeds",
+    )
 
     def __init__(
         self,
@@ -121,15 +130,19 @@ class OwnKeys:
         receipt_seeds: ReceiptSeeds,
         *,
         key_id: KeyId,
-        mode: str = "required",
+        mode: PayloadEncryptionMode = "required",
         by_tenant: Mapping[bytes, tuple[bytes, ...]] | None = None,
     ) -> None:
         """``ring``: 32 bytes each, the current one first; ``by_tenant``: rings of tenants that have their
         own, by tenant_id of 16 bytes."""
         self._ring = ring
         self._by_tenant = dict(by_tenant or {})
-        everything = [*ring, *(key for keys in self._by_tenant.values() for key in keys)]
-        self.at_rest_key_ids = [key_id(key) for key in dict.fromkeys(everything)]
+        self.at_rest_key_ids = [key_id(key) for key in ring]
+        self.at_rest_key_ids_by_tenant = {
+            tenant_id: [key_id(key) for key in keys] for tenant_id, keys in self._by_tenant.items()
+        }
+        self.at_rest_current_ids = [key_id(keys[0]) for keys in (ring, *self._by_tenant.values())]
+        """Of those that seal: the first of each ring."""
         self.at_rest_mode = mode
         self.receipt_seeds = receipt_seeds
 

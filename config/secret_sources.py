@@ -28,7 +28,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 COMMAND_DEADLINE_S = 10.0
-SECRET_BYTES_MAX = 65_536
+SECRET_BYTES_MAX = 1_048_576
+"""As much as a Kubernetes secret may hold: rings of some nine thousand tenants."""
 _OTHERS = 0o027
 """The owner's group may read (a Kubernetes volume with fsGroup is made so), nobody else may anything."""
 _WAYS = ("", "_FILE", "_COMMAND")

@@ -5,6 +5,7 @@
     DATA_DIR/keys/bootstrap-admin-api-key `ss_` + 43 random characters
     DATA_DIR/keys/receipt-signing-seed…   Ed25519 seeds, hex: ``config.own_keys``
     DATA_DIR/keys/payload-encryption-keys at-rest ring, current first, hex, one a line
+    DATA_DIR/keys/payload-encryption-keys-by-tenant  JSON, never made by us: ``config.tenant_rings``
     DATA_DIR/keys/sequencer-id            UUID; not secret, but it belongs to the seed
 
 Alone knows which secret is where. Never prints, logs or puts into an error a value: an error names the
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from config.key_files import Checkpoint, prepare_folder, read_or_create_secret
+from config.key_files import Checkpoint, prepare_folder, read_or_create_secret, read_secret
 from config.own_keys import (
     SEED_FILE,
     KeyId,
@@ -37,10 +38,13 @@ from config.own_keys import (
 )
 from config.secret_sources import SecretsError
 from config.settings import Settings
+from config.tenant_rings import parse_rings
 
 BOOTSTRAP_KEY_PREFIX = "ss_"
 BOOTSTRAP_KEY_CHARACTERS_MIN = 24
 """After the prefix."""
+RINGS_BY_TENANT_FILE = "payload-encryption-keys-by-tenant"
+AT_REST_FILE = "payload-encryption-keys"
 _DISTINCT_CHARACTERS_MIN = 8
 """Even 24 random hex digits have fewer only once in thousands; "aaaa…" and "0123…" loops do."""
 
@@ -88,6 +92,25 @@ def load_receipt_seeds(settings: Settings, data_dir: Path, formats: Formats) -> 
     return loading.sequencer_id(settings.ves_sequencer_id), loading.receipt_seeds(settings)
 
 
+def load_at_rest_keys(settings: Settings, data_dir: Path, formats: Formats) -> tuple[bytes, OwnKeys]:
+    """The sequencer_id and the rings of a node that has run before. Makes nothing. Raises SecretsError."""
+    sequencer_id, seeds = load_receipt_seeds(settings, data_dir, formats)
+    ring = data_dir / "keys" / AT_REST_FILE
+    given = settings.payload_encryption_keys or settings.payload_encryption_key
+    if given is None and not ring.exists():
+        raise SecretsError(
+            f"no at-rest keys ({ring} is not there): give this command the server's PAYLOAD_ENCRYPTION_KEYS"
+        )
+    return sequencer_id, _Loading(data_dir / "keys", formats, lambda name: None).own_keys(settings, seeds)
+
+
+def load_sequencer_id(settings: Settings, data_dir: Path, formats: Formats) -> bytes:
+    """The sequencer_id of a node that has run before, and no secret. Makes nothing. Raises SecretsError."""
+    if settings.ves_sequencer_id is None and not (data_dir / "keys" / "sequencer-id").exists():
+        raise SecretsError(f"no sequencer has run on DATA_DIR {data_dir} yet")
+    return _Loading(data_dir / "keys", formats, lambda name: None).sequencer_id(settings.ves_sequencer_id)
+
+
 def prepare_data_dir(data_dir: Path) -> None:
     """Afterwards it exists, is ours, and nobody else can read or write it. Raises SecretsError.
 
@@ -125,13 +148,17 @@ class _Loading:
         return Secrets(
             bootstrap_key_sha256=sha256(bootstrap.encode()).digest(),
             sequencer_id=self.sequencer_id(settings.ves_sequencer_id),
-            keys=OwnKeys(
-                self._at_rest_ring(settings),
-                seeds,
-                key_id=self._formats.key_id,
-                mode=settings.payload_encryption_mode,
-            ),
+            keys=self.own_keys(settings, seeds),
             created=tuple(self._created),
+        )
+
+    def own_keys(self, settings: Settings, seeds: ReceiptSeeds) -> OwnKeys:
+        return OwnKeys(
+            self._at_rest_ring(settings),
+            seeds,
+            key_id=self._formats.key_id,
+            mode=settings.payload_encryption_mode,
+            by_tenant=self._at_rest_rings_by_tenant(settings.payload_encryption_keys_by_tenant),
         )
 
     def _bootstrap_api_key(self, given: SecretStr | None) -> str:
@@ -171,11 +198,23 @@ class _Loading:
             given, name = settings.payload_encryption_keys, "PAYLOAD_ENCRYPTION_KEYS"
         else:
             given, name = settings.payload_encryption_key, "PAYLOAD_ENCRYPTION_KEY"
-        text, what = self._given_or_file(given, name, "payload-encryption-keys", new_key)
+        text, what = self._given_or_file(given, name, AT_REST_FILE, new_key)
         # A trailing comma is a typing slip that could hide a key left out: refused as an empty key.
         words = text.split(",") if given is not None else text.split()
         if name == "PAYLOAD_ENCRYPTION_KEY" and len(words) > 1:
             raise SecretsError("PAYLOAD_ENCRYPTION_KEY is one key; several go into PAYLOAD_ENCRYPTION_KEYS")
+        return self._ring(words, what)
+
+    def _at_rest_rings_by_tenant(self, given: SecretStr | None) -> dict[bytes, tuple[bytes, ...]]:
+        path = self._dir / RINGS_BY_TENANT_FILE
+        if given is not None:
+            return parse_rings(_value(given), "PAYLOAD_ENCRYPTION_KEYS_BY_TENANT", self._ring)
+        if not path.exists():
+            return {}
+        prepare_folder(self._dir)
+        return parse_rings(read_secret(path), str(path), self._ring)
+
+    def _ring(self, words: list[str], what: str) -> tuple[bytes, ...]:
         ring = tuple(self._key(word, f"{what}, key {n}") for n, word in enumerate(words, start=1))
         if not ring:
             raise SecretsError(f"{what} holds no key")

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from config.networks import parse_networks
-from config.secret_sources import FetchedSecret, SecretsError, SecretSources, TwoSources, secret_settings
+from config.secret_sources import FetchedSecret, SecretSources, TwoSources, secret_settings
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -37,10 +37,9 @@ RATE_REFILL_S_MAX = 3600
 _DAY_US = 86_400_000_000
 
 
+POSTGRESQL = ("postgresql://", "postgres://")
+NO_ADDRESS = "is no address of PostgreSQL; write postgresql://user:password@host:5432/database"
 REGION = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
-
-_POSTGRESQL = ("postgresql://", "postgres://")
-_NO_ADDRESS = "is no address of PostgreSQL; write postgresql://user:password@host:5432/database"
 
 OF_THE_HOUSE = (
     "database_url",
@@ -50,8 +49,10 @@ OF_THE_HOUSE = (
     "ves_sequencer_signing_key_previous",
     "payload_encryption_keys",
     "payload_encryption_key",
+    "payload_encryption_keys_by_tenant",
     "sequencer_private_key",
     "jwt_secret",
+    "backup_passphrase",
 )
 """Secrets that their owners have taken before the house is built, or that nobody in it may have."""
 _MODES = {
@@ -80,6 +81,7 @@ def _one_of(modes: dict[str, tuple[str, ...]]) -> BeforeValidator:
 
 
 SchemaValidationMode = Annotated[Literal["disabled", "warn", "enforce", "required"], _one_of(_MODES)]
+DatabaseTls = Literal["verify-full", "insecure-allowed"]
 PayloadEncryptionMode = Annotated[Literal["required", "optional", "disabled"], _one_of(_AT_REST_MODES)]
 
 
@@ -118,8 +120,16 @@ class Settings(BaseSettings):
     """None: the embedded PostgreSQL under DATA_DIR."""
     database_admin_url: SecretStr | None = None
     """Migrations run at start only with it or with the embedded server."""
+    database_tls: DatabaseTls = "verify-full"
+    """Of connections to other machines; insecure-allowed: as the address says, down to clear text."""
     pg_bin: Path | None = None
     """A folder with initdb and postgres, instead of the wheel's."""
+    backup_passphrase: SecretStr | None = None
+    """What `backup` encrypts with and `restore` opens; best as a file or a command."""
+    backup_wal_dir: Path | None = None
+    """The embedded PostgreSQL keeps every WAL file here too: what `restore --to-latest` replays."""
+    backup_wal_timeout_secs: Annotated[int, Field(ge=1, le=86_400)] = 60
+    """At most so much of what was acknowledged is not in BACKUP_WAL_DIR yet."""
     db_connections_max: Count = 8
     db_unit_deadline_s: Seconds = 15.0
     db_statement_timeout_s: Seconds = 10.0
@@ -144,6 +154,8 @@ class Settings(BaseSettings):
     new is encrypted at rest."""
     payload_encryption_keys: SecretStr | None = None
     payload_encryption_key: SecretStr | None = None
+    payload_encryption_keys_by_tenant: SecretStr | None = None
+    """JSON; a tenant in it has this ring and not the other one: ``config.tenant_rings``."""
     sequencer_private_key: SecretStr | None = None
     """The anchoring account's key. Only named here: nothing in this version reads it."""
 
@@ -222,6 +234,9 @@ class Settings(BaseSettings):
     """Comma-separated; None: all. A tenant may narrow it."""
     schema_validation_mode: SchemaValidationMode = "enforce"
     """Unless a tenant chose its own."""
+    ves_stark_verify_on_submit: bool = True
+    """True: no STARK proof is taken, since there is nothing here to verify it with; False: it is stored
+    unverified, and never called valid."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
@@ -257,8 +272,10 @@ class Settings(BaseSettings):
         "ves_sequencer_signing_key_previous",
         "payload_encryption_keys",
         "payload_encryption_key",
+        "payload_encryption_keys_by_tenant",
         "jwt_secret",
         "sequencer_private_key",
+        "backup_passphrase",
     )
     @classmethod
     def _set_but_empty_is_an_error(cls, value: SecretStr | None) -> SecretStr | None:
@@ -293,9 +310,9 @@ class Settings(BaseSettings):
     @classmethod
     def _is_a_postgresql_address(cls, value: SecretStr | None) -> SecretStr | None:
         if isinstance(value, FetchedSecret):
-            return value  # ``database_address`` looks at it
-        if value is not None and not value.get_secret_value().startswith(_POSTGRESQL):
-            raise ValueError(_NO_ADDRESS)
+            return value  # ``config.database_tls`` looks at it
+        if value is not None and not value.get_secret_value().startswith(POSTGRESQL):
+            raise ValueError(NO_ADDRESS)
         return value
 
     @field_validator("*", mode="before")
@@ -381,11 +398,3 @@ class Settings(BaseSettings):
     @property
     def receipt_key_age_max_us(self) -> int:
         return self.sequencer_key_max_age_days * _DAY_US
-
-
-def database_address(given: SecretStr) -> str:
-    """The connection string itself. SecretsError when a file or a command gives something else."""
-    address = given.get_secret_value()
-    if not address.startswith(_POSTGRESQL):
-        raise SecretsError(f"{getattr(given, 'variable', 'the database address')} {_NO_ADDRESS}")
-    return address

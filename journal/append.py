@@ -16,7 +16,7 @@ import asyncpg
 from journal.arrays import numbers, texts, uuids
 from journal.facts import read_facts
 from journal.locks import begin_sharing
-from journal.port import Away, Group, JournalAway, Moved, Stored
+from journal.port import Away, Group, JournalAway, LegacyGroup, Moved, Stored
 from journal.units import Checkpoint, Contended, Undo, Units
 from ves.records import Head, Question, Uuid
 
@@ -48,21 +48,23 @@ _COLUMNS = (
     "sequencer_signature",
     "payload_sealed",
 )
-_ADVANCE = (
-    "SELECT record.ves_advance($1, $2, $3, $4, $5, $6, $7, $8::text::uuid[], $9::text::text[], "
+ADVANCE_ARGUMENTS = (
+    "$1, $2, $3, $4, $5, $6, $7, $8::text::uuid[], $9::text::text[], "
     "$10::text::text[], $11::text::bigint[], $12::text::bigint[], "
-    "$13::text::uuid[], $14::text::uuid[], $15::text::uuid[])"
+    "$13::text::uuid[], $14::text::uuid[], $15::text::uuid[]"
 )
+"""Where ``beliefs`` go."""
+_ADVANCE = f"SELECT record.ves_advance({ADVANCE_ARGUMENTS})"
 
 
 async def settle(connection: Connection, tenant_id: Uuid) -> None:
     """Inside a transaction that began alone: every append of the tenant under way elsewhere has ended, also
     one whose stream has no counter to lock yet. The counters are locked too, for writers that come without
     the key lock. Always undone: it changes nothing, so there is no COMMIT whose answer could get lost."""
-    await connection.fetch(
-        "SELECT FROM record.ves_sequence_counters WHERE tenant_id = $1 ORDER BY store_id FOR UPDATE",
-        tenant_id,
-    )
+    for counters in ("ves_sequence_counters", "sequence_counters"):
+        await connection.fetch(
+            f"SELECT FROM record.{counters} WHERE tenant_id = $1 ORDER BY store_id FOR UPDATE", tenant_id
+        )
     raise Undo(None)
 
 
@@ -93,7 +95,7 @@ async def _check_fence(units: Units, group: Group) -> Stored | Moved:
 
 
 async def _store(connection: Connection, group: Group, checkpoint: Checkpoint) -> Stored:
-    moved = await connection.fetchval(_ADVANCE, *_beliefs(group))
+    moved = await connection.fetchval(_ADVANCE, *beliefs(group))
     if moved is not None:
         raise Undo(Moved(moved))
     checkpoint("append.fenced")
@@ -104,8 +106,8 @@ async def _store(connection: Connection, group: Group, checkpoint: Checkpoint) -
     return Stored()
 
 
-def _beliefs(group: Group) -> list[Any]:
-    """What ``record.ves_advance`` compares and sets. Streams and entities in key order."""
+def beliefs(group: Group | LegacyGroup) -> list[Any]:
+    """What ``record.ves_advance`` and ``record.legacy_advance`` compare and set. Streams in key order."""
     fence = group.fence
     reached = dict(fence.heads)
     for numbered in group.numbered:

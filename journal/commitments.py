@@ -34,9 +34,26 @@ _COLUMNS = """batch_id, tenant_id, store_id, ves_version, tree_depth, leaf_count
     merkle_root, prev_state_root, new_state_root, sequence_start, sequence_end, committed_at"""
 _SELECT = f"SELECT {_COLUMNS} FROM record.ves_commitments "  # noqa: S608  texts of this module only
 
-_BEHIND = """
+# A commitment ends before voided numbers at the latest, and the next one starts after them.
+_COMMITTABLE = """least(c.current_sequence, (
+        SELECT min(v.first_number) - 1 FROM record.voided_numbers v
+        WHERE v.tenant_id = c.tenant_id AND v.store_id = c.store_id
+          AND v.first_number > coalesce(k.committed_through, 0)
+    ))"""
+_BEYOND_VOIDED = """
+WITH RECURSIVE beyond (number) AS (
+    SELECT $3::bigint
+    UNION ALL
+    SELECT v.last_number FROM beyond JOIN record.voided_numbers v
+    ON v.tenant_id = $1 AND v.store_id = $2 AND v.first_number = beyond.number + 1
+)
+SELECT max(number) FROM beyond
+"""
+
+_BEHIND = f"""
 WITH behind AS MATERIALIZED (
-    SELECT c.tenant_id, c.store_id, coalesce(k.committed_through, 0) AS committed_through, c.current_sequence
+    SELECT c.tenant_id, c.store_id, coalesce(k.committed_through, 0) AS committed_through,
+        {_COMMITTABLE} AS current_sequence
     FROM record.ves_sequence_counters c
     LEFT JOIN record.ves_commitment_counters k USING (tenant_id, store_id)
     WHERE c.current_sequence > coalesce(k.committed_through, 0)
@@ -46,13 +63,13 @@ WITH behind AS MATERIALIZED (
 )
 SELECT b.tenant_id, b.store_id, b.committed_through, b.current_sequence, e.sequenced_at
 FROM behind b LEFT JOIN LATERAL (
-    SELECT sequenced_at FROM record.ves_events e
+    SELECT sequenced_at FROM record.ves_events e -- not committed, so not archived
     WHERE e.tenant_id = b.tenant_id AND e.store_id = b.store_id
       AND e.sequence_number = b.committed_through + 1
     LIMIT 1 -- one look into the index per stream, whatever the planner believes
 ) e ON true -- without its first event a stream is damaged, and still behind
 ORDER BY b.tenant_id, b.store_id
-"""
+"""  # noqa: S608  texts of this module only
 
 
 async def streams_behind(
@@ -65,7 +82,7 @@ async def streams_behind(
 
 async def read_counter(connection: Connection, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
     row = await connection.fetchrow(
-        "SELECT k.committed_through, k.state_root, c.current_sequence "
+        f"SELECT k.committed_through, k.state_root, {_COMMITTABLE} "  # noqa: S608  texts of this module only
         "FROM (SELECT $1::uuid AS tenant_id, $2::uuid AS store_id) q "
         "LEFT JOIN record.ves_sequence_counters c USING (tenant_id, store_id) "
         "LEFT JOIN record.ves_commitment_counters k USING (tenant_id, store_id)",
@@ -82,7 +99,7 @@ async def read_leaf_sources(
     if sequence_end - sequence_start >= LEAF_SOURCES_MAX:
         raise ValueError(f"at most {LEAF_SOURCES_MAX} leaf sources a call")
     rows = await connection.fetch(
-        "SELECT sequence_number, event_signing_hash, agent_signature FROM record.ves_events "
+        "SELECT sequence_number, event_signing_hash, agent_signature FROM record.ves_events_all "
         "WHERE tenant_id = $1 AND store_id = $2 AND sequence_number BETWEEN $3 AND $4 "
         "ORDER BY sequence_number",
         tenant_id,
@@ -145,7 +162,8 @@ async def _store(
 async def _advance(connection: Connection, commitment: Commitment, believed_through: int) -> bool:
     """The compare-and-set; the row is ours until the transaction ends."""
     stream = (commitment.tenant_id, commitment.store_id)
-    to = (commitment.sequence_end, commitment.new_state_root)
+    through = await connection.fetchval(_BEYOND_VOIDED, *stream, commitment.sequence_end)
+    to = (through, commitment.new_state_root)
     if believed_through == 0:
         if commitment.prev_state_root != ZERO_HASH:
             return False
@@ -221,10 +239,15 @@ async def list_page(
 
 async def read_nodes(connection: Connection, batch_id: Uuid, positions: list[int]) -> list[bytes]:
     """Raises LookupError for a batch or a position that does not exist."""
+    return await nodes_at(connection, "ves_commitments", batch_id, positions)
+
+
+async def nodes_at(connection: Connection, table: str, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+    """Of either stream's commitments. ``table`` is ours."""
     rows = await connection.fetch(
         # Stored uncompressed, so each substr reads its own slice only.
-        "SELECT substr(c.levels, ($3::int * p.position + 1)::int, $3::int) "
-        "FROM unnest($2::bigint[]) WITH ORDINALITY AS p (position, place), record.ves_commitments c "
+        "SELECT substr(c.levels, ($3::int * p.position + 1)::int, $3::int) "  # noqa: S608  a table of ours
+        f"FROM unnest($2::bigint[]) WITH ORDINALITY AS p (position, place), record.{table} c "
         "WHERE c.batch_id = $1 ORDER BY p.place",
         batch_id,
         positions,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -41,10 +42,24 @@ class Limits:
     idle_in_transaction_timeout_s: float = 5.0
 
 
-def make_pool(dsn: str, limits: Limits, *, application_name: str) -> Pool:
+def make_pool(
+    dsn: str,
+    limits: Limits,
+    *,
+    application_name: str,
+    check: Callable[[Connection], Awaitable[None]] | None = None,
+) -> Pool:
     """A pool that connects when first asked and again after the database was away; open it with ``await``
     or ``async with`` on the asyncio side. Transactions are ended by whoever began them, so nothing is reset
-    when a connection comes back (a round trip per unit)."""
+    when a connection comes back (a round trip per unit). ``check`` looks at each new connection before it is
+    used; what it raises goes to whoever wanted the connection, which is closed."""
+
+    async def prepare(connection: Any) -> None:
+        connection.watch_the_peer()
+        await use_our_types(connection)
+        if check is not None:
+            await check(connection)
+
     return asyncpg.create_pool(
         dsn,
         min_size=0,
@@ -53,7 +68,7 @@ def make_pool(dsn: str, limits: Limits, *, application_name: str) -> Pool:
         # one stays in memory until it would have rung.
         max_inactive_connection_lifetime=0,
         connection_class=_JournalConnection,
-        init=_prepare,
+        init=prepare,
         reset=_nothing_to_reset,
         timeout=limits.unit_deadline_s,
         max_cached_statement_lifetime=0,  # seconds; 0: prepared once per connection
@@ -105,11 +120,6 @@ class _JournalConnection(asyncpg.Connection):
         ):
             if hasattr(socket, name):
                 peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-async def _prepare(connection: Any) -> None:
-    connection.watch_the_peer()
-    await use_our_types(connection)
 
 
 async def use_our_types(connection: Connection) -> None:

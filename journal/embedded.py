@@ -12,6 +12,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
@@ -44,6 +45,9 @@ _STEADY_S = 60.0
 _QUIT_DEADLINE_S = 5.0
 
 _SETTINGS = {
+    # Enough in the WAL for a base backup and for replaying it: journal.base_backup.
+    "wal_level": "replica",
+    "max_wal_senders": "4",
     # Durability first: an acknowledged COMMIT is on disk.
     "fsync": "on",
     "full_page_writes": "on",
@@ -84,11 +88,20 @@ class EmbeddedPostgres:
     ``stop`` not from within an event loop. ``with EmbeddedPostgres(…)`` starts and stops it."""
 
     def __init__(
-        self, data_dir: Path, *, pg_bin: Path | None = None, checkpoint: Checkpoint = lambda name: None
+        self,
+        data_dir: Path,
+        *,
+        pg_bin: Path | None = None,
+        more_settings: Mapping[str, str] | None = None,
+        ready_deadline_s: float = _READY_DEADLINE_S,
+        checkpoint: Checkpoint = lambda name: None,
     ) -> None:
-        """``data_dir`` exists and is ours; ``pg_bin`` is a folder with initdb and postgres."""
+        """``data_dir`` exists and is ours; ``pg_bin`` is a folder with initdb and postgres; ``more_settings``
+        are PostgreSQL's, for archiving or replaying WAL."""
         self._data_dir = data_dir
         self._pg_bin = pg_bin
+        self._more_settings = dict(more_settings or {})
+        self._ready_deadline_s = ready_deadline_s
         self._checkpoint = checkpoint
         self._stopping = threading.Event()
         self._ready = threading.Event()
@@ -217,13 +230,17 @@ class EmbeddedPostgres:
         with self._gate, cluster.startup_log.open("wb") as output:
             if self._stopping.is_set():
                 return None
-            settings = _SETTINGS | {
-                "listen_addresses": "",
-                "port": "5432",  # only the socket file's name
-                "unix_socket_directories": str(cluster.socket_dir),
-                "unix_socket_permissions": "0700",
-                "log_directory": str(cluster.log),
-            }
+            settings = (
+                _SETTINGS
+                | self._more_settings
+                | {
+                    "listen_addresses": "",
+                    "port": "5432",  # only the socket file's name
+                    "unix_socket_directories": str(cluster.socket_dir),
+                    "unix_socket_permissions": "0700",
+                    "log_directory": str(cluster.log),
+                }
+            )
             words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
             self._child = cluster.spawn(
                 "postgres", ["-D", str(cluster.data), *words], death_signal=signal.SIGINT, output=output
@@ -233,7 +250,7 @@ class EmbeddedPostgres:
     def _await_ready(self, cluster: Cluster, child: subprocess.Popen[bytes]) -> None:
         """Ready when the pid file is our child's and says so. Asking over the socket would believe any
         stranger that listens there."""
-        until = time.monotonic() + _READY_DEADLINE_S
+        until = time.monotonic() + self._ready_deadline_s
         while True:
             if child.poll() is not None:
                 raise EmbeddedPostgresError(
@@ -246,7 +263,7 @@ class EmbeddedPostgres:
                 child.kill()
                 child.wait()
                 raise EmbeddedPostgresError(
-                    f"PostgreSQL was not ready after {_READY_DEADLINE_S:.0f} s: {cluster.last_words()}"
+                    f"PostgreSQL was not ready after {self._ready_deadline_s:.0f} s: {cluster.last_words()}"
                 )
             time.sleep(0.01)
 

@@ -157,6 +157,11 @@ class Cluster:
             " or run as another user, or set PG_BIN or DATABASE_URL)"
         )
 
+    @property
+    def major(self) -> int:
+        """The binaries' major version."""
+        return self._major
+
     # Folders.
 
     def prepare(self) -> None:
@@ -215,6 +220,10 @@ class Cluster:
             uid, gid = map(int, self._identity.split(":")[1:])
             return uid, gid
         return os.geteuid(), os.getegid()
+
+    def hand_over(self, folder: Path) -> None:
+        """What we have put there belongs to whoever PostgreSQL runs as."""
+        self._hand_over(folder)
 
     def _hand_over(self, folder: Path) -> None:
         """To the account PostgreSQL runs under, if that is not ours. Whole trees, but only when the owner

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -17,11 +17,22 @@ import msgspec
 import trio
 
 from journal import memory_audit
+from journal.at_rest_rules import Rings, new_keys
 from journal.audit import entry_text
 from journal.key_rules import Retire, adds_proof, binding, judge
+from journal.memory_legacy import LegacyTables, page_of
+from journal.memory_legacy_commitments import LegacyCommitmentTable
 from journal.memory_policies import PolicyTables
-from journal.own_keys import at_rest_key_claimed, receipt_key_claimed, refuse_a_retired_key
+from journal.memory_proofs import ProofTable
+from journal.own_keys import (
+    at_rest_keys_claimed,
+    check_current,
+    check_plaintext,
+    receipt_key_claimed,
+    refuse_a_retired_key,
+)
 from journal.port import (
+    LEGACY_ENTITIES_MAX,
     RATE_REFILL_S_MAX,
     RATE_TOKEN,
     AgentKey,
@@ -49,9 +60,16 @@ from journal.port import (
     KeyRotation,
     KeysRevoked,
     LeafSource,
+    LegacyCommitmentPage,
+    LegacyEntityPage,
+    LegacyEventPage,
+    LegacyGroup,
+    LegacyLeafSource,
     Moved,
     PinnedTenant,
     PolicyChanges,
+    ProofConflict,
+    ProofSubmitted,
     RateSpending,
     ReceiptKey,
     ReceiptKeyDiffers,
@@ -61,13 +79,20 @@ from journal.port import (
     SignedEvent,
     SignedPage,
     Stored,
+    StoredProof,
     StreamBehind,
+    StreamHead,
     TenantPolicy,
     TokenRevocation,
+    TooManyEntities,
+    ValidityProof,
+    Voided,
 )
 from journal.signed_by import FIRST, signed_page
+from ves.at_rest import is_frame
 from ves.audit import AuditCommitment, AuditRecord, entry_hash
 from ves.constants import ZERO_HASH
+from ves.legacy_commitments import EntityVersions, LegacyCommitment
 from ves.policy import SchemaMode
 from ves.records import (
     NEW_STREAM,
@@ -90,12 +115,13 @@ from ves.records import (
 )
 
 T = TypeVar("T")
+G = TypeVar("G", Group, LegacyGroup)
 Stream = tuple[Uuid, Uuid]
 """(tenant_id, store_id)"""
 
 Fault = Literal["away", "lost", "unheard", "held"]
 """``away``: fails before COMMIT. ``lost``: COMMIT never arrives; outcome unknown, nothing stored.
-``unheard``: stored, the answer is lost. ``held`` (append only): COMMIT is on its way and its sender is gone;
+``unheard``: stored, the answer is lost. ``held`` (appends only): COMMIT is on its way and its sender is gone;
 it holds its locks until ``MemoryDatabase.release``."""
 
 _LOCK_TIMEOUT_S = 5.0
@@ -121,8 +147,8 @@ class _Held:
     """A transaction whose sender is gone."""
 
     tenant_id: Uuid
-    locks: frozenset[Uuid]
-    """Store ids of its counters and event ids of its rows."""
+    locks: frozenset[Any]
+    """Its counters, the event ids of its rows, and the entities whose versions it moves."""
     apply: Callable[[], None]
     over: trio.Event
 
@@ -149,6 +175,8 @@ class MemoryDatabase:
     commitments: dict[Uuid, tuple[Commitment, bytes]] = field(default_factory=dict)
     receipt_keys: defaultdict[Uuid, list[ReceiptKey]] = field(default_factory=lambda: defaultdict(list))
     at_rest_keys: list[bytes] = field(default_factory=list)
+    tenant_at_rest_keys: defaultdict[Uuid, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    retired_at_rest_keys: set[bytes] = field(default_factory=set)
     audit_log: defaultdict[Uuid, list[tuple[str, bytes]]] = field(default_factory=lambda: defaultdict(list))
     """Per node: entry text and entry hash."""
     rates: dict[bytes, tuple[int, int]] = field(default_factory=dict)
@@ -157,6 +185,9 @@ class MemoryDatabase:
         default_factory=lambda: defaultdict(list)
     )
     policies: PolicyTables = field(default_factory=PolicyTables)
+    proofs: ProofTable = field(default_factory=ProofTable)
+    legacy: LegacyTables = field(default_factory=LegacyTables)
+    legacy_commitments: LegacyCommitmentTable = field(default_factory=LegacyCommitmentTable)
     held: list[_Held] = field(default_factory=list)
 
     def release(self, *, commit: bool) -> None:
@@ -187,7 +218,7 @@ class MemoryJournal:
 
     def fail_next(self, method: str, fault: Fault) -> None:
         """The next call of this method (or the one after those already told to fail) goes wrong this way."""
-        if fault == "held" and method != "append":
+        if fault == "held" and method not in ("append", "append_legacy"):
             raise ValueError("only an append can be held")
         self._faults[method].append(fault)
 
@@ -211,7 +242,7 @@ class MemoryJournal:
         act: Callable[[MemoryDatabase], Change[T] | Refused[T]],
         *,
         behind: Callable[[_Held], bool] = lambda held: False,
-        hold: tuple[Uuid, frozenset[Uuid]] | None = None,
+        hold: tuple[Uuid, frozenset[Any]] | None = None,
     ) -> T:
         """``behind``: which held transactions have a lock that this one needs."""
         await self._on_the_way()
@@ -265,31 +296,43 @@ class MemoryJournal:
         return await self._read("read_facts", lambda database: _facts(database, question))
 
     async def append(self, group: Group) -> Stored | Moved | Away:
-        if not group.numbered:
-            return await self._check_fence(group)
+        locks = {n.store_id for n in group.numbered} | {n.event.event_id for n in group.numbered}
+        return await self._append_group("append", group, locks, self._append)
+
+    async def append_legacy(self, group: LegacyGroup) -> Stored | Moved | Away:
+        locks = {("legacy", name) for n in group.numbered for name in (n.store_id, n.event.event_id)}
+        return await self._append_group("append_legacy", group, locks, self._append_legacy)
+
+    async def _append_group(
+        self,
+        method: str,
+        group: G,
+        locks: set[Any],
+        act: Callable[[MemoryDatabase, G], Change[Any] | Refused[Any]],
+    ) -> Stored | Moved | Away:
         tenant_id = group.fence.tenant_id
-        locks = frozenset(n.store_id for n in group.numbered) | {n.event.event_id for n in group.numbered}
+        held_until_commit = frozenset(locks | {step.entity for step in group.versions})
         try:
-            self._checkpoint("append.begin")
+            if not group.numbered:
+                return await self._check_fence(method, group)
+            self._checkpoint(f"{method}.begin")
             return await self._write(
-                "append",
-                lambda database: self._append(database, group),
-                behind=lambda held: held.tenant_id == tenant_id and bool(held.locks & locks),
-                hold=(tenant_id, locks),
+                method,
+                lambda database: act(database, group),
+                behind=lambda held: held.tenant_id == tenant_id and bool(held.locks & held_until_commit),
+                hold=(tenant_id, held_until_commit),
             )
         except _LockTimeout as error:
             return Moved(str(error))
         except JournalAway as error:
             return Away(str(error))
 
-    async def _check_fence(self, group: Group) -> Stored | Moved | Away:
+    async def _check_fence(self, method: str, group: Group | LegacyGroup) -> Stored | Moved:
         def holds(database: MemoryDatabase) -> Stored | Moved:
-            return Stored() if _fence(database, group.fence) == group.fence else Moved("the fence")
+            now = _fence(_heads(database, group), database, group.fence)
+            return Stored() if now == group.fence else Moved("the fence")
 
-        try:
-            return await self._read("append", holds)
-        except JournalAway as error:
-            return Away(str(error))
+        return await self._read(method, holds)
 
     def _append(self, database: MemoryDatabase, group: Group) -> Change[Any] | Refused[Any]:
         moved = _moved(database, group)
@@ -300,6 +343,16 @@ class MemoryJournal:
             return Refused(Moved("an event id"))
         self._checkpoint("append.copied")
         return Change(Stored(), lambda: _apply(database, group))
+
+    def _append_legacy(self, database: MemoryDatabase, group: LegacyGroup) -> Change[Any] | Refused[Any]:
+        moved = _moved(database, group)
+        if moved is not None:
+            return Refused(Moved(moved))
+        self._checkpoint("append_legacy.fenced")
+        if database.legacy.holds_one_of(group):
+            return Refused(Moved("an event id"))
+        self._checkpoint("append_legacy.copied")
+        return Change(Stored(), lambda: _apply_legacy(database, group))
 
     # Reading back.
 
@@ -329,6 +382,29 @@ class MemoryJournal:
             lambda database: database.heads.get((tenant_id, store_id), NEW_STREAM).current_sequence,
         )
 
+    async def list_streams(
+        self, tenant_id: Uuid, *, store_ids: tuple[Uuid, ...] | None, after: Uuid | None, limit: int
+    ) -> list[StreamHead]:
+        def streams(database: MemoryDatabase) -> list[StreamHead]:
+            found = [
+                StreamHead(
+                    store_id,
+                    head.current_sequence,
+                    database.committed.get((tenant_id, store_id), (0, ZERO_HASH))[0],
+                )
+                for (tenant, store_id), head in sorted(database.heads.items())
+                if tenant == tenant_id
+                and (store_ids is None or store_id in store_ids)
+                and (after is None or store_id > after)
+            ]
+            return found[:limit]
+
+        return await self._read("list_streams", streams)
+
+    async def read_voided(self, tenant_id: Uuid, store_id: Uuid) -> list[Voided]:
+        """None: this database is never restored."""
+        return await self._read("read_voided", lambda database: [])
+
     async def read_entity(
         self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int
     ) -> EntityPage:
@@ -339,6 +415,31 @@ class MemoryJournal:
             return EntityPage(version, *_page(found, from_sequence, limit, bytes_max))
 
         return await self._read("read_entity", page)
+
+    async def read_legacy_events(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> LegacyEventPage:
+        def page(database: MemoryDatabase) -> LegacyEventPage:
+            found = database.legacy.events[tenant_id, store_id]
+            head = database.legacy.head(tenant_id, store_id).current_sequence
+            return LegacyEventPage(head, *page_of(found, from_sequence, limit, bytes_max))
+
+        return await self._read("read_legacy_events", page)
+
+    async def read_legacy_head(self, tenant_id: Uuid, store_id: Uuid) -> int:
+        return await self._read(
+            "read_legacy_head", lambda database: database.legacy.head(tenant_id, store_id).current_sequence
+        )
+
+    async def read_legacy_entity(
+        self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> LegacyEntityPage:
+        def page(database: MemoryDatabase) -> LegacyEntityPage:
+            found = database.legacy.history(tenant_id, entity)
+            version = database.versions.get((tenant_id, entity), 0)
+            return LegacyEntityPage(version, *page_of(found, from_sequence, limit, bytes_max))
+
+        return await self._read("read_legacy_entity", page)
 
     # Commitments.
 
@@ -442,6 +543,125 @@ class MemoryJournal:
             return [levels[32 * position : 32 * position + 32] for position in positions]
 
         return await self._read("read_nodes", nodes)
+
+    # Commitments of the legacy stream.
+
+    async def read_legacy_commitment_counter(self, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
+        return await self._read(
+            "read_legacy_commitment_counter",
+            lambda database: _legacy_counter(database, tenant_id, store_id),
+        )
+
+    async def read_legacy_leaf_sources(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
+    ) -> list[LegacyLeafSource]:
+        if sequence_end - sequence_start >= 4096:
+            raise ValueError("at most 4096 leaf sources a call")
+        return await self._read(
+            "read_legacy_leaf_sources",
+            lambda database: [
+                LegacyLeafSource(e.sequence_number, e.payload_hash, e.entity_type, e.entity_id)
+                for e in database.legacy.events[tenant_id, store_id][
+                    max(0, sequence_start - 1) : sequence_end
+                ]
+            ],
+        )
+
+    async def commit_legacy(
+        self, commitment: LegacyCommitment, *, levels: bytes
+    ) -> LegacyCommitment | TooManyEntities | Moved | Away:
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            counter = _legacy_counter(database, commitment.tenant_id, commitment.store_id)
+            if (counter.committed_through + 1, counter.state_root) != (
+                commitment.sequence_start,
+                commitment.prev_state_root,
+            ):
+                return Refused(Moved("the last commitment"))
+            if commitment.sequence_end > counter.head_sequence:
+                return Refused(Moved("the head"))
+            state_root = _legacy_state_root(database, commitment.tenant_id, commitment.store_id)
+            if state_root is None:
+                return Refused(TooManyEntities())
+            stored = msgspec.structs.replace(commitment, new_state_root=state_root)
+
+            def apply() -> None:
+                database.legacy_commitments.commitments[stored.batch_id] = (stored, levels)
+
+            return Change(stored, apply)
+
+        try:
+            return await self._write("commit_legacy", act)
+        except JournalAway as error:
+            return Away(str(error))
+
+    async def read_legacy_commitment(
+        self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> LegacyCommitment | None:
+        return await self._read(
+            "read_legacy_commitment",
+            lambda database: database.legacy_commitments.find(batch_id, tenant_id, store_ids),
+        )
+
+    async def find_legacy_commitment(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> LegacyCommitment | None:
+        return await self._read(
+            "find_legacy_commitment",
+            lambda database: database.legacy_commitments.over(tenant_id, store_id, sequence_number),
+        )
+
+    async def list_legacy_commitments(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int
+    ) -> LegacyCommitmentPage:
+        return await self._read(
+            "list_legacy_commitments",
+            lambda database: database.legacy_commitments.page(tenant_id, store_id, from_sequence, limit),
+        )
+
+    async def read_legacy_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+        return await self._read(
+            "read_legacy_nodes", lambda database: database.legacy_commitments.nodes(batch_id, positions)
+        )
+
+    # Validity proofs.
+
+    async def submit_validity_proof(
+        self, submitted: StoredProof, audit: AuditEntry
+    ) -> ProofSubmitted | ProofConflict | None:
+        record = submitted.record
+
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            commitment, _ = database.commitments.get(record.batch_id, (None, b""))
+            if commitment is None or (commitment.tenant_id, commitment.store_id) != (
+                record.tenant_id,
+                record.store_id,
+            ):
+                return Refused(None)
+            if (present := database.proofs.present(record)) is not None:
+                return Refused(present)
+            answer, keep = database.proofs.submission(submitted, database.now_us())
+
+            def apply() -> None:
+                keep()
+                self._audit(database, audit)
+
+            return Change(answer, apply)
+
+        return await self._write("submit_validity_proof", act)
+
+    async def read_validity_proof(
+        self, proof_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredProof | None:
+        return await self._read(
+            "read_validity_proof", lambda database: database.proofs.find(proof_id, tenant_id, store_ids)
+        )
+
+    async def list_validity_proofs(
+        self, batch_id: Uuid, *, after: Uuid | None, limit: int
+    ) -> list[ValidityProof]:
+        return await self._read(
+            "list_validity_proofs", lambda database: database.proofs.listed(batch_id, after, limit)
+        )
 
     # Agent keys.
 
@@ -969,21 +1189,53 @@ class MemoryJournal:
 
         return await self._write("rotate_receipt_key", act)
 
-    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
+    async def claim_at_rest_keys(
+        self,
+        key_ids: list[bytes],
+        by_tenant: Mapping[Uuid, list[bytes]] | None = None,
+        *,
+        current: list[bytes] | None = None,
+        required: bool = False,
+    ) -> None:
+        held = Rings(key_ids, by_tenant or {})
+
         def act(database: MemoryDatabase) -> Change[None]:
-            missing = [key_id.hex() for key_id in database.at_rest_keys if key_id not in key_ids]
-            if missing:
-                raise AtRestKeyMissing(f"data exists under the at-rest key {', '.join(missing)}")
-            new = [k for k in dict.fromkeys(key_ids) if k not in database.at_rest_keys]
+            check_current(current or [], database.retired_at_rest_keys)
+            recorded = Rings(database.at_rest_keys, database.tenant_at_rest_keys)
+            streams = [*database.heads, *database.legacy.heads]
+            with_data = {tenant_id for tenant_id, _ in streams}
+            new = new_keys(recorded, held, with_data, database.retired_at_rest_keys)
+            if required:
+                stored = (event for stream in database.events.values() for event in stream)
+                plain = any(not is_frame(event.payload_sealed) for event in stored)
+                check_plaintext(["ves_events"] if plain else [])
 
             def apply() -> None:
-                database.at_rest_keys.extend(new)
-                for key_id in new:
-                    self._audit(database, at_rest_key_claimed(key_id))
+                database.at_rest_keys.extend(new.default)
+                for tenant_id, key_ids in new.by_tenant.items():
+                    database.tenant_at_rest_keys[tenant_id].extend(key_ids)
+                for entry in at_rest_keys_claimed(new):
+                    self._audit(database, entry)
 
             return Change(None, apply)
 
         await self._write("claim_at_rest_keys", act)
+
+    async def retire_at_rest_key(self, key_id: bytes, audit: AuditEntry) -> bool:
+        def act(database: MemoryDatabase) -> Change[bool] | Refused[bool]:
+            own = (key_id for key_ids in database.tenant_at_rest_keys.values() for key_id in key_ids)
+            if key_id not in {*database.at_rest_keys, *own}:
+                raise AtRestKeyMissing(f"no node ever had an at-rest key {key_id.hex()}")
+            if key_id in database.retired_at_rest_keys:
+                return Refused(False)
+
+            def apply() -> None:
+                database.retired_at_rest_keys.add(key_id)
+                self._audit(database, audit)
+
+            return Change(True, apply)
+
+        return await self._write("retire_at_rest_key", act)
 
     # Rate limits.
 
@@ -1085,22 +1337,30 @@ def _newest_first(
     return sorted(keys, key=_age, reverse=True)
 
 
-def _fence(database: MemoryDatabase, like: Fence) -> Fence:
+def _heads(database: MemoryDatabase, asked: Group | LegacyGroup | Question) -> dict[Stream, Head]:
+    """The counters of the kind of stream that is meant."""
+    legacy = asked.legacy if isinstance(asked, Question) else isinstance(asked, LegacyGroup)
+    return database.legacy.heads if legacy else database.heads
+
+
+def _fence(present: dict[Stream, Head], database: MemoryDatabase, like: Fence) -> Fence:
     """What is true now of all that this fence speaks of."""
-    heads = {store: database.heads.get((like.tenant_id, store), NEW_STREAM) for store in like.heads}
+    heads = {store: present.get((like.tenant_id, store), NEW_STREAM) for store in like.heads}
     return Fence(like.tenant_id, *database.epochs[like.tenant_id], heads)
 
 
 def _facts(database: MemoryDatabase, question: Question) -> Facts:
     tenant_id = question.tenant_id
     nothing = Fence(tenant_id, 0, 0, dict.fromkeys(question.store_ids, NEW_STREAM))
-    known = {e: database.by_id[tenant_id, e] for e in question.event_ids if (tenant_id, e) in database.by_id}
+    ids = frozenset() if question.legacy else question.event_ids
+    known = {e: database.by_id[tenant_id, e] for e in ids if (tenant_id, e) in database.by_id}
+    commands = database.legacy.commands if question.legacy else database.commands
     keys = {name: database.agent_keys[name] for name in question.keys if name in database.agent_keys}
     return Facts(
         now_us=database.now_us(),
-        fence=_fence(database, nothing),
+        fence=_fence(_heads(database, question), database, nothing),
         known={event_id: _known(event) for event_id, event in known.items()},
-        used_commands=frozenset(c for c in question.commands if (tenant_id, c) in database.commands),
+        used_commands=frozenset(c for c in question.commands if (tenant_id, c) in commands),
         entity_versions={
             e: database.versions[tenant_id, e]
             for e in question.entities
@@ -1117,6 +1377,7 @@ def _facts(database: MemoryDatabase, question: Question) -> Facts:
             and (key := database.api_keys.get(c)) is not None
             and key.expires_at_us is not None
         },
+        taken=frozenset(e for e in question.event_ids - ids if (tenant_id, e) in database.legacy.event_ids),
     )
 
 
@@ -1150,17 +1411,18 @@ def _known(event: StoredEvent) -> KnownEvent:
     )
 
 
-def _moved(database: MemoryDatabase, group: Group) -> str | None:
+def _moved(database: MemoryDatabase, group: Group | LegacyGroup) -> str | None:
     """What of the group's beliefs is no longer true, in the order PostgreSQL finds out."""
     tenant_id = group.fence.tenant_id
-    now = _fence(database, group.fence)
+    now = _fence(_heads(database, group), database, group.fence)
+    commands = database.legacy.commands if isinstance(group, LegacyGroup) else database.commands
     if (now.key_epoch, now.credential_epoch) != (group.fence.key_epoch, group.fence.credential_epoch):
         return "a key or a credential"
     if any(now.heads[s].current_sequence != h.current_sequence for s, h in group.fence.heads.items()):
         return "a stream"
     if any(database.versions.get((tenant_id, step.entity), 0) != step.believed for step in group.versions):
         return "an entity"
-    if any((tenant_id, use.command) in database.commands for use in group.commands):
+    if any((tenant_id, use.command) in commands for use in group.commands):
         return "a command id"
     return None
 
@@ -1177,6 +1439,12 @@ def _apply(database: MemoryDatabase, group: Group) -> None:
         database.events[stream].append(event)
         database.by_id[tenant_id, numbered.event.event_id] = event
         database.heads[stream] = Head(numbered.sequence_number, numbered.sequenced_at_us)
+
+
+def _apply_legacy(database: MemoryDatabase, group: LegacyGroup) -> None:
+    for step in group.versions:
+        database.versions[group.fence.tenant_id, step.entity] = step.new
+    database.legacy.apply(group)
 
 
 _FROM_EVENT = sorted(
@@ -1217,6 +1485,24 @@ def _page(
         page.append(event)
     next_from = page[-1].receipt.sequence_number + 1 if page else from_sequence
     return page, len(page) < len(waiting), next_from
+
+
+def _legacy_counter(database: MemoryDatabase, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
+    head = database.legacy.head(tenant_id, store_id).current_sequence
+    return database.legacy_commitments.counter(tenant_id, store_id, head)
+
+
+def _legacy_state_root(database: MemoryDatabase, tenant_id: Uuid, store_id: Uuid) -> bytes | None:
+    """None: too many entities."""
+    versions = EntityVersions(tenant_id, store_id)
+    found = sorted(
+        (name.entity_type, name.entity_id, version)
+        for (tenant, name), version in database.versions.items()
+        if (tenant, name.store_id) == (tenant_id, store_id)
+    )
+    for one in found:
+        versions.add(*one)
+    return versions.state_root() if len(found) <= LEGACY_ENTITIES_MAX else None
 
 
 def _commitments_of(database: MemoryDatabase, stream: Stream) -> list[Commitment]:

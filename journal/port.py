@@ -8,11 +8,14 @@ atomic, and ends within its deadline.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Literal, Protocol
 
 import msgspec
 
 from ves.audit import AuditCommitment, AuditRecord
+from ves.legacy import NumberedLegacyEvent, StoredLegacyEvent
+from ves.legacy_commitments import LegacyCommitment
 from ves.policy import SchemaMode, SchemaName
 from ves.records import (
     CommandName,
@@ -29,6 +32,8 @@ from ves.records import (
     Uuid,
 )
 
+VOIDED_MAX = 100
+
 
 class JournalError(Exception):
     """Something about the journal; see the subclasses."""
@@ -36,6 +41,11 @@ class JournalError(Exception):
 
 class JournalAway(JournalError):
     """No database, or it failed before COMMIT was sent: nothing was stored, for certain."""
+
+
+class JournalRefused(JournalAway):
+    """We will not use this database as it is now: its certificate, or what our login may do. Nothing was
+    stored, for certain; it takes an operator, and the text says what."""
 
 
 class JournalOutcomeUnknown(JournalError):
@@ -56,6 +66,15 @@ class ReceiptKeyDiffers(JournalError):
 
 class AtRestKeyMissing(JournalError):
     """Data exists under an at-rest key that the ring lacks; the text names its fingerprint."""
+
+
+class AtRestKeyRetired(JournalError):
+    """A ring's current key is one that was retired: refuse to start. The text names its fingerprint."""
+
+
+class PlaintextRemains(JournalError):
+    """Mode ``required``, and plaintext was written that nobody has sealed: refuse to start. The text names
+    the commands that help."""
 
 
 # What append says.
@@ -103,6 +122,40 @@ class Group(msgspec.Struct, frozen=True):
     commands: list[CommandUse]
 
 
+class LegacyGroup(msgspec.Struct, frozen=True):
+    """The same for the legacy streams of one tenant: the fence's heads are theirs."""
+
+    fence: Fence
+    numbered: list[NumberedLegacyEvent]
+    payloads: list[bytes]
+    """As they are stored, one per event."""
+    versions: list[VersionStep]
+    commands: list[CommandUse]
+
+
+def stored_legacy_events(group: LegacyGroup) -> Iterator[StoredLegacyEvent]:
+    """The rows that a group becomes."""
+    for numbered, payload in zip(group.numbered, group.payloads, strict=True):
+        event = numbered.event
+        yield StoredLegacyEvent(
+            sequence_number=numbered.sequence_number,
+            sequenced_at_us=numbered.sequenced_at_us,
+            created_at_us=event.created_at_us,
+            base_version=event.base_version,
+            tenant_id=group.fence.tenant_id,
+            store_id=numbered.store_id,
+            event_id=event.event_id,
+            source_agent=event.source_agent,
+            command_id=event.command_id,
+            entity_type=event.entity_type,
+            entity_id=event.entity_id,
+            event_type=event.event_type,
+            payload_hash=event.payload_hash,
+            signature=event.signature,
+            payload_encrypted=payload,
+        )
+
+
 # Reading.
 
 
@@ -125,7 +178,33 @@ class EntityPage(msgspec.Struct, frozen=True):
     next_from: int
 
 
+class LegacyEventPage(msgspec.Struct, frozen=True):
+    """Like EventPage, of the legacy stream."""
+
+    head_sequence: int
+    events: list[StoredLegacyEvent]
+    has_more: bool
+    next_from: int
+
+
+class LegacyEntityPage(msgspec.Struct, frozen=True):
+    """Like EntityPage: an entity's legacy events. ``version`` counts its VES events too."""
+
+    version: int
+    events: list[StoredLegacyEvent]
+    has_more: bool
+    next_from: int
+
+
 # Commitments.
+
+
+class StreamHead(msgspec.Struct, frozen=True):
+    """A stream of a tenant, and how far it goes."""
+
+    store_id: Uuid
+    head_sequence: int
+    committed_through: int
 
 
 class StreamBehind(msgspec.Struct, frozen=True):
@@ -147,6 +226,17 @@ class CommitmentCounter(msgspec.Struct, frozen=True):
     head_sequence: int
 
 
+class Voided(msgspec.Struct, frozen=True):
+    """Numbers of a stream that were given to events which a restored database has lost: given to nobody else,
+    ever. Both ends included."""
+
+    tenant_id: Uuid
+    store_id: Uuid
+    first_number: int
+    last_number: int
+    voided_at_us: int = 0
+
+
 class LeafSource(msgspec.Struct, frozen=True, gc=False):
     """What one Merkle leaf is made of (VES 3.7)."""
 
@@ -160,6 +250,67 @@ class CommitmentPage(msgspec.Struct, frozen=True):
     has_more: bool
     next_from: int
     """``sequence_start`` to ask from for the next page."""
+
+
+class LegacyLeafSource(msgspec.Struct, frozen=True, gc=False):
+    """What one leaf of the legacy stream is made of (VES 3.10)."""
+
+    sequence_number: int
+    payload_hash: bytes
+    entity_type: str
+    entity_id: str
+
+
+class LegacyCommitmentPage(msgspec.Struct, frozen=True):
+    commitments: list[LegacyCommitment]
+    has_more: bool
+    next_from: int
+
+
+class TooManyEntities(msgspec.Struct, frozen=True):
+    """Nothing stored: the store has more than LEGACY_ENTITIES_MAX entities."""
+
+
+LEGACY_ENTITIES_MAX = 1_000_000
+"""Whose versions are hashed in one transaction: seconds."""
+
+
+# Validity proofs.
+
+
+class ValidityProof(msgspec.Struct, frozen=True):
+    """What is known of a proof about a commitment, without its bytes."""
+
+    proof_id: Uuid
+    batch_id: Uuid
+    tenant_id: Uuid
+    store_id: Uuid
+    proof_type: str
+    proof_version: int
+    proof_hash: bytes
+    public_inputs: str | None
+    """Canonical JSON, as it was agreed to; None: none were sent."""
+    submitted_at_us: int = 0
+    """Set by the journal."""
+
+
+class StoredProof(msgspec.Struct, frozen=True):
+    """A proof's record with its bytes as they are stored: sealed."""
+
+    record: ValidityProof
+    proof: bytes
+
+
+class ProofSubmitted(msgspec.Struct, frozen=True):
+    record: ValidityProof
+    already: bool
+    """True: exactly these bytes were there before, with this record; nothing changed."""
+
+
+class ProofConflict(msgspec.Struct, frozen=True):
+    """Nothing stored: the batch has other bytes of this type and version, under this proof_id."""
+
+    proof_id: Uuid
 
 
 # Agent keys.
@@ -488,6 +639,11 @@ class Journal(Protocol):
         """One transaction. Raises JournalOutcomeUnknown (never JournalAway)."""
         ...
 
+    async def append_legacy(self, group: LegacyGroup) -> Stored | Moved | Away:
+        """The same for legacy events. An entity's version that a VES append moved is ``Moved``, and the
+        other way round."""
+        ...
+
     # Reading back. ``bytes_max`` bounds the sum of the sealed payloads of a page (at least one event).
 
     async def read_events(
@@ -500,9 +656,30 @@ class Journal(Protocol):
 
     async def read_head(self, tenant_id: Uuid, store_id: Uuid) -> int: ...
 
+    async def list_streams(
+        self, tenant_id: Uuid, *, store_ids: tuple[Uuid, ...] | None, after: Uuid | None, limit: int
+    ) -> list[StreamHead]:
+        """The tenant's streams that have an event, by store_id, from behind ``after`` on; ``store_ids``: only
+        of these stores."""
+        ...
+
+    async def read_voided(self, tenant_id: Uuid, store_id: Uuid) -> list[Voided]:
+        """In order; the first VOIDED_MAX: there is one for each restoration that lost something here."""
+        ...
+
     async def read_entity(
         self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int
     ) -> EntityPage: ...
+
+    async def read_legacy_events(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> LegacyEventPage: ...
+
+    async def read_legacy_head(self, tenant_id: Uuid, store_id: Uuid) -> int: ...
+
+    async def read_legacy_entity(
+        self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> LegacyEntityPage: ...
 
     # Commitments.
 
@@ -542,6 +719,61 @@ class Journal(Protocol):
 
     async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
         """Merkle nodes by their index in ``levels`` (counted in 32-byte nodes), in the order asked."""
+        ...
+
+    # Commitments of the legacy stream. Each starts right after the last one, whose row is what is compared.
+
+    async def read_legacy_commitment_counter(self, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter: ...
+
+    async def read_legacy_leaf_sources(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
+    ) -> list[LegacyLeafSource]:
+        """Ordered; at most 4,096 a call."""
+        ...
+
+    async def commit_legacy(
+        self, commitment: LegacyCommitment, *, levels: bytes
+    ) -> LegacyCommitment | TooManyEntities | Moved | Away:
+        """Answered with the stored commitment: its ``new_state_root`` is computed here, of the entities'
+        versions in the one snapshot in which the last commitment and the head are compared.
+        ``levels``: all Merkle nodes from the leaves to the root, concatenated."""
+        ...
+
+    async def read_legacy_commitment(
+        self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> LegacyCommitment | None: ...
+
+    async def find_legacy_commitment(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> LegacyCommitment | None:
+        """The commitment whose range holds this sequence number."""
+        ...
+
+    async def list_legacy_commitments(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int
+    ) -> LegacyCommitmentPage: ...
+
+    async def read_legacy_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+        """Merkle nodes by their index in ``levels`` (counted in 32-byte nodes), in the order asked."""
+        ...
+
+    # Validity proofs, which are unique per batch, type and version.
+
+    async def submit_validity_proof(
+        self, submitted: StoredProof, audit: AuditEntry
+    ) -> ProofSubmitted | ProofConflict | None:
+        """One transaction. None: the stream has no such commitment. Doing it twice, also with another
+        proof_id, is the same as once."""
+        ...
+
+    async def read_validity_proof(
+        self, proof_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredProof | None: ...
+
+    async def list_validity_proofs(
+        self, batch_id: Uuid, *, after: Uuid | None, limit: int
+    ) -> list[ValidityProof]:
+        """By time of submission; page with ``after``, the last one's proof_id."""
         ...
 
     # Agent keys. Registering and revoking take the tenant's exclusive key lock and raise its key_epoch.
@@ -760,9 +992,25 @@ class Journal(Protocol):
         So it may be done twice. Raises ReceiptKeyDiffers for a public key that the sequencer had before."""
         ...
 
-    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
-        """Records the ring's key ids (current first). Raises AtRestKeyMissing when a recorded one is not
-        in the ring."""
+    async def claim_at_rest_keys(
+        self,
+        key_ids: list[bytes],
+        by_tenant: Mapping[Uuid, list[bytes]] | None = None,
+        *,
+        current: list[bytes] | None = None,
+        required: bool = False,
+    ) -> None:
+        """Records the key ids of the default ring, and of the rings of tenants that have, or once had, their
+        own. Raises AtRestKeyMissing, and records nothing, when a ring lacks a key, not retired, that data of
+        those whom it serves may exist under; AtRestKeyRetired when one of ``current``, those that seal, is
+        retired; and, with ``required``, PlaintextRemains while events or proofs are stored that are no
+        frames."""
+        ...
+
+    async def retire_at_rest_key(self, key_id: bytes, audit: AuditEntry) -> bool:
+        """From now on no start demands the key, and none seals under it. Whether it was this call that
+        retired it. That nothing is sealed under it any more is for the caller to know. Raises
+        AtRestKeyMissing for a key that was never claimed."""
         ...
 
     # Rate limits. What is kept of them may be lost at any time: a bucket nobody knows is full.

@@ -7,13 +7,11 @@ key lock. It connects when first asked and again, by itself, after the database 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
-import trio
 
 from journal import (
     append,
@@ -22,20 +20,27 @@ from journal import (
     credentials,
     key_rotation,
     keys,
+    legacy,
+    legacy_commitments,
     own_keys,
     policies,
     rates,
     reads,
+    restorations,
     signed_by,
     tokens,
+    validity_proofs,
 )
 from journal.aio import cross
+from journal.at_rest_rules import Rings
 from journal.audit import write_audit
-from journal.connections import SERVER_VERSION_MIN, Limits, make_pool
+from journal.connections import SERVER_VERSION_MIN, Limits
 from journal.facts import read_facts
 from journal.locks import begin_alone, begin_sharing
 from journal.migrate import check_schema
+from journal.pools import open_units
 from journal.port import (
+    VOIDED_MAX,
     AgentKey,
     ApiKey,
     AuditChain,
@@ -58,9 +63,16 @@ from journal.port import (
     KeyRotation,
     KeysRevoked,
     LeafSource,
+    LegacyCommitmentPage,
+    LegacyEntityPage,
+    LegacyEventPage,
+    LegacyGroup,
+    LegacyLeafSource,
     Moved,
     PinnedTenant,
     PolicyChanges,
+    ProofConflict,
+    ProofSubmitted,
     RateSpending,
     ReceiptKey,
     Revocations,
@@ -69,22 +81,29 @@ from journal.port import (
     SchemaStatus,
     SignedPage,
     Stored,
+    StoredProof,
     StreamBehind,
+    StreamHead,
     TenantPolicy,
     TokenRevocation,
+    TooManyEntities,
+    ValidityProof,
+    Voided,
 )
+from journal.privileges import refuse_excess
+from journal.restorations import Cause, Given, KnownHead, Restoration
 from journal.stalled import StalledCopies
 from journal.units import Checkpoint, Undo, Units
 from ves.audit import AuditCommitment, AuditRecord
+from ves.legacy_commitments import LegacyCommitment
 from ves.policy import SchemaMode
 from ves.records import Commitment, EntityName, Facts, KeyName, Question, StoredEvent, Uuid
 
 if TYPE_CHECKING:
-    from journal.connections import Connection, Pool
+    from journal.connections import Connection
 
 T = TypeVar("T")
 
-_CLOSE_S = 5.0
 _PING_S = 2.0
 """A database that takes longer is away for those who ask whether it is there: they decide about traffic."""
 _OWN_KEYS_S = 5.0
@@ -109,41 +128,27 @@ async def open_journal(
     limits: Limits | None = None,
     checkpoint: Checkpoint = _no_checkpoint,
     application_name: str = "sequencer",
+    as_server: bool = False,
 ) -> AsyncIterator[PostgresJournal]:
     """The journal, after the server and the schema were found fit. Inside ``journal.aio.open_loop`` only.
 
     ``node_id`` names the audit chain we write. ``checkpoint`` is called at the named points of a write and
-    may crash us there: each unit's ``.begin``, ``.commit_sent_before`` and ``.committed``, and
-    ``append.fenced`` and ``append.copied``. Raises JournalAway when the database cannot be asked,
-    SchemaMismatch (UnfitServer) when it is not what we need."""
+    may crash us there: each unit's ``.begin``, ``.commit_sent_before`` and ``.committed``, and ``.fenced``
+    and ``.copied`` of ``append`` and ``append_legacy``. ``as_server``: the login must be bound by grants and
+    triggers, which is looked at on every new connection. Raises JournalRefused when it is not, JournalAway
+    when the database cannot be asked, SchemaMismatch (UnfitServer) when it is not what we need."""
     limits = limits or Limits()
-    pool = make_pool(dsn, limits, application_name=application_name)
-    await cross(lambda: _initialize(pool))
-    try:
-        journal = PostgresJournal(
-            Units(pool, deadline_s=limits.unit_deadline_s, checkpoint=checkpoint),
-            node_id,
-            checkpoint,
-            StalledCopies(limits.idle_in_transaction_timeout_s),
-        )
+    async with open_units(
+        dsn,
+        limits=limits,
+        checkpoint=checkpoint,
+        application_name=application_name,
+        check=refuse_excess if as_server else None,
+    ) as units:
+        stalled = StalledCopies(limits.idle_in_transaction_timeout_s)
+        journal = PostgresJournal(units, node_id, checkpoint, stalled)
         await journal.check_fitness()
         yield journal
-    finally:
-        with trio.CancelScope(shield=True):  # also when we leave because we are cancelled
-            await cross(lambda: _close(pool))
-
-
-async def _initialize(pool: Pool) -> None:
-    await pool  # with min_size 0 it connects to nothing yet
-
-
-async def _close(pool: Pool) -> None:
-    """Whoever still holds a connection has a deadline for it; then the connections are cut."""
-    try:
-        async with asyncio.timeout(_CLOSE_S):
-            await pool.close()
-    except TimeoutError:
-        pool.terminate()
 
 
 class PostgresJournal:
@@ -196,6 +201,9 @@ class PostgresJournal:
     async def append(self, group: Group) -> Stored | Moved | Away:
         return await cross(lambda: append.append(self._units, group, self._checkpoint))
 
+    async def append_legacy(self, group: LegacyGroup) -> Stored | Moved | Away:
+        return await cross(lambda: legacy.append(self._units, group, self._checkpoint))
+
     # Reading back.
 
     async def read_events(
@@ -213,11 +221,36 @@ class PostgresJournal:
     async def read_head(self, tenant_id: Uuid, store_id: Uuid) -> int:
         return await self._read(lambda c: reads.read_head(c, tenant_id, store_id))
 
+    async def list_streams(
+        self, tenant_id: Uuid, *, store_ids: tuple[Uuid, ...] | None, after: Uuid | None, limit: int
+    ) -> list[StreamHead]:
+        return await self._read(lambda c: reads.list_streams(c, tenant_id, store_ids, after, limit))
+
+    async def read_voided(self, tenant_id: Uuid, store_id: Uuid) -> list[Voided]:
+        return await self._read(lambda c: restorations.voided(c, tenant_id, store_id, VOIDED_MAX))
+
     async def read_entity(
         self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int
     ) -> EntityPage:
         return await self._read(
             lambda c: reads.read_entity(c, tenant_id, entity, from_sequence, limit, bytes_max)
+        )
+
+    async def read_legacy_events(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> LegacyEventPage:
+        return await self._read(
+            lambda c: legacy.read_events(c, tenant_id, store_id, from_sequence, limit, bytes_max)
+        )
+
+    async def read_legacy_head(self, tenant_id: Uuid, store_id: Uuid) -> int:
+        return await self._read(lambda c: legacy.read_head(c, tenant_id, store_id))
+
+    async def read_legacy_entity(
+        self, tenant_id: Uuid, entity: EntityName, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> LegacyEntityPage:
+        return await self._read(
+            lambda c: legacy.read_entity(c, tenant_id, entity, from_sequence, limit, bytes_max)
         )
 
     # Commitments.
@@ -259,6 +292,65 @@ class PostgresJournal:
 
     async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
         return await self._read(lambda c: commitments.read_nodes(c, batch_id, positions))
+
+    # Commitments of the legacy stream.
+
+    async def read_legacy_commitment_counter(self, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
+        return await self._read(lambda c: legacy_commitments.read_counter(c, tenant_id, store_id))
+
+    async def read_legacy_leaf_sources(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
+    ) -> list[LegacyLeafSource]:
+        return await self._read(
+            lambda c: legacy_commitments.read_leaf_sources(
+                c, tenant_id, store_id, sequence_start, sequence_end
+            )
+        )
+
+    async def commit_legacy(
+        self, commitment: LegacyCommitment, *, levels: bytes
+    ) -> LegacyCommitment | TooManyEntities | Moved | Away:
+        return await cross(lambda: legacy_commitments.commit(self._units, commitment, levels))
+
+    async def read_legacy_commitment(
+        self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> LegacyCommitment | None:
+        return await self._read(lambda c: legacy_commitments.read_one(c, batch_id, tenant_id, store_ids))
+
+    async def find_legacy_commitment(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> LegacyCommitment | None:
+        return await self._read(lambda c: legacy_commitments.find(c, tenant_id, store_id, sequence_number))
+
+    async def list_legacy_commitments(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int
+    ) -> LegacyCommitmentPage:
+        return await self._read(
+            lambda c: legacy_commitments.list_page(c, tenant_id, store_id, from_sequence, limit)
+        )
+
+    async def read_legacy_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+        return await self._read(lambda c: legacy_commitments.read_nodes(c, batch_id, positions))
+
+    # Validity proofs.
+
+    async def submit_validity_proof(
+        self, submitted: StoredProof, audit: AuditEntry
+    ) -> ProofSubmitted | ProofConflict | None:
+        return await self._write(
+            "submit_validity_proof",
+            lambda c: validity_proofs.submit(c, self._node_id, submitted, audit),
+        )
+
+    async def read_validity_proof(
+        self, proof_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredProof | None:
+        return await self._read(lambda c: validity_proofs.read_one(c, proof_id, tenant_id, store_ids))
+
+    async def list_validity_proofs(
+        self, batch_id: Uuid, *, after: Uuid | None, limit: int
+    ) -> list[ValidityProof]:
+        return await self._read(lambda c: validity_proofs.list_page(c, batch_id, after, limit))
 
     # Agent keys.
 
@@ -460,6 +552,52 @@ class PostgresJournal:
     async def audit(self, entry: AuditEntry) -> None:
         await self._write("audit", lambda c: write_audit(c, self._node_id, entry))
 
+    # After the database was brought back from a copy: for commands and a start, beside the port.
+
+    def rest_from_writing(self, why: str) -> None:
+        """From now on every unit that would write is JournalAway, and the database is not asked."""
+        self._units.resting = why
+
+    async def pending_restoration(self) -> Restoration | None:
+        return await self._read(restorations.pending)
+
+    async def record_restoration(self, restoration_id: Uuid, cause: Cause, details: str) -> None:
+        """Harmless to do twice."""
+        await self._write(
+            "record_restoration",
+            lambda c: restorations.record(c, restoration_id, self._node_id, cause, details),
+        )
+
+    async def confirm_restoration(
+        self, restoration_id: Uuid, reason: str, compared: str, voids: Sequence[Voided], audit: AuditEntry
+    ) -> None:
+        """Writing is allowed from the next start on; ``voids`` are never given. Raises RestorationMoved."""
+        moved = await self._write(
+            "confirm_restoration",
+            lambda c: restorations.confirm(c, self._node_id, restoration_id, reason, compared, voids, audit),
+        )
+        if moved is not None:
+            raise moved
+
+    async def standing_at(self, given: Sequence[Given]) -> list[Uuid | None]:
+        """Which event stands at each of at most ``GIVEN_MAX`` numbers; None: no event does."""
+        return await self._read(lambda c: restorations.standing_at(c, given))
+
+    async def absent_commitments(self, batch_ids: Sequence[Uuid]) -> list[Uuid]:
+        return await self._read(lambda c: restorations.absent_commitments(c, batch_ids))
+
+    async def holds_audit_entry(self, node_id: Uuid, entry_number: int, entry_hash: bytes) -> bool:
+        return await self._read(
+            lambda c: restorations.holds_audit_entry(c, node_id, entry_number, entry_hash)
+        )
+
+    async def stream_heads(self, *, after: tuple[Uuid, Uuid] | None, limit: int) -> list[KnownHead]:
+        """Ordered by stream, those after ``after``."""
+        return await self._read(lambda c: restorations.heads(c, after, limit))
+
+    async def at_rest_key_ids(self) -> list[bytes]:
+        return await self._read(own_keys.at_rest_key_ids)
+
     # The audit trail.
 
     async def read_audit_chains(
@@ -501,12 +639,29 @@ class PostgresJournal:
             "rotate_receipt_key", lambda c: own_keys.rotate_receipt_key(c, self._node_id, key, audit)
         )
 
-    async def claim_at_rest_keys(self, key_ids: list[bytes]) -> None:
+    async def claim_at_rest_keys(
+        self,
+        key_ids: list[bytes],
+        by_tenant: Mapping[Uuid, list[bytes]] | None = None,
+        *,
+        current: list[bytes] | None = None,
+        required: bool = False,
+    ) -> None:
         # One node at a time: two that start for the first time at once must not both record a ring.
+        held = Rings(key_ids, by_tenant or {})
         act: Callable[[Connection], Awaitable[None]] = lambda c: own_keys.claim_at_rest_keys(  # noqa: E731
-            c, self._node_id, key_ids
+            c, self._node_id, held, current=current or [], required=required
         )
         await cross(lambda: self._units.write(act, begin=begin_alone(_EVERYBODY), named="claim_at_rest_keys"))
+
+    async def retire_at_rest_key(self, key_id: bytes, audit: AuditEntry) -> bool:
+        # Alone: a start that claims meanwhile sees all of it or nothing.
+        act: Callable[[Connection], Awaitable[bool]] = lambda c: own_keys.retire_at_rest_key(  # noqa: E731
+            c, self._node_id, key_id, audit
+        )
+        return await cross(
+            lambda: self._units.write(act, begin=begin_alone(_EVERYBODY), named="retire_at_rest_key")
+        )
 
     # Rate limits: single statements, like reading, since nothing depends on whether they were heard.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from journal.port import EntityPage, EventPage
+from journal.port import EntityPage, EventPage, StreamHead
 from ves.records import EntityName, Receipt, StoredEvent, Uuid
 
 if TYPE_CHECKING:
@@ -24,14 +24,15 @@ _EVENT_COLUMNS = 16
 """The first so many are StoredEvent's own fields, the rest is its receipt."""
 _COLUMN_COUNT = 23
 
-# $1 tenant, $2 store, $3 from, $4 limit, $5 bytes. {more} narrows, {head} is asked beside the events.
+# $1 tenant, $2 store, $3 from, $4 limit, $5 bytes. {more} narrows, {head} is asked beside the events. {table}
+# is one of the two streams', {payload} its column of payloads.
 _PAGE = """
 WITH found AS (
     SELECT e.*,
            row_number() OVER w AS place,
-           sum(octet_length(payload_sealed)) OVER w AS bytes_so_far,
+           sum(octet_length({payload})) OVER w AS bytes_so_far,
            count(*) OVER () AS found_count
-    FROM (SELECT * FROM record.ves_events
+    FROM (SELECT * FROM record.{table}_all
           WHERE tenant_id = $1 AND store_id = $2 AND sequence_number >= $3 {more}
           ORDER BY sequence_number LIMIT $4::bigint + 1) e
     WINDOW w AS (ORDER BY sequence_number ROWS UNBOUNDED PRECEDING)
@@ -41,19 +42,26 @@ FROM (SELECT coalesce(({head}), 0) AS head) asked
 LEFT JOIN found f ON f.place <= $4 AND (f.place = 1 OR f.bytes_so_far <= $5)
 ORDER BY f.sequence_number
 """
-_STREAM_PAGE = _PAGE.format(
-    columns=_COLUMNS,
-    more="",
-    head="SELECT current_sequence FROM record.ves_sequence_counters WHERE tenant_id = $1 AND store_id = $2",
-)
-_ENTITY_PAGE = _PAGE.format(
-    columns=_COLUMNS,
-    more='AND entity_type = $6::text COLLATE "C" AND entity_id = $7::text COLLATE "C"',
-    head="SELECT version FROM record.entity_versions WHERE tenant_id = $1 AND store_id = $2 "
-    'AND entity_type = $6::text COLLATE "C" AND entity_id = $7::text COLLATE "C"',
+_ENTITY = 'entity_type = $6::text COLLATE "C" AND entity_id = $7::text COLLATE "C"'
+
+
+def page_statements(*, table: str, counters: str, payload: str, columns: str) -> tuple[str, str]:
+    """A page of a stream, and one of an entity's history; archived events too."""
+    of_stream = "tenant_id = $1 AND store_id = $2"
+    head = f"SELECT current_sequence FROM record.{counters} WHERE {of_stream}"  # noqa: S608
+    version = f"SELECT version FROM record.entity_versions WHERE {of_stream} AND {_ENTITY}"  # noqa: S608
+    common = {"table": table, "payload": payload, "columns": columns}
+    return (
+        _PAGE.format(more="", head=head, **common),
+        _PAGE.format(more=f"AND {_ENTITY}", head=version, **common),
+    )
+
+
+_STREAM_PAGE, _ENTITY_PAGE = page_statements(
+    table="ves_events", counters="ves_sequence_counters", payload="payload_sealed", columns=_COLUMNS
 )
 _ONE = f"""
-SELECT {_COLUMNS} FROM record.ves_events
+SELECT {_COLUMNS} FROM record.ves_events_all
 WHERE tenant_id = $1 AND event_id = $2 AND ($3::uuid[] IS NULL OR store_id = ANY($3))
 """  # noqa: S608  texts of this module only
 
@@ -102,6 +110,27 @@ async def read_head(connection: Connection, tenant_id: Uuid, store_id: Uuid) -> 
         store_id,
     )
     return head or 0
+
+
+async def list_streams(
+    connection: Connection,
+    tenant_id: Uuid,
+    store_ids: tuple[Uuid, ...] | None,
+    after: Uuid | None,
+    limit: int,
+) -> list[StreamHead]:
+    rows = await connection.fetch(
+        "SELECT c.store_id, c.current_sequence, coalesce(k.committed_through, 0) "
+        "FROM record.ves_sequence_counters c "
+        "LEFT JOIN record.ves_commitment_counters k USING (tenant_id, store_id) "
+        "WHERE c.tenant_id = $1 AND ($2::uuid[] IS NULL OR c.store_id = ANY($2)) "
+        "AND ($3::uuid IS NULL OR c.store_id > $3) ORDER BY c.store_id LIMIT $4",
+        tenant_id,
+        None if store_ids is None else list(store_ids),
+        after,
+        limit,
+    )
+    return [StreamHead(*row) for row in rows]
 
 
 def _page(rows: list[Any]) -> tuple[list[StoredEvent], int, bool]:

@@ -18,7 +18,7 @@ _STEP = """
 WITH step AS MATERIALIZED (
     SELECT store_id, sequence_number, event_id, sequenced_at,
            source_agent_id = $2 AND agent_key_id = $3 AS wanted
-    FROM record.ves_events
+    FROM record.ves_events_all
     WHERE tenant_id = $1 AND (store_id, sequence_number) > ($4, $5)
     ORDER BY store_id, sequence_number LIMIT $6
 ), last AS (

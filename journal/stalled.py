@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _COPIES = (
     "SELECT pid, xact_start::text, bytes_processed FROM pg_stat_progress_copy "
     "JOIN pg_stat_activity USING (pid) "
-    "WHERE relid = 'record.ves_events'::regclass AND usename = current_user AND wait_event = 'ClientRead'"
+    "WHERE relid IN ('record.ves_events'::regclass, 'record.events'::regclass) "
+    "AND usename = current_user AND wait_event = 'ClientRead'"
 )
 _END = "SELECT pg_terminate_backend($1)"
 

@@ -16,11 +16,15 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 import asyncpg
+import structlog
 
-from journal.port import JournalAway, JournalOutcomeUnknown, JournalVitals
+from journal.port import JournalAway, JournalOutcomeUnknown, JournalRefused, JournalVitals
+from journal.tls import why_untrusted
 
 if TYPE_CHECKING:
     from journal.connections import Connection, Pool
+
+_log = structlog.get_logger("journal.units")
 
 T = TypeVar("T")
 Checkpoint = Callable[[str], None]
@@ -51,6 +55,7 @@ _CONTENDED = {
     "40P01",  # deadlock, and we were chosen
     "55P03",  # lock_timeout
 }
+_REFUSED_BY_US = "57000"  # raised by our own triggers: it lasts until somebody acts, so somebody has to know
 _ENDS_THE_SESSION = {"FATAL", "PANIC"}
 
 _Broken = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
@@ -77,6 +82,8 @@ class Units:
         self._checkpoint = checkpoint
         self.disk_full: str | None = None
         """Why the last unit that wrote could not, if that was for want of space."""
+        self.resting: str | None = None
+        """Why nothing is written at present, although the database would let us."""
         self._counts: Counter[str] = Counter()
 
     def vitals(self) -> JournalVitals:
@@ -130,6 +137,8 @@ class Units:
             return await self._transaction(act, begin, named)
 
     async def _transaction(self, act: Callable[[Connection], Awaitable[T]], begin: str, named: str) -> T:
+        if self.resting is not None:
+            raise JournalAway(self.resting)
         until = asyncio.get_running_loop().time() + self._deadline_s
         self._checkpoint(f"{named}.begin")
         try:
@@ -224,10 +233,15 @@ def not_stored(error: BaseException) -> NoReturn:
         code = str(error.sqlstate)
         if code in _CONTENDED:
             raise Contended(_text(error)) from error
+        if code == _REFUSED_BY_US:
+            _log.error("the database takes nothing from this node", reason=_text(error))
         if code in _AWAY or code.startswith(_AWAY_CLASSES) or _severity(error) in _ENDS_THE_SESSION:
             raise JournalAway(_text(error)) from error
         error.detail = None  # can hold the values of a row, and a surprise is logged
         raise error
+    untrusted = why_untrusted(error)
+    if untrusted is not None:
+        raise JournalRefused(untrusted) from error
     if isinstance(error, ValueError) and not isinstance(error, OSError):  # a TLS error is both
         raise error  # asyncpg: a value we gave that PostgreSQL cannot hold, a DSN that means nothing
     raise JournalAway(_text(error)) from error

@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import structlog
 import trio
@@ -26,11 +27,14 @@ from actors.audit_commitments import ChainBroken, commit_chain
 from actors.certificates import Certificates
 from actors.errors import Unavailable
 from actors.faults import arm_from_environment, checkpoint
+from actors.given_numbers import FILE as GIVEN_NUMBERS
+from actors.given_numbers import GivenNumbers
 from actors.token_keys import KeySet, read_token_keys
 from config.certificates import load as load_certificate
+from config.database_tls import database_address
 from config.exposure import admin_address, files_of_listeners, refuse_clear_text
 from config.secrets import Secrets, load_secrets, prepare_data_dir
-from config.settings import Settings, database_address
+from config.settings import Settings
 from journal.aio import open_loop
 from journal.migrate import migrate, migrations
 from journal.port import (
@@ -42,7 +46,14 @@ from journal.port import (
 )
 from supervisor import receipt_keys
 from supervisor.announcement import Door, announced, door_of
+from supervisor.archive_command import archive_command
+from supervisor.backup_command import backup_command, verify_backup_command
+from supervisor.doctor_command import doctor_command
 from supervisor.incident_command import incident_report_command, key_compromise_command
+from supervisor.reencrypt_command import reencrypt_command
+from supervisor.restore_command import confirm_command, restore_command
+from supervisor.restored import read_only_because
+from supervisor.retire_command import retire_command
 from supervisor.rotate_command import rotate_command
 from supervisor.shell import (
     FORMATS,
@@ -60,6 +71,7 @@ from transport.cli.app import HouseCommands, build_app
 from transport.house import House
 from transport.http.app import create_apps
 from transport.http.serve import serve as serve_http
+from ves.at_rest import AtRestMode
 from ves.encoding import uuid_text
 
 START_PATIENCE_S = 60.0
@@ -80,6 +92,14 @@ def main() -> None:
             serve=serve,
             migrate=migrate_command,
             rotate=rotate_command,
+            reencrypt=reencrypt_command,
+            retire_at_rest_key=retire_command,
+            doctor=doctor_command,
+            archive=archive_command,
+            backup=backup_command,
+            verify_backup=verify_backup_command,
+            restore=restore_command,
+            confirm_restoration=confirm_command,
             key_compromise=key_compromise_command,
             incident_report=incident_report_command,
         )
@@ -116,13 +136,15 @@ def _serve() -> None:
 
 def _migrate() -> None:
     settings = read_settings()
-    dsn = settings.database_admin_url or settings.database_url
-    if dsn is None:
+    if settings.database_admin_url is None and settings.database_url is None:
         raise StartRefused(
             "nothing to migrate: the embedded database migrates itself at start. "
             "Set DATABASE_ADMIN_URL to the owner's connection string of an external one."
         )
-    trio.run(run_migrations, database_address(dsn))
+    given: Literal["database_admin_url", "database_url"] = (
+        "database_url" if settings.database_admin_url is None else "database_admin_url"
+    )
+    trio.run(run_migrations, database_address(settings, given, os.environ))
 
 
 async def run_migrations(dsn: str) -> None:
@@ -140,9 +162,13 @@ async def run_house(
             await patiently(partial(migrate, where.admin_dsn, where.logins, checkpoint=checkpoint))
         async with AsyncExitStack() as stack:
             node_id = secrets.sequencer_id
-            journal = await patiently(partial(enter_journal, stack, settings, node_id, where))
+            journal = await patiently(partial(enter_journal, stack, settings, node_id, where, as_server=True))
             await patiently(partial(refuse_to_forget_pins, settings, journal))
             claimed = await patiently(partial(claim_keys, journal, secrets))
+            given = GivenNumbers(settings.data_dir / GIVEN_NUMBERS)
+            read_only = await patiently(partial(read_only_because, journal, given))
+            if read_only is not None:
+                journal.rest_from_writing(read_only)
             built = build(
                 settings,
                 secrets,
@@ -150,6 +176,8 @@ async def run_house(
                 receipt_key=claimed.key,
                 token_keys=token_keys,
                 strays=lambda: strays.count,
+                given=given,
+                read_only=read_only,
             )
             if claimed.rotated:
                 version = claimed.key.key_version
@@ -168,7 +196,12 @@ async def claim_keys(journal: Journal, secrets: Secrets) -> receipt_keys.Claimed
     """Our keys are those that the journal knows, or the first it sees: answers the receipt key to sign with.
     Key files made just now and in vain are removed."""
     try:
-        await journal.claim_at_rest_keys(secrets.keys.at_rest_key_ids)
+        await journal.claim_at_rest_keys(
+            secrets.keys.at_rest_key_ids,
+            secrets.keys.at_rest_key_ids_by_tenant,
+            current=secrets.keys.at_rest_current_ids,
+            required=secrets.keys.at_rest_mode == AtRestMode.REQUIRED.value,
+        )
         return await receipt_keys.claim(journal, secrets.sequencer_id, secrets.keys.receipt_seeds)
     except (AtRestKeyMissing, ReceiptKeyDiffers):
         for path in secrets.created:
@@ -182,15 +215,18 @@ async def audit_start(house: House, fingerprint: str, key_version: int) -> None:
         "configuration": fingerprint,
         "schema_version": len(migrations()),
         "receipt_key_version": key_version,
+        "payload_encryption_mode": house.at_rest.mode,
+        "at_rest_key": house.at_rest.current_key,
+        "tenants_with_own_ring": house.at_rest.tenants_with_own_ring,
         "host": socket.gethostname(),
     }
-    await audit_life(house, "server.start", details, away=False)
+    await audit_life(house, "server.start", details, away=house.read_only is not None)
 
 
 async def audit_stop(house: House) -> None:
     """The last entry of this life, and the chain committed through it; while the database is away the entry
     waits in the spool for the next one. A start without a stop before it was preceded by a crash."""
-    away = "database" in house.readiness.parts
+    away = house.read_only is not None or "database" in house.readiness.parts
     await audit_life(house, "server.stop", {}, away=away)
     if away:
         return
@@ -262,7 +298,7 @@ def introduce(settings: Settings, secrets: Secrets, public: Door, admin: Door) -
         print(f"created {created} (keep a copy in a safe place)", flush=True)
     print(
         f"sequencer {version('ves-sequencer')} serves {public.bound}, admin {admin.bound},"
-        f" data {settings.data_dir}",
+        f" data {settings.data_dir}, encryption at rest {settings.payload_encryption_mode}",
         flush=True,
     )
 

@@ -60,7 +60,8 @@ async def run_rotation(
 ) -> ReceiptKey:
     async with open_loop(), AsyncExitStack() as stack:
         where = Database(dsn, None)
-        journal = await patiently(partial(enter_journal, stack, settings, sequencer_id, where))
+        enter = partial(enter_journal, stack, settings, sequencer_id, where, as_server=True)
+        journal = await patiently(enter)
         old = await patiently(partial(receipt_keys.current, journal, sequencer_id))
         public_key = receipt_keys.make_seed(seeds, old, checkpoint)
         act = partial(

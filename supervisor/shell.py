@@ -11,6 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -18,24 +19,30 @@ import trio
 from pydantic import ValidationError
 
 from actors.faults import checkpoint
+from actors.given_numbers import Unreadable
 from config.certificates import CertificateError
+from config.database_tls import database_address
 from config.exposure import Exposed
 from config.logs import configure_logs
 from config.secret_sources import SecretsError, forget
 from config.secrets import Formats
-from config.settings import Settings, database_address
+from config.settings import Settings
+from journal.backup_file import BackupError
+from journal.base_backup import archiving
 from journal.connections import Limits
 from journal.embedded import EmbeddedPostgres, embedded_dsn
 from journal.embedded_cluster import EMBEDDED_LOGINS, DataDirInUse, DataDirLock, EmbeddedPostgresError
 from journal.migrate import NO_LOGINS, Logins
-from journal.port import Journal, JournalAway, JournalError, JournalOutcomeUnknown
-from journal.postgres import open_journal
+from journal.port import JournalAway, JournalError, JournalOutcomeUnknown, JournalRefused
+from journal.postgres import PostgresJournal, open_journal
 from supervisor.branch import GaveUp
 from supervisor.telemetry import TelemetryMissing
 from ves.at_rest import key_id, parse_key
 from ves.records import Uuid
 from ves.signatures import Signer
 
+RESTORING = "restoring"
+"""Under DATA_DIR while a restore is at work there; whoever finds it finds half a database."""
 JOURNAL_PATIENCE_S = 60.0
 """How long a start waits for a database that does not answer yet."""
 
@@ -62,6 +69,8 @@ class Database:
 
 EXPECTED = (
     StartRefused,
+    BackupError,
+    Unreadable,
     SecretsError,
     Exposed,
     CertificateError,
@@ -117,18 +126,18 @@ def database(settings: Settings) -> Iterator[Database]:
     if settings.database_url is not None:
         lock = DataDirLock(settings.data_dir)
         try:
-            admin = settings.database_admin_url
+            admin = settings.database_admin_url is not None
             where = Database(
-                database_address(settings.database_url),
-                None if admin is None else database_address(admin),
+                database_address(settings, "database_url", os.environ),
+                database_address(settings, "database_admin_url", os.environ) if admin else None,
             )
-            del settings, admin  # this frame lives as long as the server, and it would keep all secrets
+            del settings  # this frame lives as long as the server, and it would keep all secrets
             yield where
         finally:
             lock.release()
         return
     # Before the event loop: blocking, and it lives longer than the loop.
-    postgres = EmbeddedPostgres(settings.data_dir, pg_bin=settings.pg_bin, checkpoint=checkpoint)
+    postgres = embedded(settings)
     del settings
     postgres.start()
     try:
@@ -137,22 +146,44 @@ def database(settings: Settings) -> Iterator[Database]:
         postgres.stop()
 
 
+def embedded(settings: Settings) -> EmbeddedPostgres:
+    """Our own on DATA_DIR, not started. Raises StartRefused when a restore into it did not end."""
+    refuse_half_restored(settings.data_dir)
+    wal = settings.backup_wal_dir
+    if wal is not None and not wal.is_dir():
+        raise StartRefused(f"BACKUP_WAL_DIR {wal} is no folder: make it, 0700, best on another disk")
+    if wal is not None and wal.stat().st_mode & 0o007:
+        raise StartRefused(f"BACKUP_WAL_DIR {wal} is open to others: chmod 700 {wal}")
+    return EmbeddedPostgres(
+        settings.data_dir,
+        pg_bin=settings.pg_bin,
+        more_settings={} if wal is None else archiving(wal, settings.backup_wal_timeout_secs),
+        checkpoint=checkpoint,
+    )
+
+
+def refuse_half_restored(data_dir: Path) -> None:
+    if (data_dir / RESTORING).exists():
+        raise StartRefused(
+            f"a restore into {data_dir} did not end: run it again, it begins anew, or remove the folder"
+        )
+
+
 @contextmanager
 def database_beside(settings: Settings, *, admin: bool = False) -> Iterator[str]:
     """The same database for a command: that of the server which runs on DATA_DIR, or started for a moment.
     ``admin``: as a member of sequencer_admin, which DATABASE_ADMIN_URL has to be."""
     if settings.database_url is not None or (admin and settings.database_admin_url is not None):
-        given = settings.database_admin_url if admin else settings.database_url
-        if given is None:
+        if admin and settings.database_admin_url is None:
             raise StartRefused(
                 "this needs a login that is a member of sequencer_admin: set DATABASE_ADMIN_URL "
                 "(CREATE ROLE … LOGIN IN ROLE sequencer_admin)"
             )
-        yield database_address(given)
+        yield database_address(settings, "database_admin_url" if admin else "database_url", os.environ)
         return
     if not (settings.data_dir / "postgres" / "data").exists():
         raise StartRefused("no embedded database in DATA_DIR: set DATABASE_URL as the server has it")
-    postgres = EmbeddedPostgres(settings.data_dir, pg_bin=settings.pg_bin)
+    postgres = embedded(settings)
     try:
         postgres.start()
     except DataDirInUse:
@@ -164,7 +195,10 @@ def database_beside(settings: Settings, *, admin: bool = False) -> Iterator[str]
         postgres.stop()
 
 
-async def enter_journal(stack: AsyncExitStack, settings: Settings, node_id: Uuid, where: Database) -> Journal:
+async def enter_journal(
+    stack: AsyncExitStack, settings: Settings, node_id: Uuid, where: Database, *, as_server: bool = False
+) -> PostgresJournal:
+    """``as_server``: as the server's own login, which must be one that grants and triggers bind."""
     limits = Limits(
         connections_max=settings.db_connections_max,
         unit_deadline_s=settings.db_unit_deadline_s,
@@ -172,19 +206,23 @@ async def enter_journal(stack: AsyncExitStack, settings: Settings, node_id: Uuid
         lock_timeout_s=settings.db_lock_timeout_s,
         idle_in_transaction_timeout_s=settings.db_idle_in_transaction_timeout_s,
     )
-    journal: Journal = await stack.enter_async_context(
-        open_journal(where.app_dsn, node_id=node_id, limits=limits, checkpoint=checkpoint)
+    return await stack.enter_async_context(
+        open_journal(
+            where.app_dsn, node_id=node_id, limits=limits, checkpoint=checkpoint, as_server=as_server
+        )
     )
-    return journal
 
 
 async def patiently(unit: Callable[[], Awaitable[T]]) -> T:
     """What ``unit`` answers; while the database is away, tried again each second for a minute. So is a unit
-    whose outcome is unknown: everything done at a start finds its own work when it is done twice."""
+    whose outcome is unknown: everything done at a start finds its own work when it is done twice. Not so a
+    database that we will not use."""
     give_up_at = trio.current_time() + JOURNAL_PATIENCE_S
     while True:
         try:
             return await unit()
+        except JournalRefused:
+            raise  # no waiting helps
         except (JournalAway, JournalOutcomeUnknown) as error:
             if trio.current_time() >= give_up_at:
                 text = f"the database did not answer within {JOURNAL_PATIENCE_S:.0f} s: {error}"

@@ -18,6 +18,7 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       policies              polls what tenants demand of their events
       pulse                 tells readiness whether the database answers
       audit-spool           carries audit entries that could not wait for the database into the chain
+      numbers-keeper        notes the newest number given in each stream beside the database
       rates                 forgets full rate buckets; tells spent ones to the other nodes, if they are shared
       certificates          notices new certificates for the listeners
       audit-committer       commits every node's audit chain, and says when one is broken
@@ -34,6 +35,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from actors.at_rest_watch import AtRestWatch
 from actors.audit_commitments import AuditCommitter, AuditPolicy
 from actors.audit_spool import AuditSpool, SpoolEmptier
 from actors.buckets import of_seconds
@@ -42,6 +44,7 @@ from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
 from actors.failed_attempts import FailedAttempts, FailureReporter, Patience
+from actors.given_numbers import GivenNumbers, NumbersKeeper
 from actors.key_ages import KeyAgePolicy, KeyAges, KeyWatch
 from actors.mailbox import Actor, Mailbox, Ref
 from actors.policies import PolicyBook, PolicyPoller
@@ -76,6 +79,8 @@ from ves.records import Uuid
 log = structlog.get_logger("house")
 
 PULSE_S = 1.0
+RESTING = frozenset({"sweeper", "audit-committer"})
+"""Not at home in a house that must not write: they would try again and again, and log each time."""
 AUDIT_SPOOL = "audit-spool.jsonl"
 UNREADY_BEATS = 5
 SCHEMA_LETTERS_MAX = 32
@@ -125,15 +130,20 @@ def build(
     receipt_key: ReceiptKey,
     token_keys: KeySet = NO_KEYS,
     strays: Callable[[], int] = lambda: 0,
+    given: GivenNumbers | None = None,
+    read_only: str | None = None,
     ports: Ports | None = None,
 ) -> Built:
-    """Everybody introduced to everybody they need; nobody started. ``receipt_key``: the one claimed."""
+    """Everybody introduced to everybody they need; nobody started. ``receipt_key``: the one claimed;
+    ``given``: where numbers are noted; ``read_only``: why nobody may write."""
     ports = ports or Ports()
     readiness = Readiness()
     lag = LoopLag()
-    tally = Tally()
+    given = given or GivenNumbers(None)
+    tally = Tally(given=given)
     security = SecurityEvents()
     rate_limits = rate_limits_of(settings)
+    at_rest = at_rest_of(secrets, security)
     certificates = Certificates(
         files_of_listeners(settings), security=security, now_s=lambda: ports.now_us() / 1_000_000
     )
@@ -171,7 +181,7 @@ def build(
     encryptors = Pool(
         "encryptors",
         settings.encryptor_count,
-        lambda: Encryptor(keys=in_use.for_a_life, spawn=ports.spawn),
+        lambda: Encryptor(keys=in_use.for_a_life, spawn=ports.spawn, watch=at_rest),
         settings.mailbox_letters_max,
         declares_ready=True,
         intensity=WORKER_DEATHS,
@@ -235,97 +245,98 @@ def build(
             readiness.done("tree")
 
     readiness.wait_for("database", "not asked yet")
-    root = Supervisor(
-        "house",
-        [
-            ChildSpec(
-                name="registry",
-                factory=lambda: KeyRegistry(journal=journal),
-                mailbox=registry,
-            ),
-            encryptors,
-            verifiers,
-            ChildSpec(
-                name="schema-checker",
-                factory=lambda: SchemaChecker(spawn=ports.spawn),
-                mailbox=schema_checker,
-            ),
-            sequencers,
-            ChildSpec(
-                name="committer",
-                factory=lambda: Committer(journal=journal, new_batch_id=ports.new_uuid, now_us=ports.now_us),
-                mailbox=committer,
-                shutdown_s=settings.db_unit_deadline_s,
-            ),
-            ChildSpec(
-                name="sweeper",
-                factory=lambda: Sweeper(
-                    journal=journal,
-                    committer=Ref(committer),
-                    policy=CommitmentPolicy(
-                        events=settings.commitment_events,
-                        interval_s=settings.commitment_interval_secs,
-                        sweep_s=settings.commitment_sweep_secs,
-                    ),
-                    now_us=ports.now_us,
+    if read_only is not None:
+        readiness.wait_for("restored", read_only)
+    everybody: list[ChildSpec | DynamicSupervisor[Uuid] | Pool] = [
+        ChildSpec(
+            name="registry",
+            factory=lambda: KeyRegistry(journal=journal),
+            mailbox=registry,
+        ),
+        encryptors,
+        verifiers,
+        ChildSpec(
+            name="schema-checker",
+            factory=lambda: SchemaChecker(spawn=ports.spawn),
+            mailbox=schema_checker,
+        ),
+        sequencers,
+        ChildSpec(
+            name="committer",
+            factory=lambda: Committer(journal=journal, new_batch_id=ports.new_uuid, now_us=ports.now_us),
+            mailbox=committer,
+            shutdown_s=settings.db_unit_deadline_s,
+        ),
+        ChildSpec(
+            name="sweeper",
+            factory=lambda: Sweeper(
+                journal=journal,
+                committer=Ref(committer),
+                policy=CommitmentPolicy(
+                    events=settings.commitment_events,
+                    interval_s=settings.commitment_interval_secs,
+                    sweep_s=settings.commitment_sweep_secs,
                 ),
+                now_us=ports.now_us,
             ),
-            ChildSpec(
-                name="revocations",
-                factory=lambda: RevocationPoller(journal=journal, book=credentials, tokens=tokens),
-            ),
-            ChildSpec(
-                name="token-keys", factory=lambda: KeySetWatcher(book=tokens, file=key_file, journal=journal)
-            ),
-            ChildSpec(
-                name="failed-attempts",
-                factory=lambda: FailureReporter(journal=journal, attempts=failed_attempts),
-            ),
-            ChildSpec(
-                name="key-watch",
-                factory=lambda: KeyWatch(
-                    journal=journal,
-                    policy=KeyAgePolicy(
-                        watched=settings.key_rotation_mode != "off",
-                        agent_key_age_max_us=settings.agent_key_age_max_us,
-                        receipt_key_age_max_us=settings.receipt_key_age_max_us,
-                    ),
-                    sequencer_id=secrets.sequencer_id,
-                    now_us=ports.now_us,
-                    ages=key_ages,
-                    security=security,
+        ),
+        ChildSpec(
+            name="revocations",
+            factory=lambda: RevocationPoller(journal=journal, book=credentials, tokens=tokens),
+        ),
+        ChildSpec(
+            name="token-keys", factory=lambda: KeySetWatcher(book=tokens, file=key_file, journal=journal)
+        ),
+        ChildSpec(
+            name="failed-attempts",
+            factory=lambda: FailureReporter(journal=journal, attempts=failed_attempts),
+        ),
+        ChildSpec(
+            name="key-watch",
+            factory=lambda: KeyWatch(
+                journal=journal,
+                policy=KeyAgePolicy(
+                    watched=settings.key_rotation_mode != "off",
+                    agent_key_age_max_us=settings.agent_key_age_max_us,
+                    receipt_key_age_max_us=settings.receipt_key_age_max_us,
                 ),
+                sequencer_id=secrets.sequencer_id,
+                now_us=ports.now_us,
+                ages=key_ages,
+                security=security,
             ),
-            ChildSpec(
-                name="policies",
-                factory=lambda: PolicyPoller(journal=journal, book=policies),
-            ),
-            ChildSpec(
-                name="pulse",
-                factory=lambda: Pulse(journal=journal, every_s=PULSE_S, tell=tell_pulse),
-                suspendable=False,  # readiness would go on telling what was true before
-            ),
-            ChildSpec(name="audit-spool", factory=lambda: SpoolEmptier(audit_spool)),
-            ChildSpec(name="rates", factory=lambda: RateKeeper(rate_limits, journal=journal)),
-            ChildSpec(name="certificates", factory=lambda: CertificateWatcher(certificates)),
-            ChildSpec(
-                name="audit-committer",
-                factory=lambda: AuditCommitter(
-                    journal=journal,
-                    policy=AuditPolicy(
-                        node_id=secrets.sequencer_id,
-                        entries=settings.audit_commitment_entries,
-                        interval_s=settings.audit_commitment_interval_secs,
-                        sweep_s=settings.commitment_sweep_secs,
-                    ),
-                    security=security,
-                    now_us=ports.now_us,
+        ),
+        ChildSpec(
+            name="policies",
+            factory=lambda: PolicyPoller(journal=journal, book=policies),
+        ),
+        ChildSpec(
+            name="pulse",
+            factory=lambda: Pulse(journal=journal, every_s=PULSE_S, tell=tell_pulse),
+            suspendable=False,  # readiness would go on telling what was true before
+        ),
+        ChildSpec(name="audit-spool", factory=lambda: SpoolEmptier(audit_spool)),
+        ChildSpec(name="numbers-keeper", factory=lambda: NumbersKeeper(given)),
+        ChildSpec(name="rates", factory=lambda: RateKeeper(rate_limits, journal=journal)),
+        ChildSpec(name="certificates", factory=lambda: CertificateWatcher(certificates)),
+        ChildSpec(
+            name="audit-committer",
+            factory=lambda: AuditCommitter(
+                journal=journal,
+                policy=AuditPolicy(
+                    node_id=secrets.sequencer_id,
+                    entries=settings.audit_commitment_entries,
+                    interval_s=settings.audit_commitment_interval_secs,
+                    sweep_s=settings.commitment_sweep_secs,
                 ),
-                shutdown_s=settings.db_unit_deadline_s,
+                security=security,
+                now_us=ports.now_us,
             ),
-            ChildSpec(name="watchdog", factory=lambda: ports.watchdog(lag), suspendable=False),
-        ],
-    )
+            shutdown_s=settings.db_unit_deadline_s,
+        ),
+        ChildSpec(name="watchdog", factory=lambda: ports.watchdog(lag), suspendable=False),
+    ]
+    root = Supervisor("house", [one for one in everybody if read_only is None or one.name not in RESTING])
     readiness.held_back = root.held_back
     house = House(
         settings=settings,
@@ -346,13 +357,27 @@ def build(
         audit_spool=audit_spool,
         security=security,
         rate_limits=rate_limits,
+        at_rest=at_rest,
         certificates=certificates,
         key_ages=key_ages,
         lag=lag,
         tally=tally,
         strays=strays,
+        read_only=read_only,
     )
     return Built(root, house)
+
+
+def at_rest_of(secrets: Secrets, security: SecurityEvents) -> AtRestWatch:
+    keys = secrets.keys
+    if keys.at_rest_mode == "disabled":
+        log.warning("new payloads are stored unencrypted: PAYLOAD_ENCRYPTION_MODE is disabled")
+    return AtRestWatch(
+        security=security,
+        mode=keys.at_rest_mode,
+        current_key=keys.at_rest_key_ids[0].hex(),
+        tenants_with_own_ring=len(keys.at_rest_key_ids_by_tenant),
+    )
 
 
 def rate_limits_of(settings: Settings) -> RateLimits:

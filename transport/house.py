@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from actors.at_rest_watch import AtRestWatch
 from actors.audit_spool import AuditSpool
 from actors.certificates import Certificates
 from actors.credentials import CredentialBook
@@ -75,6 +76,8 @@ class House:
     security: SecurityEvents
     """Counts and logs what somebody should look at."""
     rate_limits: RateLimits
+    at_rest: AtRestWatch
+    """How values are stored, and what was seen of stored ones."""
     certificates: Certificates
     """What the listeners show; a change of files is noticed."""
     key_ages: KeyAges
@@ -84,3 +87,5 @@ class House:
     """What the sequencers count together."""
     strays: Callable[[], int]
     """Failures on the database driver's side that nobody waited for; not zero is worth an alert."""
+    read_only: str | None = None
+    """Why this node writes nothing, for its whole life."""

@@ -166,7 +166,9 @@ class Ring:
                 return key.open(row, frame), key
             except FrameNotOpened:
                 continue
-        raise FrameNotOpened("no key of the ring opens it for this row")
+        raise FrameNotOpened(
+            "no key of the ring opens it (its key is not there, or it is of another row, or changed bytes)"
+        )
 
 
 class AtRest:
@@ -190,7 +192,11 @@ class AtRest:
             return plaintext
         current = self.ring_of(row.tenant_id).current
         frame = current.seal(row, nonce, plaintext)
-        if current.open(row, frame) != plaintext:
+        try:
+            opened = current.open(row, frame)
+        except FrameNotOpened as error:
+            raise FrameNotOpened(f"what was sealed does not open again: {error}") from None
+        if opened != plaintext:
             raise FrameNotOpened("what was sealed opens to something else")
         return frame
 
@@ -199,7 +205,7 @@ class AtRest:
         if is_frame(stored):
             return self.ring_of(row.tenant_id).open(row, stored)
         if self.mode is AtRestMode.REQUIRED:
-            raise FrameNotOpened("it is not encrypted, and PAYLOAD_ENCRYPTION_MODE is required")
+            raise FrameNotOpened("it is no frame, and PAYLOAD_ENCRYPTION_MODE is required")
         return stored
 
 
@@ -313,21 +319,3 @@ def parse_key(text: str) -> bytes:
     if len(raw) != KEY_BYTES:
         raise ValueError(f"an at-rest key must have 32 bytes, this one decodes to {len(raw)}")
     return raw
-
-
-def parse_ring(text: str) -> list[RingKey]:
-    """A comma-separated ring, current key first. ValueError when empty, malformed, or when two keys share a
-    fingerprint (the same key twice, or a collision nobody could tell apart later)."""
-    if not text.strip():
-        raise ValueError("the list of at-rest keys is empty; leave it unset or give at least one key")
-    ring = []
-    for position, part in enumerate(text.split(","), 1):
-        try:
-            ring.append(RingKey(parse_key(part)))
-        except ValueError as wrong:
-            raise ValueError(f"key {position} of the list: {wrong}") from None
-    fingerprints = [key.key_id for key in ring]
-    for fingerprint in fingerprints:
-        if fingerprints.count(fingerprint) > 1:
-            raise ValueError(f"two at-rest keys have the fingerprint {fingerprint.hex()}")
-    return ring

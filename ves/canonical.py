@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Any, NoReturn
 
@@ -60,14 +60,15 @@ def may_escape_a_colon(raw: bytes) -> bool:
     return b"\\" in raw and b"\\u003" in raw
 
 
-def parse_strictly(raw: bytes) -> Any:
-    """The value of a JSON text under our rules; raises ``NotCanonical``. Nesting is the caller's to bound."""
+def parse_strictly(raw: bytes, *, signed_zero: bool = False) -> Any:
+    """The value of a JSON text under our rules; raises ``NotCanonical``. Nesting is the caller's to bound.
+    ``signed_zero``: ``-0`` is read as the double it looks like, not as the integer 0."""
     try:
         text = raw.decode()
     except UnicodeDecodeError:
         raise NotJson("not UTF-8") from None
     try:
-        value = _STRICT.decode(text)
+        value = (_SIGNED if signed_zero else _STRICT).decode(text)
     except json.JSONDecodeError as wrong:
         raise NotJson(f"not JSON: {wrong.msg} at character {wrong.pos}") from None
     except RecursionError:
@@ -165,9 +166,18 @@ def _constant(name: str) -> NoReturn:
     raise NotJson(f"{name} is not JSON")
 
 
-_STRICT = json.JSONDecoder(
-    object_pairs_hook=_members, parse_int=_integer, parse_float=_double, parse_constant=_constant
-)
+def _integer_or_minus_zero(digits: str) -> int | float:
+    return -0.0 if digits == "-0" else _integer(digits)
+
+
+def _decoder(parse_int: Callable[[str], Any]) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_members, parse_int=parse_int, parse_float=_double, parse_constant=_constant
+    )
+
+
+_STRICT = _decoder(_integer)
+_SIGNED = _decoder(_integer_or_minus_zero)
 
 
 def _refuse_surrogates(value: Any, text: str) -> None:

@@ -27,6 +27,8 @@ STATE_ROOT = b"VES_STATE_ROOT_V1"  # VES 3.9
 POP_V1 = b"VES_POP_V1"  # VES 6.3
 POP_V2 = b"VES_POP_V2"  # ours: binds the proof to the key's name as well
 KEY_ROTATION = b"VES_KEY_ROTATION_V1"  # ours: a key names its successor
+VALIDITY_PROOF_HASH = b"STATESET_VES_VALIDITY_PROOF_HASH_V1"  # VES 7.2
+COMMITMENT_LEAF = b"STATESET_COMMITMENT_LEAF_V1"  # VES 3.10, leaves of the legacy stream
 ATREST_PAYLOAD = b"STATESET_PAYLOAD_ATREST_AAD_V1"  # VES 5.1, legacy event rows
 ATREST_VES_PAYLOAD = b"STATESET_VES_PAYLOAD_ATREST_AAD_V1"  # ours: VES event rows
 ATREST_VALIDITY_PROOF = b"STATESET_VES_VALIDITY_PROOF_ATREST_AAD_V1"  # VES 5.1
@@ -54,6 +56,7 @@ PAYLOAD_BYTES_MAX = 1024 * 1024
 ENTITY_TYPE_BYTES_MAX = 128
 ENTITY_ID_BYTES_MAX = 512
 EVENT_TYPE_BYTES_MAX = 256
+LEGACY_SIGNATURE_BYTES_MAX = 8192  # ours: kept as sent, never verified; the longest in use has 3,309
 CREATED_AT_BYTES_MAX = 64  # ours: RFC 3339 sets no limit to the digits of a fraction
 
 # Nesting (VES 1.8): containers inside containers; a payload sits three levels deep in the body.

@@ -12,7 +12,7 @@ those before it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -122,6 +122,21 @@ def decide(requests: Sequence[Request], facts: Facts, *, key_age_max_us: int | N
     return deciding.plan
 
 
+Ended = Literal["revoked", "expired"]
+
+
+def has_ended(credential_id: CredentialId | None, facts: Facts, head: Head) -> Ended | None:
+    """Why nothing more may be sequenced with it: judged at the time that its events would be sequenced at, as
+    agents' keys are."""
+    if credential_id is None:
+        return None
+    if credential_id in facts.revoked_credentials:
+        return "revoked"
+    end_us = facts.credential_ends_us.get(credential_id)
+    ended = end_us is not None and max(facts.now_us, head.last_sequenced_at_us) >= end_us
+    return "expired" if ended else None
+
+
 class _Deciding:
     """The facts, as they change while the group is walked through."""
 
@@ -136,12 +151,10 @@ class _Deciding:
         batch, credential_id = request
         plan = RequestPlan()
         self.plan.requests.append(plan)
-        if credential_id is not None and credential_id in self._facts.revoked_credentials:
-            plan.credential_revoked = True
-            self.plan.depends_on_state = True
-            return
-        if credential_id is not None and self._has_ended(credential_id, batch.store_id):
-            plan.credential_expired = True
+        ended = has_ended(credential_id, self._facts, self._heads[batch.store_id])
+        if ended is not None:
+            plan.credential_revoked = ended == "revoked"
+            plan.credential_expired = ended == "expired"
             self.plan.depends_on_state = True
             return
         seen: set[Uuid] = set()
@@ -154,12 +167,6 @@ class _Deciding:
                 plan.verdicts.append(self._event(outcome, batch, plan))
             seen.add(outcome.event_id)
         plan.head_sequence = self._heads[batch.store_id].current_sequence
-
-    def _has_ended(self, credential_id: CredentialId, store_id: Uuid) -> bool:
-        """Judged at the time its events would be sequenced at, as agents' keys are."""
-        end_us = self._facts.credential_ends_us.get(credential_id)
-        last_us = self._heads[store_id].last_sequenced_at_us
-        return end_us is not None and max(self._facts.now_us, last_us) >= end_us
 
     def _event(self, event: VerifiedEvent, batch: VerifiedBatch, plan: RequestPlan) -> Verdict:
         replayed = self._replay(event, batch.store_id)

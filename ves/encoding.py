@@ -119,3 +119,27 @@ def base64url_bytes(text: str) -> bytes:
     if base64url(raw) != bare:
         raise ValueError("must be base64url")
     return raw
+
+
+def base64_bytes(text: str) -> bytes:
+    """Bytes of base64 in any of its four usual spellings: either alphabet, padded correctly or not at all;
+    blanks around it do not count. Refused: a text that mixes the alphabets, anything between the digits, and
+    non-zero trailing bits."""
+    whole = text.strip()
+    digits = whole.rstrip("=")
+    padding = len(whole) - len(digits)
+    if ("+" in digits or "/" in digits) and ("-" in digits or "_" in digits):
+        raise ValueError("the standard and the URL-safe alphabet are mixed")
+    try:
+        if padding and (padding > 2 or len(whole) % 4):
+            raise ValueError
+        plain = digits.encode("ascii").translate(_FROM_URL)
+        raw = binascii.a2b_base64(plain + b"=" * (-len(plain) % 4), strict_mode=True)
+        if (rest := len(raw) % 3) and not plain.endswith(
+            binascii.b2a_base64(raw[-rest:], newline=False).rstrip(b"=")
+        ):
+            raise ValueError
+    except ValueError:  # also binascii.Error and UnicodeEncodeError
+        wanted = "expected the standard or the URL-safe alphabet, padded correctly or not at all"
+        raise ValueError(wanted) from None
+    return raw

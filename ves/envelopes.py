@@ -1,8 +1,8 @@
 """Reading an ingest body (VES 3.4): from bytes to typed envelopes, or to the refusal of the whole body.
 
-It alone knows the wrapper's and the envelope's members and types. 400 is for bytes that are not one UTF-8
-JSON text of bearable depth; 422 for members that are missing, given twice or of the wrong type. What stands
-inside a payload or a name is not judged here.
+It alone knows the envelope's members and types. 422 is for members that are missing, given twice or of the
+wrong type; ``ves.bodies`` says what no body may be. What stands inside a payload or a name is not judged
+here.
 
 The fast way is msgspec straight into structs. msgspec keeps the last of two members of the same name, so
 each object is also counted: every member brings a colon, and when there are more colons than the decoded
@@ -11,30 +11,20 @@ members account for, or an error to explain, the object is read once more, slowl
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from ves.canonical import exceeds_depth, may_escape_a_colon
-from ves.constants import BODY_DEPTH_MAX, INTEGER_MAX, U32_MAX
+from ves.bodies import read_body, read_wrapper
+from ves.canonical import may_escape_a_colon
+from ves.constants import INTEGER_MAX, U32_MAX
 from ves.encoding import hex_bytes, uuid_bytes
 from ves.records import BodyRefused, Uuid
-from ves.unreadable import (
-    EVENT_TYPES,
-    WRAPPER_TYPES,
-    Unreadable,
-    invalid,
-    members_once,
-    not_json,
-    too_deep,
-    wrong_type,
-)
+from ves.unreadable import EVENT_TYPES, WRAPPER_TYPES, Unreadable, invalid, members_once, wrong_type
 
 _U32 = Annotated[int, Meta(ge=0, le=U32_MAX)]
 _I32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
-_EVENT_DEPTH_MAX = BODY_DEPTH_MAX - 2  # the wrapper and its array are around every event
 _ABSENT = Raw(b"")
 
 
@@ -106,92 +96,19 @@ _TYPED = frozenset(Wire.__struct_fields__) - frozenset(_Raws.__struct_fields__)
 _decode_wrapper = msgspec.json.Decoder(_Wrapper).decode
 _decode_event = msgspec.json.Decoder(Wire).decode
 _decode_raws = msgspec.json.Decoder(_Raws).decode
-_check_syntax = msgspec.json.Decoder(Raw).decode
 
 
 def read_request(body: bytes) -> Request | BodyRefused:
     """The typed request, or why the whole body is refused. Raises nothing, whatever the bytes."""
-    try:
-        return _read(body)
-    except Unreadable as refused:
-        refusal = refused.refusal
-    # Half a surrogate pair is JSON, so it is one event's fault and not the body's; msgspec cannot say so.
-    if refusal.status != 400 or not _SURROGATES.search(body):
-        return refusal
-    mark = _mark_for(body)
-    if (marked := _mark_half_pairs(body, mark.encode())) != body:
-        try:
-            request = _read(marked)
-        except Unreadable as refused:
-            return refused.refusal
-        request.half_pair = mark
-        return request
-    return refusal
+    return read_body(body, _read)
 
 
-def _read(body: bytes) -> Request:
-    wrapper = _read_wrapper(body)
-    raws = [bytes(raw) for raw in wrapper.events]
-    if any(exceeds_depth(raw, _EVENT_DEPTH_MAX) for raw in raws):
-        raise too_deep()
-    _check_wrapper_members(body, raws)
+def _read(body: bytes, half_pair: str) -> Request:
+    wrapper, raws = read_wrapper(body, _decode_wrapper, WRAPPER_TYPES)
     agent_id = _uuid(wrapper.agent_id, "agentId")
     ids: dict[str, Uuid] = {}
-    return Request(agent_id, [_read_event(raw, index, ids) for index, raw in enumerate(raws)])
-
-
-# Escapes start after an even number of backslashes; whole pairs are matched so that their low half is not.
-_SURROGATES = re.compile(
-    rb"(?<!\\)((?:\\\\)*)"
-    rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
-)
-
-
-def _mark_half_pairs(body: bytes, mark: bytes) -> bytes:
-    return _SURROGATES.sub(lambda found: found[0] if len(found[2]) == 12 else found[1] + mark, body)
-
-
-def _mark_for(body: bytes) -> str:
-    """A text that the body does not hold, found in one pass: its number is one above all that are there."""
-    taken = max((int(n) for n in re.findall(rb"\(half of a surrogate pair (\d{1,9})\)", body)), default=-1)
-    return f"(half of a surrogate pair {taken + 1})"
-
-
-# The wrapper.
-
-
-def _read_wrapper(body: bytes) -> _Wrapper:
-    try:
-        # Raw members are skipped without a look at their UTF-8.
-        if not body.isascii():
-            body.decode()
-        return _decode_wrapper(body)
-    except UnicodeDecodeError as wrong:
-        raise not_json(f"the body is not UTF-8 (byte {wrong.start})") from None
-    except RecursionError:
-        raise too_deep() from None
-    except msgspec.DecodeError as wrong:
-        raise _explain_wrapper(body, wrong) from None
-
-
-def _explain_wrapper(body: bytes, wrong: msgspec.DecodeError) -> Unreadable:
-    # A type error may stand before a syntax error; that the body is no JSON comes first.
-    try:
-        _check_syntax(body)
-    except RecursionError:
-        return too_deep()
-    except msgspec.DecodeError as syntax:
-        return not_json(f"the body is not JSON: {syntax}")
-    return wrong_type(str(wrong), "", WRAPPER_TYPES)
-
-
-def _check_wrapper_members(body: bytes, raws: list[bytes]) -> None:
-    outside = body.count(b":") - sum(raw.count(b":") for raw in raws)
-    if outside == 2:
-        return
-    if exceeds_depth(body, BODY_DEPTH_MAX):
-        raise too_deep()
-    members_once(body, "", WRAPPER_TYPES)
+    events = [_read_event(raw, index, ids) for index, raw in enumerate(raws)]
+    return Request(agent_id, events, half_pair)
 
 
 # One event.

@@ -7,7 +7,7 @@ on events. Checking a proof is in ``ves.proofs``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from ves.constants import LEAF, NODE, PAD_LEAF, PROOF_PATH_MAX, ZERO_HASH
@@ -16,6 +16,9 @@ from ves.records import Uuid
 
 Levels = list[list[bytes]]
 """Bottom-up; level k has ceil(leaf_count / 2**k) hashes, the last level is the root alone."""
+
+Parents = Callable[[list[bytes], int], list[bytes]]
+"""The level above the nodes of this height, 0 for leaves: how a tree treats a lone right-most node."""
 
 SUBTREE_LEAVES = 1024
 """Leaves hashed in one go by ``TreeBuilder.add``: about a millisecond of work."""
@@ -55,21 +58,22 @@ def padded_leaf_count(leaf_count: int) -> int:
     return 1 << tree_depth(leaf_count)
 
 
-def build_levels(leaves: Sequence[bytes]) -> Levels:
+def padded_parents(below: list[bytes], height: int) -> list[bytes]:
+    """The VES tree's: it is paired with padding of its height."""
+    if len(below) % 2:
+        below = [*below, PAD_NODES[height]]
+    pairs = iter(below)
+    return [sha256(NODE + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
+
+
+def build_levels(leaves: Sequence[bytes], parents: Parents = padded_parents) -> Levels:
     """All levels over ``leaves``, in one go. Empty input gives the one level ``[32 zero bytes]``."""
     if not leaves:
         return [[ZERO_HASH]]
     levels = [list(leaves)]
     while len(levels[-1]) > 1:
-        levels.append(_parents(levels[-1], len(levels) - 1))
+        levels.append(parents(levels[-1], len(levels) - 1))
     return levels
-
-
-def _parents(below: list[bytes], height: int) -> list[bytes]:
-    if len(below) % 2:
-        below = [*below, PAD_NODES[height]]
-    pairs = iter(below)
-    return [sha256(NODE + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
 
 
 def merkle_root(leaves: Sequence[bytes]) -> bytes:
@@ -87,7 +91,8 @@ class TreeBuilder:
     levels = builder.levels()
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parents: Parents = padded_parents) -> None:
+        self._parents = parents
         self._levels: Levels = [[]]
         self._complete = False
 
@@ -97,7 +102,7 @@ class TreeBuilder:
             raise ValueError(f"every chunk but the last has {SUBTREE_LEAVES} leaves")
         self._complete = len(leaves) < SUBTREE_LEAVES
         # A full chunk is a whole subtree, so its levels just stand beside those of its neighbours.
-        for height, level in enumerate(build_levels(leaves)):
+        for height, level in enumerate(build_levels(leaves, self._parents)):
             if height == len(self._levels):
                 self._levels.append([])
             self._levels[height] += level
@@ -111,9 +116,9 @@ class TreeBuilder:
         for height in range(1, len(levels)):
             expected = -(-len(levels[0]) >> height)
             if len(levels[height]) < expected:
-                levels[height] += _parents(levels[height - 1][-1:], height - 1)
+                levels[height] += self._parents(levels[height - 1][-1:], height - 1)
         while len(levels[-1]) > 1:
-            levels.append(_parents(levels[-1], len(levels) - 1))
+            levels.append(self._parents(levels[-1], len(levels) - 1))
         return levels
 
 

@@ -13,7 +13,10 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ves.constants import ENCRYPTED, PAYLOAD_BYTES_MAX
+from ves.legacy import LegacyEvent
 from ves.records import Finding, SchemaChecks, Uuid, VerifiedEvent, Warned
+
+Judged = VerifiedEvent | LegacyEvent
 
 SchemaMode = Literal["disabled", "warn", "enforce", "required"]
 """disabled: not looked at. warn: accepted and counted. enforce: what does not match is refused. required: so
@@ -58,7 +61,7 @@ class Mismatch(msgspec.Struct, frozen=True):
 
 
 Compare = Callable[[SchemaName, bytes], Mismatch | None]
-"""Compares a payload's JCS bytes with a schema."""
+"""Compares a payload's canonical JSON text with a schema."""
 TOO_SLOW = "time"
 """The keyword of a payload that takes too long to be compared."""
 
@@ -77,7 +80,7 @@ class Judge:
         self._validated = self._failed = self._unread = 0
         self._warned: list[Warned] = []
 
-    def __call__(self, event: VerifiedEvent) -> tuple[Finding, ...]:
+    def __call__(self, event: Judged) -> tuple[Finding, ...]:
         """In the order in which they count."""
         if len(event.payload) > self._payload_bytes_max:
             return (self._too_large(event),)
@@ -95,7 +98,7 @@ class Judge:
             return None
         return SchemaChecks(self._mode, self._validated, self._failed, self._unread, self._warned)
 
-    def _of_schema(self, event: VerifiedEvent) -> Finding | None:
+    def _of_schema(self, event: Judged) -> Finding | None:
         name = self._schemas.get(event.event_type)
         if name is None:
             if self._mode != "required":
@@ -103,7 +106,7 @@ class Judge:
             self._failed += 1
             text = f"No schema registered for event type '{event.event_type}'"
             return Finding("schema_validation: event_type", text)
-        if event.payload_kind == ENCRYPTED:
+        if _is_encrypted(event):
             return self._unreadable()
         mismatch = self._compare(name, event.payload)
         if mismatch is None:
@@ -120,10 +123,14 @@ class Judge:
         self._unread += 1
         return _ENCRYPTED if self._mode == "required" else None
 
-    def _too_large(self, event: VerifiedEvent) -> Finding:
-        field = "payload_encrypted" if event.payload_kind == ENCRYPTED else "payload"
+    def _too_large(self, event: Judged) -> Finding:
+        field = "payload_encrypted" if _is_encrypted(event) else "payload"
         size, limit = len(event.payload), self._payload_bytes_max
         return Finding(f"schema_validation: {field}", f"{field} has {size} bytes, at most {limit} fit")
+
+
+def _is_encrypted(event: Judged) -> bool:
+    return isinstance(event, VerifiedEvent) and event.payload_kind == ENCRYPTED
 
 
 def looks(policy: Policy) -> bool:

@@ -250,6 +250,8 @@ class Question(msgspec.Struct, frozen=True):
     keys: frozenset[KeyName]
     credential_ids: frozenset[CredentialId]
     """What the group's requests came with: revoked and expired ones are refused at sequencing."""
+    legacy: bool = False
+    """Heads, event ids and command ids are meant of the legacy streams of these stores."""
 
 
 class Fence(msgspec.Struct, frozen=True):
@@ -276,6 +278,8 @@ class Facts(msgspec.Struct, frozen=True):
     revoked_credentials: frozenset[CredentialId]
     credential_ends_us: dict[CredentialId, int] = {}
     """When those that expire do."""
+    taken: frozenset[Uuid] = frozenset()
+    """Which event ids the tenant's legacy streams hold, when asked about those (then ``known`` is empty)."""
 
 
 class Commitment(msgspec.Struct, frozen=True):

@@ -57,6 +57,29 @@ def parse_rfc3339(text: str) -> int:
     return us
 
 
+_LOOSE = re.compile(
+    r"\s*([0-9]{4}-[0-9]{2}-[0-9]{2})(?:\s*[Tt]\s*|\s+)([0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?)\s*"
+    r"(?:([Zz]|[Uu][Tt][Cc])|([+\-\u2212][0-9]{2})\s*:?\s*([0-9]{2}))\s*",
+    re.ASCII,
+)
+_YEAR_1_US = (datetime(1, 1, 1) - _EPOCH) // _MICROSECOND  # noqa: DTZ001
+_YEAR_10000_US = (datetime(9999, 12, 31) - _EPOCH + timedelta(days=1)) // _MICROSECOND  # noqa: DTZ001
+
+
+def parse_loosely(text: str) -> int:
+    """Like ``parse_rfc3339``, but as the original reads a legacy event's ``created_at`` (wire 1.8): blanks
+    between the parts, ``UTC`` for ``Z``, no colon in the offset. Only times that can be written again, of the
+    years 1 to 9999 in UTC."""
+    parts = _LOOSE.fullmatch(text)
+    if parts is None:
+        raise ValueError(_WANTED)
+    date, time, zulu, hours, minutes = parts.groups()
+    us = parse_rfc3339(f"{date}T{time}" + ("Z" if zulu else f"{hours}:{minutes}"))
+    if not _YEAR_1_US <= us < _YEAR_10000_US:
+        raise ValueError(_WANTED)
+    return us
+
+
 @lru_cache(maxsize=256)
 def utc_text(us: int) -> str:
     """``2026-01-31T12:00:00.123+00:00``: the spelling of ``sequenced_at``, fraction of 0, 3 or 6 digits.

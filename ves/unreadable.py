@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from ves.constants import BODY_DEPTH_MAX, INTEGER_MAX, U32_MAX
+from ves.constants import BODY_DEPTH_MAX, INTEGER_MAX, LEGACY_SIGNATURE_BYTES_MAX, U32_MAX
 from ves.records import BodyRefused
 
 
@@ -46,6 +46,24 @@ EVENT_TYPES = {
     "agent_signature_bundle": "an object",
     "command_id": _UUID + ", or left out",
     "base_version": f"an integer from 0 to {INTEGER_MAX}, or left out",
+}
+LEGACY_WRAPPER_TYPES = {"agent_id": _UUID, "events": "an array of event objects"}
+LEGACY_EVENT_TYPES = {
+    "envelope_version": f"an integer from 0 to {U32_MAX}, or left out",
+    "event_id": _UUID,
+    "command_id": _UUID + ", or left out",
+    "tenant_id": _UUID,
+    "store_id": _UUID,
+    "entity_type": "a string",
+    "entity_id": "a string",
+    "event_type": "a string",
+    "payload": "a JSON value",
+    "payload_hash": "64 hex digits without 0x",
+    "base_version": f"an integer from 0 to {INTEGER_MAX}, or left out",
+    "created_at": "a time with its offset, for example 2026-01-31T12:00:00.000Z",
+    "sequence_number": "an integer, or left out",
+    "source_agent": _UUID,
+    "signature": f"an array of at most {LEGACY_SIGNATURE_BYTES_MAX} integers from 0 to 255, or left out",
 }
 
 

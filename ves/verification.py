@@ -17,20 +17,20 @@ from typing import NamedTuple
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from ves.bodies import out_of_scope
 from ves.canonical import NotCanonical, canonical_of_bounded
 from ves.constants import (
     CREATED_AT_BYTES_MAX,
     ENTITY_ID_BYTES_MAX,
     ENTITY_TYPE_BYTES_MAX,
     EVENT_TYPE_BYTES_MAX,
-    EVENTS_PER_REQUEST_MAX,
     PAYLOAD_BYTES_MAX,
     PLAINTEXT,
     VES_VERSION,
     ZERO_HASH,
 )
 from ves.encoding import u32
-from ves.envelopes import Envelope, Request, Wire, read_request
+from ves.envelopes import Envelope, Request, read_request
 from ves.events import event_signing_hash, header_bytes, payload_aad, payload_plain_hash
 from ves.payload_encryption import (
     EncryptedPayloadRefused,
@@ -38,7 +38,7 @@ from ves.payload_encryption import (
     cipher_hash,
     parse_payload_encrypted,
 )
-from ves.policy import FUTURE_US_MAX
+from ves.policy import FUTURE_US_MAX, Judged
 from ves.records import (
     BodyRefused,
     Finding,
@@ -64,8 +64,8 @@ class Demands(NamedTuple):
     """What is demanded of a request's events beyond the protocol; objections become findings."""
 
     future_us_max: int = FUTURE_US_MAX
-    judge: Callable[[VerifiedEvent], tuple[Finding, ...]] | None = None
-    """Asked about every event whose signature was found true. None: nothing to object."""
+    judge: Callable[[Judged], tuple[Finding, ...]] | None = None
+    """Asked about every event that was found right. None: nothing to object."""
 
 
 _NO_MORE = Demands()
@@ -109,45 +109,14 @@ def verify_body(
 
 def _out_of_scope(request: Request, scope: Scope) -> BodyRefused | None:
     """Wire 23.2, rows 3 to 8, in that order."""
-    events = request.events
-    if not events:
+    if not request.events:
         return BodyRefused(400, "INVALID_FIELD_VALUE", "events must not be empty")
-    tenant_id, store_id = events[0].tenant_id, events[0].store_id
-    for index, event in enumerate(events):
-        if event.tenant_id != tenant_id or event.store_id != store_id:
-            return BodyRefused(
-                400,
-                "INVALID_FIELD_VALUE",
-                "All events in a batch must share the same tenant_id and store_id; "
-                f"events[{index}] names another stream, send it in its own request",
-            )
-    if scope.agent_id is not None and scope.agent_id != request.agent_id:
-        return BodyRefused(
-            403, "INSUFFICIENT_PERMISSIONS", "Agent mismatch: agentId is not the credential's agent"
-        )
-    for index, event in enumerate(events):
-        if event.source_agent_id != request.agent_id:
-            return BodyRefused(
-                400, "INVALID_FIELD_VALUE", f"events[{index}].source_agent_id must match agentId"
-            )
-    if scope.tenant_id is not None and scope.tenant_id != tenant_id:
-        return BodyRefused(
-            403, "INSUFFICIENT_PERMISSIONS", "tenant_id is outside what this credential may write to"
-        )
-    if scope.store_ids is not None and store_id not in scope.store_ids:
-        return BodyRefused(
-            403, "INSUFFICIENT_PERMISSIONS", "store_id is outside what this credential may write to"
-        )
-    if len(events) > EVENTS_PER_REQUEST_MAX:
-        return BodyRefused(
-            413,
-            "BATCH_TOO_LARGE",
-            f"events has {len(events)} entries, at most {EVENTS_PER_REQUEST_MAX} are allowed; split it",
-        )
-    return None
+    return out_of_scope(request.agent_id, request.events, scope, member="agentId", source="source_agent_id")
 
 
-class _Invalid(Exception):
+class InvalidMember(Exception):
+    """One event is refused for this member of it."""
+
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field = field
@@ -177,11 +146,11 @@ class _Batch:
             )
         try:
             if self._half_pair:
-                _refuse_half_pairs(wire, self._half_pair)
+                refuse_half_pairs(wire, self._half_pair, "payload", "payload_encrypted")
             names = (
-                _name(wire.entity_type, "entity_type", ENTITY_TYPE_BYTES_MAX),
-                _name(wire.entity_id, "entity_id", ENTITY_ID_BYTES_MAX),
-                _name(wire.event_type, "event_type", EVENT_TYPE_BYTES_MAX),
+                name_bytes(wire.entity_type, "entity_type", ENTITY_TYPE_BYTES_MAX),
+                name_bytes(wire.entity_id, "entity_id", ENTITY_ID_BYTES_MAX),
+                name_bytes(wire.event_type, "event_type", EVENT_TYPE_BYTES_MAX),
             )
             if wire.payload_kind == PLAINTEXT:
                 payload, sealed = _plaintext(event), None
@@ -190,9 +159,11 @@ class _Batch:
                 payload = sealed.text()
             if len(payload) > PAYLOAD_BYTES_MAX:
                 field = "payload_encrypted" if sealed else "payload"
-                raise _Invalid(field, f"{field} has {len(payload)} bytes, at most {PAYLOAD_BYTES_MAX} fit")
+                raise InvalidMember(
+                    field, f"{field} has {len(payload)} bytes, at most {PAYLOAD_BYTES_MAX} fit"
+                )
             created_at_us = _created_at_us(wire.created_at)
-        except _Invalid as wrong:
+        except InvalidMember as wrong:
             return Refusal(event.event_id, f"schema_validation: {wrong.field}", str(wrong))
         agent_key = self._agent_id + u32(wire.agent_key_id)
         header = header_bytes(self._stream, event.event_id, agent_key, *names, wire.created_at.encode())
@@ -218,73 +189,78 @@ class _Batch:
             event_signing_hash(header, wire.payload_kind, plain_hash, event.payload_cipher_hash),
             event.command_id,
             None if wire.base_version is UNSET else wire.base_version,
-            () if created_at_us <= self._latest_us else (_from_the_future(self._future_us_max),),
+            () if created_at_us <= self._latest_us else (from_the_future(self._future_us_max),),
         )
 
 
-def _from_the_future(future_us_max: int) -> Finding:
+def from_the_future(future_us_max: int, *, again: str = "sign") -> Finding:
+    """The objection to a ``created_at`` that lies further ahead."""
     return Finding(
         "schema_validation: created_at",
         f"created_at is more than {future_us_max / 1_000_000:g} s in the future; set the agent's clock and "
-        "sign the event again",
+        f"{again} the event again",
     )
 
 
-def _refuse_half_pairs(wire: Wire, mark: str) -> None:
+def refuse_half_pairs(wire: object, mark: str, *payloads: str) -> None:
+    """``mark`` stands in place of each; ``payloads`` are the names of the members that are kept raw."""
     for field in ("entity_type", "entity_id", "event_type"):
         if mark in getattr(wire, field):
-            raise _Invalid(field, f"{field} holds half of a surrogate pair")
-    for field in ("payload", "payload_encrypted"):
+            raise InvalidMember(field, f"{field} holds half of a surrogate pair")
+    for field in payloads:
         if mark.encode() in bytes(getattr(wire, field)):
-            raise _Invalid(field, f"{field} holds half of a surrogate pair")
+            raise InvalidMember(field, f"{field} holds half of a surrogate pair")
 
 
-def _name(text: str, field: str, bytes_max: int) -> bytes:
+def name_bytes(text: str, field: str, bytes_max: int) -> bytes:
+    """Raises InvalidMember."""
     raw = text.encode()
     if not 0 < len(raw) <= bytes_max:
-        raise _Invalid(field, f"{field} must be 1 to {bytes_max} bytes of UTF-8, it has {len(raw)}")
+        raise InvalidMember(field, f"{field} must be 1 to {bytes_max} bytes of UTF-8, it has {len(raw)}")
     if b"\0" in raw:
-        raise _Invalid(field, f"{field} must not contain U+0000")
+        raise InvalidMember(field, f"{field} must not contain U+0000")
     return raw
 
 
 def _created_at_us(text: str) -> int:
     if len(text.encode()) > CREATED_AT_BYTES_MAX:
-        raise _Invalid("created_at", f"created_at must be RFC 3339 of at most {CREATED_AT_BYTES_MAX} bytes")
+        raise InvalidMember(
+            "created_at", f"created_at must be RFC 3339 of at most {CREATED_AT_BYTES_MAX} bytes"
+        )
     try:
         return parse_rfc3339(text)
     except ValueError as wrong:
-        raise _Invalid("created_at", f"created_at {wrong}") from None
+        raise InvalidMember("created_at", f"created_at {wrong}") from None
 
 
 def _plaintext(event: Envelope) -> bytes:
     """V3 to V5, then the canonical payload."""
     raw = bytes(event.wire.payload)
     if not raw or raw == _NULL:
-        raise _Invalid("payload", "payload is required for plaintext events")
+        raise InvalidMember("payload", "payload is required for plaintext events")
     if len(raw) > RAW_PAYLOAD_BYTES_MAX:
-        raise _Invalid("payload", f"payload exceeds {PAYLOAD_BYTES_MAX} bytes by far")
+        raise InvalidMember("payload", f"payload exceeds {PAYLOAD_BYTES_MAX} bytes by far")
     if bytes(event.wire.payload_encrypted) not in (b"", _NULL):
-        raise _Invalid("payload_encrypted", "payload_encrypted must be omitted for plaintext events")
+        raise InvalidMember("payload_encrypted", "payload_encrypted must be omitted for plaintext events")
     if event.payload_cipher_hash != ZERO_HASH:
-        raise _Invalid("payload_cipher_hash", "payload_cipher_hash must be zero for plaintext events")
+        raise InvalidMember("payload_cipher_hash", "payload_cipher_hash must be zero for plaintext events")
     try:
         return canonical_of_bounded(raw)  # the whole body's nesting is bounded already
     except NotCanonical as wrong:
-        raise _Invalid("payload", f"payload: {wrong}") from None
+        raise InvalidMember("payload", f"payload: {wrong}") from None
 
 
 def _ciphertext(event: Envelope) -> PayloadEncrypted:
     """V6 to V8."""
     if bytes(event.wire.payload) not in (b"", _NULL):
-        raise _Invalid("payload", "payload must be omitted for encrypted events")
+        raise InvalidMember("payload", "payload must be omitted for encrypted events")
     raw = bytes(event.wire.payload_encrypted)
     if not raw or raw == _NULL:
-        raise _Invalid("payload_encrypted", "payload_encrypted is required for encrypted events")
+        raise InvalidMember("payload_encrypted", "payload_encrypted is required for encrypted events")
     try:
         return parse_payload_encrypted(raw)
     except EncryptedPayloadRefused as wrong:
-        raise _Invalid(wrong.field, str(wrong)) from None
+        raise InvalidMember(wrong.field, str(wrong)) from None
 
 
 def _public_keys(

@@ -90,15 +90,77 @@ CREATE TABLE record.batch_commitments (
     events_root bytea NOT NULL CHECK (octet_length(events_root) = 32),
     prev_state_root bytea NOT NULL CHECK (octet_length(prev_state_root) = 32),
     new_state_root bytea NOT NULL CHECK (octet_length(new_state_root) = 32),
+    levels bytea NOT NULL, -- all nodes of the tree: proofs need no event any more
     UNIQUE (tenant_id, store_id, sequence_start),
     CHECK (event_count = sequence_end - sequence_start + 1)
 );
+ALTER TABLE record.batch_commitments ALTER COLUMN levels SET STORAGE EXTERNAL;
+
+-- What record.ves_advance is to the VES stream: the counters and command ids are this stream's own, the epochs
+-- and the entities' versions are looked at and moved in there, where both streams have them.
+CREATE FUNCTION record.legacy_advance(
+    the_tenant uuid,
+    believed_key_epoch bigint,
+    believed_credential_epoch bigint,
+    stores uuid[], believed bigint[], reached bigint[], last_times timestamptz[],
+    entity_stores uuid[], entity_types text[], entity_ids text[], versions_believed bigint[], versions_new bigint[],
+    command_stores uuid[], command_ids uuid[], command_events uuid[]
+) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    rows_hit bigint;
+    moved text;
+BEGIN
+    FOR i IN 1 .. cardinality(stores) LOOP
+        IF reached[i] = believed[i] THEN -- nothing new for this stream, but what was decided rests on its head
+            PERFORM FROM record.sequence_counters c
+                WHERE c.tenant_id = the_tenant AND c.store_id = stores[i] AND c.current_sequence <> believed[i];
+            rows_hit := CASE WHEN FOUND THEN 0 ELSE 1 END;
+        ELSIF believed[i] = 0 THEN
+            INSERT INTO record.sequence_counters (tenant_id, store_id, current_sequence, last_sequenced_at)
+                VALUES (the_tenant, stores[i], reached[i], last_times[i]) ON CONFLICT DO NOTHING;
+            GET DIAGNOSTICS rows_hit = ROW_COUNT;
+        ELSE
+            UPDATE record.sequence_counters c
+                SET current_sequence = reached[i], last_sequenced_at = last_times[i]
+                WHERE c.tenant_id = the_tenant AND c.store_id = stores[i] AND c.current_sequence = believed[i];
+            GET DIAGNOSTICS rows_hit = ROW_COUNT;
+        END IF;
+        IF rows_hit <> 1 THEN
+            RETURN 'a stream';
+        END IF;
+    END LOOP;
+
+    moved := record.ves_advance(
+        the_tenant, believed_key_epoch, believed_credential_epoch, '{}', '{}', '{}', '{}',
+        entity_stores, entity_types, entity_ids, versions_believed, versions_new, '{}', '{}', '{}');
+    IF moved IS NOT NULL THEN
+        RETURN moved;
+    END IF;
+
+    IF cardinality(command_ids) > 0 THEN
+        INSERT INTO record.event_command_dedupe (tenant_id, store_id, command_id, event_id)
+            SELECT the_tenant, u.store_id, u.command_id, u.event_id
+            FROM unnest(command_stores, command_ids, command_events) AS u (store_id, command_id, event_id)
+            ORDER BY u.store_id, u.command_id
+            ON CONFLICT DO NOTHING;
+        GET DIAGNOSTICS rows_hit = ROW_COUNT;
+        IF rows_hit <> cardinality(command_ids) THEN
+            RETURN 'a command id';
+        END IF;
+    END IF;
+    RETURN NULL;
+END
+$$;
 
 SELECT record.keep('sequence_counters', true);
 SELECT record.keep_but_sealing('events', 'payload_encrypted');
 SELECT record.keep('event_command_dedupe');
 SELECT record.keep('batch_commitments');
 
-REVOKE ALL ON FUNCTION record.keep_but_sealing, record.refuse_change_but_of, record.is_admin FROM PUBLIC;
+REVOKE ALL ON FUNCTION record.keep_but_sealing, record.refuse_change_but_of, record.is_admin,
+    record.legacy_advance FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION record.legacy_advance TO sequencer_app;
 -- Called by triggers, so by whoever fires them.
 GRANT EXECUTE ON FUNCTION record.is_admin TO sequencer_app, sequencer_admin, sequencer_reader;

@@ -18,5 +18,6 @@ CREATE TABLE record.ves_validity_proofs (
         REFERENCES record.ves_commitments (batch_id, tenant_id, store_id)
 );
 ALTER TABLE record.ves_validity_proofs ALTER COLUMN proof SET STORAGE EXTERNAL;
+CREATE INDEX ves_validity_proofs_page ON record.ves_validity_proofs (batch_id, submitted_at, proof_id);
 
 SELECT record.keep_but_sealing('ves_validity_proofs', 'proof');

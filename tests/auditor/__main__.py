@@ -12,18 +12,21 @@ import sys
 from pathlib import Path
 
 from tests.auditor.audit import Evidence, ReceiptKeys, audit_tenant
-from tests.auditor.reading import Unreadable, kept_receipts, over_http, read_stream
+from tests.auditor.reading import Unreadable, kept_receipts, over_http, read_export, read_stream
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.auditor", description=__doc__)
-    parser.add_argument("url")
-    parser.add_argument("--tenant", required=True)
-    parser.add_argument("--store", required=True, action="append", help="may be given several times")
+    parser.add_argument("url", nargs="?")
+    parser.add_argument("--tenant")
+    parser.add_argument("--store", action="append", help="may be given several times")
+    parser.add_argument("--export", type=Path, help="a folder of `sequencer export`, instead of a server")
     parser.add_argument("--receipts", type=Path, help='lines of {"event": …, "receipt": …} clients kept')
     parser.add_argument("--pinned", type=Path, help="a saved /.well-known/ves-sequencer, trusted instead")
     parser.add_argument("--proof-every", type=int, default=0, help="also fetch every n-th inclusion proof")
     asked = parser.parse_args()
+    if asked.export is None and not (asked.url and asked.tenant and asked.store):
+        parser.error("name a URL with --tenant and --store, or --export FOLDER")
     try:
         streams = _read(asked)
     except (Unreadable, OSError, ValueError, KeyError) as error:
@@ -46,6 +49,8 @@ def main() -> int:
 
 
 def _read(asked: argparse.Namespace) -> list[Evidence]:
+    if asked.export is not None:
+        return read_export(asked.export)
     get = over_http(asked.url, os.environ.get("SEQUENCER_API_KEY"))
     pinned = ReceiptKeys.of(json.loads(asked.pinned.read_bytes())) if asked.pinned else None
     kept = kept_receipts(asked.receipts) if asked.receipts else []

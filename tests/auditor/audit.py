@@ -97,9 +97,13 @@ class Evidence:
     commitments: list[Json] = field(default_factory=list)
     leaves: dict[str, list[str]] = field(default_factory=dict)
     """batch_id -> leaf hashes as the leaves route gives them."""
+    unsigned: int = 0
+    """How many unsigned (legacy) events the same store has: they count in entities' versions too."""
     proofs: list[Json] = field(default_factory=list)
     acknowledged: list[Json] = field(default_factory=list)
     """``{"event": envelope as posted, "receipt": as answered}``; the event may be missing."""
+    voided: Sequence[tuple[int, int]] = ()
+    """Numbers, first and last, that the server declared void after a restore: passed over, nobody's."""
     rows: Sequence[Json] | None = None
     """``ves_events`` of this stream, straight from the database, if the auditor may read it."""
 
@@ -133,7 +137,7 @@ def _problems(evidence: Evidence) -> Iterator[str]:
         yield from _event(event, evidence)
     yield from _rotations(evidence)
     yield from _times(evidence.events)
-    yield from _entity_versions(evidence.events)
+    yield from _entity_versions(evidence.events, evidence.unsigned)
     yield from _commitments(evidence)
     for proof in evidence.proofs:
         yield from _proof(proof, evidence)
@@ -153,10 +157,19 @@ def _named(event: Json) -> str:
 # ---- numbers, identities, time --------------------------------------------------------------------------
 
 
+def _beyond_voided(number: int, evidence: Evidence) -> int:
+    """``number``, or the first one after it that is not void."""
+    for first, last in sorted(evidence.voided):
+        if first == number:
+            number = last + 1
+    return number
+
+
 def _numbering(evidence: Evidence) -> Iterator[str]:
     numbers = [event.get("sequence_number") for event in evidence.events]
-    expected = 1
+    expected = _beyond_voided(1, evidence)
     for number in numbers:
+        expected = _beyond_voided(expected, evidence)
         if not isinstance(number, int) or isinstance(number, bool):
             yield f"{number!r} is no sequence number"
         elif number > expected:
@@ -167,6 +180,7 @@ def _numbering(evidence: Evidence) -> Iterator[str]:
             yield f"number {number} comes again or out of order, {expected} was next"
         else:
             expected += 1
+    expected = _beyond_voided(expected, evidence)
     if evidence.head != expected - 1:
         yield f"the head says {evidence.head}, the events end at {expected - 1}"
 
@@ -196,14 +210,18 @@ def _times(events: Iterable[Json]) -> Iterator[str]:
         latest = now if latest is None else max(latest, now)
 
 
-def _entity_versions(events: Iterable[Json]) -> Iterator[str]:
-    """``base_version``, where an agent gave one, is the count of the entity's earlier events."""
+def _entity_versions(events: Iterable[Json], unsigned: int) -> Iterator[str]:
+    """``base_version``, where an agent gave one, is the count of the entity's earlier events. Unsigned events
+    in between are not shown here: a version may run ahead, by as many as there are."""
     versions: dict[tuple[Any, Any], int] = {}
     for event in events:
         entity = (event.get("entity_type"), event.get("entity_id"))
         actual, claimed = versions.get(entity, 0), event.get("base_version")
-        if claimed is not None and claimed != actual:
+        if claimed is not None and not 0 <= claimed - actual <= unsigned:
             yield f"{_named(event)} was accepted on base_version {claimed}, the entity was at {actual}"
+        elif claimed is not None:
+            unsigned -= claimed - actual
+            actual = claimed
         versions[entity] = actual + 1
 
 
@@ -313,13 +331,13 @@ def _receipt_faults(event: Json, receipt: Json, number: int, evidence: Evidence)
 
 def _commitments(evidence: Evidence) -> Iterator[str]:
     by_number = _by_number(evidence.events)
-    next_start, state = 1, rules.ZEROS
+    next_start, state = _beyond_voided(1, evidence), rules.ZEROS
     for commitment in sorted(evidence.commitments, key=lambda c: c.get("sequence_start", 0)):
         name = f"commitment {_text(commitment.get('batch_id'))}"
         try:
             for what in _commitment_faults(commitment, next_start, state, evidence, by_number):
                 yield f"{name}: {what}"
-            next_start = commitment["sequence_end"] + 1
+            next_start = _beyond_voided(commitment["sequence_end"] + 1, evidence)
             state = unhex(commitment["new_state_root"], 32, "new_state_root")
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             yield f"{name} is not formed as the protocol says: {type(error).__name__} {error}"
@@ -479,8 +497,13 @@ def _rows(evidence: Evidence) -> Iterator[str]:
     rows = list(evidence.rows or [])
     by_number = _by_number(evidence.events)
     numbers = sorted(row["sequence_number"] for row in rows)
-    if numbers != list(range(1, len(rows) + 1)):
-        yield "the table's numbers are not 1 to their count"
+    expected = 1
+    for number in numbers:
+        expected = _beyond_voided(expected, evidence)
+        if number != expected:
+            yield f"the table's numbers are not 1 to their count: {number} is there, {expected} was next"
+            break
+        expected += 1
     if set(numbers) != set(by_number):
         yield f"the table holds {len(numbers)} numbers, the answers showed {len(by_number)}"
     for row in rows:

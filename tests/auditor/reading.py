@@ -6,6 +6,7 @@ an ``Unreadable``, never a hang.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import urllib.error
@@ -93,18 +94,60 @@ def read_stream(
             for number in range(commitment["sequence_start"], commitment["sequence_end"] + 1, proof_every):
                 shown.append(get(f"/api/v1/ves/proofs/{number}", stream))
     published = ReceiptKeys.of(get("/.well-known/ves-sequencer", {}))
+    head = get("/api/v1/ves/head", stream)
     return Evidence(
         tenant_id=tenant_id,
         store_id=store_id,
-        head=get("/api/v1/ves/head", stream)["head_sequence"],
+        head=head["head_sequence"],
+        voided=[(void["first_number"], void["last_number"]) for void in head.get("voided", [])],
         events=events,
         receipt_keys=receipt_keys.followed_by(published) if receipt_keys else published,
         agent_keys=_agent_keys(get, tenant_id, {event["source_agent_id"] for event in events}),
         commitments=commitments,
         leaves={c["batch_id"]: _leaves(get, c["batch_id"], stream) for c in commitments},
+        unsigned=get("/api/v1/head", stream)["head_sequence"],
         proofs=shown,
         acknowledged=list(acknowledged),
     )
+
+
+def read_export(folder: Path) -> list[Evidence]:
+    """Every stream of an export, from its files alone. Whether they are those of the manifest is the first
+    thing that is looked at."""
+    manifest = _json(folder / "manifest.json")
+    for entry in manifest["files"]:
+        if hashlib.sha256((folder / entry["file"]).read_bytes()).hexdigest() != entry["sha256"]:
+            raise Unreadable(f"{entry['file']} is not the file of the manifest")
+    plan = _json(folder / "export.json")
+    keys = [json.loads(line) for line in (folder / "agent-keys.jsonl").read_bytes().splitlines()]
+    found = []
+    for stream in plan["streams"]:
+        if stream["first"] != 1:
+            raise Unreadable(f"store {stream['store_id']} is exported from {stream['first']} on only")
+        here = folder / "streams" / stream["store_id"]
+        events = [rules.parse(line) for file in sorted(here.glob("events-*")) for line in _lines(file)]
+        commitments = [json.loads(line) for line in _lines(here / "commitments.jsonl")]
+        found.append(
+            Evidence(
+                tenant_id=plan["tenant_id"],
+                store_id=stream["store_id"],
+                head=stream["through"],
+                events=events,
+                receipt_keys=ReceiptKeys.of(_json(folder / "sequencer.json")),
+                agent_keys={(key["agentId"], key["keyId"]): _agent_key(key) for key in keys},
+                commitments=commitments,
+                leaves={c["batch_id"]: c.pop("leaf_hashes") for c in commitments},
+            )
+        )
+    return found
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines()
 
 
 def _paged(get: Get, path: str, query: Json, member: str) -> list[Json]:
@@ -130,17 +173,21 @@ def _agent_keys(get: Get, tenant_id: str, agents: Iterable[str]) -> dict[tuple[s
     keys = {}
     for agent_id in sorted(agents):
         for entry in _paged(get, f"/api/v1/agents/{agent_id}/keys", {"tenant_id": tenant_id}, "keys"):
-            start, end, retired = (entry.get(name) for name in ("validFrom", "validTo", "retiresAt"))
-            word = entry.get("rotationSignature")
-            keys[agent_id, entry["keyId"]] = AgentKey(
-                public_key=rules.unhex(entry["publicKey"], 32, "publicKey"),
-                valid_from_us=rules.instant_us(start) if start else None,
-                valid_to_us=rules.instant_us(end) if end else None,
-                retires_at_us=rules.instant_us(retired) if retired else None,
-                replaced_by=entry.get("replacedBy"),
-                rotation_signature=rules.unhex(word, 64, "rotationSignature") if word else None,
-            )
+            keys[agent_id, entry["keyId"]] = _agent_key(entry)
     return keys
+
+
+def _agent_key(entry: Json) -> AgentKey:
+    start, end, retired = (entry.get(name) for name in ("validFrom", "validTo", "retiresAt"))
+    word = entry.get("rotationSignature")
+    return AgentKey(
+        public_key=rules.unhex(entry["publicKey"], 32, "publicKey"),
+        valid_from_us=rules.instant_us(start) if start else None,
+        valid_to_us=rules.instant_us(end) if end else None,
+        retires_at_us=rules.instant_us(retired) if retired else None,
+        replaced_by=entry.get("replacedBy"),
+        rotation_signature=rules.unhex(word, 64, "rotationSignature") if word else None,
+    )
 
 
 def kept_receipts(path: Path) -> list[Json]:

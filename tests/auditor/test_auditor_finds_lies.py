@@ -230,6 +230,15 @@ def version_ignored(e: Evidence) -> None:
     e.events[2]["base_version"] = 0
 
 
+def version_ahead(e: Evidence) -> None:
+    e.events[2]["base_version"] = 2
+
+
+def version_further_ahead_than_unsigned_events_can_move_it(e: Evidence) -> None:
+    e.unsigned = 1
+    e.events[2]["base_version"] = 3
+
+
 def wrong_root(e: Evidence) -> None:
     e.commitments[0]["merkle_root"] = "55" * 32
 
@@ -368,6 +377,8 @@ LIES: dict[Lie, str] = {
     time_fell: r"\(number 9\) was sequenced before its predecessor",
     time_misspelt: "is no time in the server's spelling",
     version_ignored: "was accepted on base_version 0, the entity was at 1",
+    version_ahead: "was accepted on base_version 2, the entity was at 1",
+    version_further_ahead_than_unsigned_events_can_move_it: "on base_version 3, the entity was at 1",
     wrong_root: "merkle_root is not the root of the events it covers",
     wrong_root_well_chained: "merkle_root is not the root of the events it covers",
     broken_chain: "prev_state_root is not the state root of the commitment before it",

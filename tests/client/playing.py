@@ -73,8 +73,17 @@ class PlayedSequencer:
                 return 200, self._page(honest.events, "events", "sequence_number", query) | {
                     "head_sequence": len(honest.events)
                 }
+            case ["GET", "api", "v1", "ves", "streams"]:
+                done = honest.commitments[-1]["sequence_end"] if honest.commitments else 0
+                numbers = {"head_sequence": len(honest.events), "committed_through": done}
+                streams = [{"store_id": honest.store_id, **numbers}]
+                return 200, {"streams": streams, "count": 1, "has_more": False, "next_after": None}
+            case ["GET", "api", "v1", "schemas"]:
+                return 200, {"schemas": [{"eventType": "x"}], "count": 1, "hasMore": False, "nextAfter": None}
             case ["GET", "api", "v1", "ves", "head"]:
                 return 200, {"head_sequence": len(honest.events)}
+            case ["GET", "api", "v1", "head"]:
+                return 200, {"head_sequence": 0}  # of unsigned events
             case ["GET", "api", "v1", "ves", "commitments"]:
                 return 200, self._page(honest.commitments, "commitments", "sequence_start", query)
             case ["GET", "api", "v1", "ves", "commitments", batch_id, "leaves"]:

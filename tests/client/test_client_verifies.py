@@ -94,7 +94,7 @@ async def test_a_whole_stream_is_verified_with_few_requests(
     assert (report.commitments, report.proofs, report.uncommitted) == (1, 5, 2)
     assert report.state_root == "0x" + play.honest.commitments[0]["new_state_root"]
     asked = sum(len(bodies) for bodies in play.bodies.values())
-    assert asked == 3 + 1 + 1 + 1 + 1  # pages, agent keys, commitments, head, leaves
+    assert asked == 3 + 1 + 1 + 2 + 1  # pages, agent keys, commitments, heads, leaves
 
 
 async def test_an_empty_stream_holds(client: SequencerClient, stream: Stream) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from config.key_files import read_or_create_secret
 from config.secret_sources import SecretsError
-from config.secrets import Formats, Secrets, load_secrets, prepare_data_dir
+from config.secrets import Formats, Secrets, load_at_rest_keys, load_secrets, prepare_data_dir
 from config.settings import Settings
 from tests.keyholder import public_key_of
 from ves.at_rest import key_id, parse_key
@@ -242,3 +242,26 @@ def test_a_data_dir_of_somebody_else_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path, 65534, 65534)
     with pytest.raises(SecretsError, match="belongs to uid 65534"):
         prepare_data_dir(tmp_path)
+
+
+def test_a_command_finds_the_rings_of_a_node_that_has_run_and_makes_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formats = Formats(parse_key, key_id, public_key_of)
+    with pytest.raises(SecretsError, match="no sequencer has run"):
+        load_at_rest_keys(Settings(), home, formats)
+    assert not (home / "keys").exists()
+    secrets = load(home)
+    sequencer_id, keys = load_at_rest_keys(Settings(), home, formats)
+    assert (sequencer_id, keys.at_rest_ring()) == (secrets.sequencer_id, secrets.keys.at_rest_ring())
+    assert keys.at_rest_current_ids == keys.at_rest_key_ids == [key_id(keys.at_rest_ring()[0])]
+
+    (home / "keys" / "payload-encryption-keys").unlink()
+    before = sorted(path.name for path in (home / "keys").iterdir())
+    with pytest.raises(SecretsError, match="give this command the server's PAYLOAD_ENCRYPTION_KEYS"):
+        load_at_rest_keys(Settings(), home, formats)
+    monkeypatch.setenv("PAYLOAD_ENCRYPTION_KEYS", f"{OTHER.hex()},{KEY.hex()}")
+    _, keys = load_at_rest_keys(Settings(), home, formats)
+    assert keys.at_rest_ring() == (OTHER, KEY)
+    assert keys.at_rest_current_ids == [key_id(OTHER)]
+    assert sorted(path.name for path in (home / "keys").iterdir()) == before

@@ -11,8 +11,10 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from config import secret_sources
+from config.database_tls import database_address
+from config.exposure import Exposed
 from config.secret_sources import SECRET_BYTES_MAX, SecretsError, forget, secret_settings
-from config.settings import OF_THE_HOUSE, Settings, database_address
+from config.settings import OF_THE_HOUSE, Settings
 
 CANARY = "canary-7d1f4e2b9a"
 SECRETS = [name.upper() for name in secret_settings(Settings)]
@@ -151,7 +153,7 @@ def test_what_is_no_good_file_is_refused_by_the_name_of_the_variable(
         ("echo 'unbalanced", "is no command"),
         ("   ", "set but empty"),
         ("true", "gives nothing"),
-        ("sh -c 'yes | head -c 70000'", "no secret"),
+        ("sh -c 'yes | head -c 1100000'", "no secret"),
         ("sh -c 'kill -9 $$'", "ended with -9"),
     ],
 )
@@ -221,10 +223,12 @@ def test_a_fetched_database_address_is_checked_like_a_given_one(
     kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL_FILE", str(kept))
-    given = Settings().database_url
-    assert given is not None
+    settings = Settings()
     with pytest.raises(SecretsError, match="DATABASE_URL_FILE is no address of PostgreSQL"):
-        database_address(given)
+        database_address(settings, "database_url", {})
     kept.chmod(stat.S_IRUSR | stat.S_IWUSR)
-    kept.write_text("postgresql://u:p@h/d\n")
-    assert database_address(given) == "postgresql://u:p@h/d"
+    kept.write_text("postgresql://u:p@localhost/d\n")
+    assert database_address(settings, "database_url", {}) == "postgresql://u:p@localhost/d"
+    kept.write_text("postgresql://u:p@h/d?sslmode=require\n")
+    with pytest.raises(Exposed, match="DATABASE_URL_FILE leads to h, another machine"):
+        database_address(settings, "database_url", {})

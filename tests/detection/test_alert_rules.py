@@ -90,4 +90,5 @@ def test_every_security_event_an_alert_waits_for_can_happen() -> None:
         "anchor_failed",
         "agent_key_compromised",
         "audit_chain_broken",
+        "stored_value_unopened",
     } <= named

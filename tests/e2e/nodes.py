@@ -24,6 +24,7 @@ from journal.embedded import EmbeddedPostgres
 from tests.e2e.world import Load, Server, Tenant
 
 LOGIN = "shop_sequencer"
+ADMIN = "shop_operator"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Operated:
 
     owner_dsn: str
     app_dsn: str
+    admin_dsn: str
+    """Of whoever archives: a member of sequencer_admin and nothing else."""
     at_rest_keys: str
 
     def node(self, data_dir: Path, **environment: str) -> Server:
@@ -57,8 +60,11 @@ def operated_postgres(folder: Path) -> Iterator[Operated]:
         owner = postgres.owner_dsn
         migrated = Server(folder / "migrator", DATABASE_ADMIN_URL=owner).command("migrate")
         assert migrated.returncode == 0, migrated.stderr
-        asyncio.run(_execute(owner, f"CREATE ROLE {LOGIN} LOGIN; GRANT sequencer_app TO {LOGIN}"))
-        yield Operated(owner, postgres.app_dsn.replace("sequencer_app_login", LOGIN), secrets.token_hex(32))
+        roles = {LOGIN: "sequencer_app", ADMIN: "sequencer_admin"}
+        logins = "; ".join(f"CREATE ROLE {login} LOGIN IN ROLE {role}" for login, role in roles.items())
+        asyncio.run(_execute(owner, logins))
+        app, admin = (postgres.app_dsn.replace("sequencer_app_login", login) for login in (LOGIN, ADMIN))
+        yield Operated(owner, app, admin, secrets.token_hex(32))
 
 
 async def _execute(dsn: str, statements: str) -> None:

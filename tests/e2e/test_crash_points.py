@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,14 @@ import pytest
 from tests.auditor.audit import audit
 from tests.auditor.audit_chain import audit_chain, read_chains
 from tests.auditor.reading import over_http, read_stream
+from tests.e2e import unsigned
 from tests.e2e.nodes import restarts
+from tests.e2e.test_archive import OF_AN_ARCHIVE
+from tests.e2e.test_backup_restore import OF_A_BACKUP, OF_A_CONFIRMATION, OF_A_RESTORE
 from tests.e2e.test_crash import WRITE_PATH
+from tests.e2e.test_incidents import CRASHES as OF_AN_INCIDENT
 from tests.e2e.test_receipt_key_rotation import OF_A_ROTATION
+from tests.e2e.test_reencryption import OF_A_REENCRYPTION, OF_A_RETIREMENT
 from tests.e2e.world import ROOT, Agent, Server, Tenant
 
 STEPS_OF_A_UNIT = ("begin", "commit_sent_before", "committed")
@@ -56,11 +62,21 @@ FIRST_START = [
 ]
 AT_WORK = [
     "settle.begin",
+    "sequencer.legacy_read",
+    "sequencer.legacy_sealed",
+    "append_legacy.fenced",
+    "append_legacy.copied",
+    *unit("append_legacy"),
+    "sequencer.legacy_appended",
     "verifier.verified",
     "encryptor.sealed",
     "committer.built",
     "committer.committed",
     *unit("commit"),
+    "committer.legacy_built",
+    "committer.legacy_committed",
+    *unit("commit_legacy"),
+    *unit("submit_validity_proof"),
     *unit("register_agent_key"),
     *unit("revoke_agent_key"),
     *unit("revoke_agent_keys"),
@@ -75,6 +91,7 @@ AT_WORK = [
     # The first is the server's start, and its commitment.
     *(f"{point}:2" for point in (*unit("audit"), "audit_committer.built", *unit("commit_audit"))),
 ]
+OF_BACKUPS = [*OF_A_BACKUP, *OF_A_RESTORE, *OF_A_CONFIRMATION]
 OF_A_WORKER = ["worker.worked", "worker.half_answered", "worker.answered"]
 NOTHING_IS_STORED = {
     "settle.commit_sent_before": "it looks and rolls back",
@@ -99,7 +116,16 @@ def points_in_the_code() -> set[str]:
 def test_no_point_in_the_code_is_without_a_crash() -> None:
     tried = {
         point.partition(":")[0]
-        for point in (*FIRST_START, *AT_WORK, *OF_A_WORKER, *OF_A_ROTATION, *WRITE_PATH)
+        for points in (
+            OF_A_ROTATION,
+            OF_A_REENCRYPTION,
+            OF_A_RETIREMENT,
+            OF_AN_ARCHIVE,
+            OF_AN_INCIDENT,
+            OF_BACKUPS,
+            WRITE_PATH,
+        )
+        for point in (*FIRST_START, *AT_WORK, *OF_A_WORKER, *points)
     }
     in_code = points_in_the_code()
     assert len(in_code) > 40, "the search finds nothing any more"
@@ -202,7 +228,7 @@ class Case:
     @property
     def durable(self) -> bool:
         """What was under way is stored: it died after COMMIT."""
-        return self.point.partition(":")[0].endswith("committed")
+        return self.point.partition(":")[0].endswith(("committed", "appended"))
 
     def dies(self, act: Callable[[], object]) -> None:
         server = self.tenant.server
@@ -247,6 +273,22 @@ def of_an_event(case: Case) -> None:
     assert answer.json()["eventsAccepted"] == 1, "nothing of it had been sent to the disk"
 
 
+def of_an_unsigned_event(case: Case) -> None:
+    tenant = case.tenant
+    event = unsigned.unsigned(tenant, {"n": 1}, entity_id="once", command_id=str(uuid.uuid4()))
+    case.dies(lambda: unsigned.post(tenant, event))
+    case.revives()
+    told = unsigned.post(tenant, event)
+    assert unsigned.reasons(told) == (["DuplicateEventId"] if case.durable else [])
+    assert (told["events_accepted"], told["head_sequence"]) == (1 - case.durable, 1)
+    # Either way it is there once, with its command id and its step of the entity's version.
+    assert [one["event_id"] for one in unsigned.whole_stream(tenant)] == [event["event_id"]]
+    again = unsigned.unsigned(tenant, {"n": 2}, command_id=event["command_id"])
+    assert unsigned.reasons(unsigned.post(tenant, again)) == ["DuplicateCommandId"]
+    signed = tenant.post(tenant.agent.event({"n": 3}, entity_id="once", base_version=1))
+    assert signed.json()["eventsAccepted"] == 1
+
+
 def of_a_commitment(case: Case) -> None:
     case.dies(lambda: committed(case.tenant))
     case.revives()
@@ -257,6 +299,37 @@ def of_a_commitment(case: Case) -> None:
     else:
         assert answer.status_code == 200, answer.text
         assert (answer.json()["sequence_start"], answer.json()["sequence_end"]) == (1, head)
+
+
+def of_a_legacy_commitment(case: Case) -> None:
+    tenant = case.tenant
+    unsigned.post(tenant, *(unsigned.unsigned(tenant, {"n": n}) for n in range(3)))
+    span = {**tenant.stream, "sequence_start": 1, "sequence_end": 3}
+    case.dies(lambda: tenant.http.post("/api/v1/commitments", json=span))
+    case.revives()
+    listed = tenant.http.get("/api/v1/commitments", params=tenant.stream).json()
+    assert listed["count"] == case.durable
+    again = tenant.http.post("/api/v1/commitments", json=span)
+    assert again.status_code == 200, again.text
+    assert [again.json()["batch_id"]][: case.durable] == [one["batch_id"] for one in listed["commitments"]]
+    proof = tenant.http.get("/api/v1/proofs/3", params=tenant.stream).json()
+    assert proof["events_root"] == again.json()["events_root"]
+
+
+def of_a_validity_proof(case: Case) -> None:
+    batch = committed(case.tenant).json()["batch_id"]
+    path = f"/api/v1/ves/validity/{batch}/proofs"
+    proof = {"proofType": "other", "proofB64": "cHJvb2Y="}
+    case.dies(lambda: case.tenant.http.post(path, json=proof))
+    case.revives()
+    listed = case.tenant.http.get(path).json()
+    assert listed["count"] == case.durable
+    again = case.tenant.http.post(path, json=proof)
+    assert again.status_code == 200, again.text
+    if case.durable:
+        assert listed["proofs"] == [again.json()]
+    one = case.tenant.http.get(f"/api/v1/ves/validity/proofs/{again.json()['proof_id']}").json()
+    assert one["proof_b64"] == proof["proofB64"]
 
 
 def of_a_registration(case: Case) -> None:
@@ -438,10 +511,16 @@ def of_an_audit_commitment(case: Case) -> None:
 
 ACTS: dict[str, Callable[[Case], None]] = {
     "settle": of_an_event,
+    "sequencer": of_an_unsigned_event,
+    "append_legacy": of_an_unsigned_event,
     "verifier": of_an_event,
     "encryptor": of_an_event,
     "committer": of_a_commitment,
     "commit": of_a_commitment,
+    "committer.legacy_built": of_a_legacy_commitment,
+    "committer.legacy_committed": of_a_legacy_commitment,
+    "commit_legacy": of_a_legacy_commitment,
+    "submit_validity_proof": of_a_validity_proof,
     "register_agent_key": of_a_registration,
     "revoke_agent_key": of_a_revocation,
     "revoke_agent_keys": of_a_revocation_of_all,
@@ -468,7 +547,8 @@ def test_a_server_that_is_killed_at_work_goes_on_from_what_is_durable(
     server = own_server(SEQUENCER_FAULTS="1", SEQUENCER_CRASH_AT=point, **SMALL).start()
     server.wait_ready()
     tenant = estate.tenant.seen_from(server)
-    ACTS[point.partition(".")[0]](Case(point, tenant))
+    act = ACTS.get(point) or ACTS[point.partition(".")[0]]
+    act(Case(point, tenant))
     replayed(tenant, estate.posted)
     assert committed(tenant).status_code in (200, 409)  # with it, the auditor recomputes the roots
     audited(tenant)

@@ -28,7 +28,7 @@ positive_data_acceptance.enabled = false
 negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 409, 413, 415, 422, 429, "5xx"]
 
 [[operations]]
-include-path = "/api/v1/ves/events/ingest"
+include-path-regex = "/events/ingest$"
 # What is wrong inside one event is that event's rejection, in an answer of 200.
 checks.negative_data_rejection.enabled = false
 """

@@ -19,6 +19,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.e2e import unsigned
 from tests.e2e.test_operators import embedded_dsn
 from tests.e2e.world import Server, Tenant
 from tests.probe.attacks import ATTACKS, Party, Scene
@@ -107,8 +108,17 @@ def party(server: Server, canary: str) -> Party:
     tenant = Tenant(server)
     event = tenant.agent.event({"card": canary}, entity_id=canary)
     assert tenant.post(event).json()["eventsAccepted"] == 1
+    told = unsigned.post(tenant, unsigned.unsigned(tenant, {"card": canary}, entity_id=canary))
+    assert told["events_accepted"] == 1
     committed = tenant.http.post("/api/v1/ves/commitments", json=tenant.stream)
     assert committed.status_code == 200, committed.text
+    proof = tenant.http.post(
+        f"/api/v1/ves/validity/{committed.json()['batch_id']}/proofs",
+        json={"proofType": canary, "proofB64": base64.b64encode(canary.encode()).decode()},
+    )
+    assert proof.status_code == 200, proof.text
+    legacy = tenant.http.post("/api/v1/commitments", json=tenant.stream)
+    assert legacy.status_code == 200, legacy.text
     overheard = tenant.agent.event({"card": canary}, entity_id=canary)
     revoked = tenant.new_api_key(["read", "write", "admin"])
     keys = httpx.get(
@@ -133,6 +143,7 @@ def party(server: Server, canary: str) -> Party:
         "public_key": tenant.agent.public_key,
         "event_id": event["event_id"],
         "batch_id": committed.json()["batch_id"],
+        "proof_id": proof.json()["proof_id"],
         "sequence_number": 1,
         "sequence_start": 1,
         "sequence_end": 1,
@@ -144,6 +155,9 @@ def party(server: Server, canary: str) -> Party:
         "key_prefix": "ab" * 8,
         "node_id": str(uuid.UUID(int=1)),
         ("/api/v1/ves/events/ingest", "events"): [overheard],
+        ("/api/v1/events/ingest", "events"): [unsigned.unsigned(tenant, {"card": canary}, entity_id=canary)],
+        ("/api/v1/commitments/{batch_id}", "batch_id"): legacy.json()["batch_id"],
+        ("/api/v1/proofs/{sequence_number}", "batch_id"): legacy.json()["batch_id"],
         ("/api/v1/admin/api-keys/{id}", "id"): keys[0]["id"],
     }
     return Party(tenant.api_key, tenant.new_api_key(["read"]), revoked, known)

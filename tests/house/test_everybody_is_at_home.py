@@ -28,6 +28,6 @@ async def test_who_is_built_is_who_is_drawn() -> None:
     settings = Settings(_env_file=None, data_dir=Path("/nonexistent"))
     built = build(settings, secrets, cast(Any, None), receipt_key=claimed)
     names = [child.name for child in built.root.view().children]
-    assert len(names) == 18
+    assert len(names) == 19
     assert names == named_in(supervisor.tree.__doc__ or "")
     assert sorted(names) == sorted(named_in((ROOT / "ARCHITECTURE.md").read_text()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import httpx
 import msgspec
 import trio
 
+from actors.at_rest_watch import AtRestWatch
 from actors.audit_spool import AuditSpool
 from actors.certificates import Certificates
 from actors.credentials import CredentialBook
@@ -30,9 +32,13 @@ from actors.messages import (
     CheckPayload,
     CheckSchema,
     Commit,
+    CommitLegacy,
     Committed,
     FindKeys,
+    LegacyCommitted,
     Open,
+    OpenAtRest,
+    SealAtRest,
     Verify,
 )
 from actors.policies import PolicyBook
@@ -46,7 +52,9 @@ from config.certificates import CertificateFiles, Listener
 from config.settings import Settings
 from journal.key_rules import Retire, judge
 from journal.memory import MemoryDatabase, MemoryJournal
+from journal.memory_legacy_commitments import LegacyCommitmentTable
 from journal.memory_policies import PolicyTables
+from journal.memory_proofs import ProofTable
 from journal.port import (
     AgentKey,
     ApiKey,
@@ -64,17 +72,24 @@ from journal.port import (
     KeyRotated,
     KeyRotation,
     KeysRevoked,
+    LegacyCommitmentPage,
     Moved,
     PinnedTenant,
     PolicyChanges,
+    ProofConflict,
+    ProofSubmitted,
     ReceiptKey,
     Revocations,
     SchemaLimit,
     SchemaStatus,
     SignedEvent,
     SignedPage,
+    StoredProof,
+    StreamHead,
     TenantPolicy,
     TokenRevocation,
+    ValidityProof,
+    Voided,
 )
 from journal.signed_by import signed_page
 from supervisor.dynamic import DynamicSupervisor
@@ -85,7 +100,10 @@ from transport.house import House, Readiness
 from transport.http.app import create_apps
 from transport.http.key_format import new_key
 from transport.http.serve import serve
+from ves import legacy_tree
 from ves.commitments import next_commitment
+from ves.legacy_commitments import LegacyCommitment
+from ves.legacy_tree import promoting_parents
 from ves.merkle import build_levels, stored_levels
 from ves.policy import Policy, SchemaMode
 from ves.records import (
@@ -146,12 +164,18 @@ class CardboardJournal:
             "find_audit_entries",
             "list_audit_commitments",
             "vitals",
+            "append_legacy",
+            "read_legacy_events",
+            "read_legacy_head",
+            "read_legacy_entity",
         ):
             setattr(self, name, getattr(self.trail, name))
         self.events: list[StoredEvent] = []
         self.commitments: list[Commitment] = []
         self.nodes: dict[Uuid, list[bytes]] = {}
         self.tables = PolicyTables()
+        self.proofs = ProofTable()
+        self.legacy = LegacyCommitmentTable()
         self.lookups = 0
 
     async def _unit(self) -> None:
@@ -166,6 +190,20 @@ class CardboardJournal:
         await self._unit()
         self.audits.append(entry)
         await self.trail.audit(entry)
+
+    async def list_streams(
+        self, tenant_id: Uuid, *, store_ids: tuple[Uuid, ...] | None, after: Uuid | None, limit: int
+    ) -> list[StreamHead]:
+        await self._unit()
+        heads = Counter(e.store_id for e in self.events if e.tenant_id == tenant_id)
+        return [
+            StreamHead(store, count, 0)
+            for store, count in sorted(heads.items())
+            if (store_ids is None or store in store_ids) and (after is None or store > after)
+        ][:limit]
+
+    async def read_voided(self, tenant_id: Uuid, store_id: Uuid) -> list[Voided]:
+        return []
 
     async def read_head(self, tenant_id: Uuid, store_id: Uuid) -> int:
         await self._unit()
@@ -259,6 +297,65 @@ class CardboardJournal:
     async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
         await self._unit()
         return [self.nodes[batch_id][position] for position in positions]
+
+    def commit_legacy(
+        self, leaves: list[bytes], start: int, tenant: Uuid = TENANT.bytes, store: Uuid = STORE.bytes
+    ) -> LegacyCommitment:
+        levels = build_levels(leaves, promoting_parents)
+        commitment = LegacyCommitment(
+            *(uuid.uuid4().bytes, tenant, store, start, start + len(leaves) - 1, len(leaves)),
+            committed_at_us=1_700_000_000_123_000,
+            events_root=levels[-1][0],
+            prev_state_root=bytes(32),
+            new_state_root=bytes(range(32)),
+        )
+        self.legacy.commitments[commitment.batch_id] = (commitment, legacy_tree.stored_levels(levels))
+        return commitment
+
+    async def read_legacy_commitment(
+        self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> LegacyCommitment | None:
+        await self._unit()
+        return self.legacy.find(batch_id, tenant_id, store_ids)
+
+    async def find_legacy_commitment(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> LegacyCommitment | None:
+        await self._unit()
+        return self.legacy.over(tenant_id, store_id, sequence_number)
+
+    async def list_legacy_commitments(
+        self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int
+    ) -> LegacyCommitmentPage:
+        await self._unit()
+        return self.legacy.page(tenant_id, store_id, from_sequence, limit)
+
+    async def read_legacy_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+        await self._unit()
+        return self.legacy.nodes(batch_id, positions)
+
+    async def submit_validity_proof(
+        self, submitted: StoredProof, audit: AuditEntry
+    ) -> ProofSubmitted | ProofConflict | None:
+        await self._unit()
+        if (present := self.proofs.present(submitted.record)) is not None:
+            return present
+        answer, keep = self.proofs.submission(submitted, 1_700_000_000_000_006)
+        keep()
+        self.audits.append(audit)
+        return answer
+
+    async def read_validity_proof(
+        self, proof_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
+    ) -> StoredProof | None:
+        await self._unit()
+        return self.proofs.find(proof_id, tenant_id, store_ids)
+
+    async def list_validity_proofs(
+        self, batch_id: Uuid, *, after: Uuid | None, limit: int
+    ) -> list[ValidityProof]:
+        await self._unit()
+        return self.proofs.listed(batch_id, after, limit)
 
     async def register_agent_key(self, key: AgentKey, audit: AuditEntry) -> KeyRegistered | KeyConflict:
         await self._unit()
@@ -602,7 +699,9 @@ async def _append_all(message: Append) -> Appended:
     return Appended([*receipts], len(events), 0, 1, len(events), len(events))
 
 
-async def _open(message: Open) -> list[bytes]:
+async def _open(message: Open | SealAtRest | OpenAtRest) -> list[bytes]:
+    if not isinstance(message, Open):
+        return [value.content for value in message.values]
     return [payload.payload_sealed for payload in message.payloads]
 
 
@@ -656,6 +755,7 @@ class Cardboard:
             audit_spool=AuditSpool(journal=self.journal, path=self.folder / "audit-spool.jsonl"),
             security=self.security,
             rate_limits=rate_limits_of(settings),
+            at_rest=AtRestWatch(current_key="00" * 8),
             certificates=self.certificates,
             key_ages=KeyAges(),
             lag=LoopLag(),
@@ -666,7 +766,10 @@ class Cardboard:
         self.url = ""
         self.admin_url = ""
 
-    async def _commit(self, message: Commit) -> Committed:
+    async def _commit(self, message: Commit | CommitLegacy) -> Committed | LegacyCommitted:
+        if isinstance(message, CommitLegacy):
+            leaves = [sha256(b"%d" % n).digest() for n in range(3)]
+            return LegacyCommitted(self.journal.commit_legacy(leaves, 1), 4)
         return Committed(self.journal.commit([sha256(b"%d" % n).digest() for n in range(3)], 1), 4)
 
     def api_key(

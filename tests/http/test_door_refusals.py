@@ -47,6 +47,7 @@ PATH_VALUES = {
     "node_id": NO_SUCH,
     "entry_number": "1",
     "schema_id": NO_SUCH,
+    "proof_id": NO_SUCH,
     "event_type": "order.created",
     "tenant_id": str(TENANT),
 }

@@ -140,6 +140,13 @@ async def test_events_come_back_as_they_were_signed_byte_for_byte() -> None:
             assert one.json() == event
             head = await client.get("/api/v1/ves/head", params=STREAM)
             assert head.json() == {"head_sequence": 2}
+            listed = (await client.get("/api/v1/ves/streams")).json()
+            stream = {"store_id": STREAM["store_id"], "head_sequence": 2, "committed_through": 0}
+            assert listed == {"streams": [stream], "count": 1, "has_more": False, "next_after": None}
+            after = await client.get("/api/v1/ves/streams", params={"after": STREAM["store_id"]})
+            assert after.json()["streams"] == []
+        async with house.client(house.api_key("read", stores=[OTHER_STORE])) as client:
+            assert (await client.get("/api/v1/ves/streams")).json()["streams"] == []
 
 
 async def test_an_entity_with_slashes_and_letters_from_everywhere_is_found() -> None:

@@ -23,9 +23,9 @@ async def pin(house: Cardboard, *regions: str) -> None:
     await house.journal.set_regions(TENANT.bytes, regions=regions, audit=NOBODY)
 
 
-async def posted(house: Cardboard, key: str) -> httpx.Response:
+async def posted(house: Cardboard, key: str, path: str = INGEST) -> httpx.Response:
     async with house.client(key) as client:
-        return await client.post(INGEST, content=b"{}", headers=JSON)
+        return await client.post(path, content=b"{}", headers=JSON)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,8 @@ async def test_a_tenant_is_served_where_it_is_pinned(
         assert bool(house.verifiers.asked) is served, "the body was read"
 
 
-async def test_nothing_of_a_pinned_tenant_enters_through_a_credential_of_no_tenant() -> None:
+@pytest.mark.parametrize("path", [INGEST, "/api/v1/events/ingest"])
+async def test_nothing_of_a_pinned_tenant_enters_through_a_credential_of_no_tenant(path: str) -> None:
     async with serving(region="eu-west-1") as house:
         await pin(house, "us-east-1")
 
@@ -66,7 +67,7 @@ async def test_nothing_of_a_pinned_tenant_enters_through_a_credential_of_no_tena
             return NeedsPolicy(TENANT.bytes) if message.policy is None else batch(verified())  # type: ignore[attr-defined]
 
         house.verifiers.reply = verify
-        answer = await posted(house, BOOTSTRAP)
+        answer = await posted(house, BOOTSTRAP, path)
         assert code(answer) == (421, "WRONG_REGION")
         assert "us-east-1" in answer.text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -31,13 +32,27 @@ async def _migrate(dsn: str) -> None:
         await migrate(dsn, EMBEDDED_LOGINS)
 
 
-@pytest.fixture
-def empty_database(server: EmbeddedPostgres) -> Iterator[Database]:
-    """Nothing in it, on the server that has our roles already."""
+@contextmanager
+def a_database(server: EmbeddedPostgres) -> Iterator[Database]:
     name = f"t{secrets.token_hex(6)}"
     trio.run(_execute, server.owner_dsn, f"CREATE DATABASE {name}")
     yield Database(*(_renamed(dsn, name) for dsn in (server.owner_dsn, server.app_dsn)))
     trio.run(_execute, server.owner_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_database(server: EmbeddedPostgres) -> Iterator[Database]:
+    """Nothing in it, on the server that has our roles already."""
+    with a_database(server) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def common_database(server: EmbeddedPostgres) -> Iterator[Database]:
+    """Migrated, for all tests of a module: they leave it as they found it."""
+    with a_database(server) as database:
+        trio.run(_migrate, database.owner_dsn)
+        yield database
 
 
 @pytest.fixture

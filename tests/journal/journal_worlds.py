@@ -21,6 +21,7 @@ from journal_builders import uuid
 
 from journal.aio import Strays, cross, open_loop
 from journal.connections import Limits, use_our_types
+from journal.embedded_cluster import ADMIN_LOGIN, OWNER
 from journal.memory import Fault, MemoryDatabase, MemoryJournal
 from journal.port import Journal
 from journal.postgres import PostgresJournal, open_journal
@@ -98,6 +99,11 @@ async def postgres_world(dsn: str, owner_dsn: str) -> AsyncIterator[PostgresWorl
 
 def assert_nothing_strayed(strays: Strays) -> None:
     assert strays.count == 0, "something failed on the asyncio side and nobody was waiting for it"
+
+
+def admin_dsn(owner_dsn: str) -> str:
+    """The login of commands, a member of sequencer_admin, on the same database."""
+    return owner_dsn.replace(f"{OWNER}@", f"{ADMIN_LOGIN}@")
 
 
 async def sql(dsn: str, *statements: str, arguments: tuple[Any, ...] = ()) -> list[Any]:

@@ -7,20 +7,26 @@ import os
 import msgspec
 import pytest
 import trio
-from journal_builders import AUDIT, an_agent_key, an_api_key, uuid
+from journal_builders import AUDIT, an_agent_key, an_api_key, an_event, decided, uuid
 from journal_worlds import World
+from legacy_builders import a_legacy_event, legacy_decided
 
 from journal.port import (
     AtRestKeyMissing,
+    AtRestKeyRetired,
+    AuditWish,
     Journal,
     JournalAway,
     JournalOutcomeUnknown,
     KeyConflict,
     KeyRegistered,
     KeyRevoked,
+    PlaintextRemains,
     ReceiptKey,
     ReceiptKeyDiffers,
+    Stored,
 )
+from ves.encoding import uuid_text
 from ves.records import KeyName
 
 
@@ -313,3 +319,110 @@ async def test_a_ring_that_lacks_a_recorded_at_rest_key_is_refused_by_its_finger
     await world.journal.claim_at_rest_keys([old, new])
     with pytest.raises(AtRestKeyMissing, match=old.hex()):
         await world.journal.claim_at_rest_keys([new])
+
+
+async def test_a_tenants_ring_that_lacks_a_key_of_its_data_is_refused_whoever_else_has_the_key(
+    own_world: World,
+) -> None:
+    world, tenant, other = own_world, uuid(), uuid()
+    default, mine, his = os.urandom(8), os.urandom(8), os.urandom(8)
+    claim = world.journal.claim_at_rest_keys
+    await claim([default], {tenant: [mine], other: [his]})
+    await world.other.claim_at_rest_keys([default], {tenant: [mine], other: [his]})
+    said = f"{uuid_text(tenant)} has data under the at-rest key {mine.hex()}, which is not in its own ring"
+    for elsewhere in ({other: [his]}, {other: [his, mine]}):
+        with pytest.raises(AtRestKeyMissing, match=said):
+            await claim([default, mine], {tenant: [os.urandom(8)], **elsewhere})
+    with pytest.raises(AtRestKeyMissing, match=f"{mine.hex()}, and has no ring of its own now"):
+        await claim([default], {other: [his, mine]})
+    with pytest.raises(AtRestKeyMissing, match=f"only in that of tenant {uuid_text(tenant)}"):
+        await claim([os.urandom(8)], {tenant: [mine, default], other: [his]})
+    await claim([default, mine], {other: [his]})  # the default ring serves him now, and opens his data
+    with pytest.raises(AtRestKeyMissing, match=default.hex()):
+        await claim([default, mine], {tenant: [mine], other: [his]})  # he may have data under it since then
+    await claim([default, mine], {tenant: [mine, default], other: [his]})
+
+
+@pytest.mark.parametrize("unsigned", [False, True], ids=["signed", "unsigned"])
+async def test_a_tenant_with_data_gets_a_ring_of_its_own_only_with_the_keys_of_that_data(
+    own_world: World, unsigned: bool
+) -> None:
+    world, tenant, fresh = own_world, uuid(), uuid()
+    default, mine = os.urandom(8), os.urandom(8)
+    claim = world.journal.claim_at_rest_keys
+    await claim([default])
+    if unsigned:
+        old = await legacy_decided(world.journal, tenant, uuid(), a_legacy_event())
+        assert isinstance(await world.journal.append_legacy(old), Stored)
+    else:
+        group = await decided(world.journal, tenant, uuid(), an_event())
+        assert isinstance(await world.journal.append(group), Stored)
+    await claim([default], {fresh: [mine]})
+    with pytest.raises(AtRestKeyMissing, match=f"{uuid_text(tenant)} has data under.* {default.hex()}"):
+        await claim([default], {fresh: [mine], tenant: [mine]})
+    await claim([default], {fresh: [mine], tenant: [mine, default]})
+
+
+async def test_a_refused_ring_is_not_recorded_and_a_new_one_is_audited_by_its_fingerprints(
+    own_world: World,
+) -> None:
+    world, tenant = own_world, uuid()
+    default, mine, refused = os.urandom(8), os.urandom(8), os.urandom(8)
+    await world.journal.claim_at_rest_keys([default], {tenant: [mine]})
+    with pytest.raises(AtRestKeyMissing):
+        await world.journal.claim_at_rest_keys([default, refused], {tenant: [refused]})
+    await world.journal.claim_at_rest_keys([default], {tenant: [mine]})
+    many = {uuid(): [os.urandom(8)] for _ in range(30)}
+    await world.journal.claim_at_rest_keys([default], {tenant: [mine], **many})
+    wish = AuditWish(action="at_rest_key.claim")
+    claims = await world.journal.find_audit_entries(wish, limit=100)
+    assert [(one.subject, one.tenant_id) for one in claims[::-1]] == [
+        (default.hex(), None),
+        (mine.hex(), tenant),
+        ("30 tenants", None),
+    ]
+
+
+async def test_a_retired_at_rest_key_is_demanded_by_no_start_and_seals_for_none(own_world: World) -> None:
+    world = own_world
+    old, new = os.urandom(8), os.urandom(8)
+    await world.journal.claim_at_rest_keys([old, new], current=[old])
+    assert await world.journal.retire_at_rest_key(old, AUDIT) is True
+    assert await world.other.retire_at_rest_key(old, AUDIT) is False, "once is enough"
+    await world.journal.claim_at_rest_keys([new], current=[new])
+    await world.other.claim_at_rest_keys([new, old], current=[new])
+    with pytest.raises(AtRestKeyRetired, match=old.hex()):
+        await world.other.claim_at_rest_keys([old, new], current=[old])
+    with pytest.raises(AtRestKeyMissing, match=new.hex()):
+        await world.journal.claim_at_rest_keys([old])
+    with pytest.raises(AtRestKeyMissing, match="no node ever had"):
+        await world.journal.retire_at_rest_key(os.urandom(8), AUDIT)
+
+
+async def test_a_retirement_whose_commit_is_not_heard_may_be_repeated(own_world: World) -> None:
+    world = own_world
+    old = os.urandom(8)
+    await world.journal.claim_at_rest_keys([old])
+    world.fail_next("retire_at_rest_key", "unheard")
+    with pytest.raises(JournalOutcomeUnknown):
+        await world.journal.retire_at_rest_key(old, AUDIT)
+    assert await world.journal.retire_at_rest_key(old, AUDIT) is False
+    await world.journal.claim_at_rest_keys([])
+
+
+async def test_a_start_that_requires_frames_is_refused_once_plaintext_was_stored(own_world: World) -> None:
+    world, key = own_world, os.urandom(8)
+    await store(world, b"SSE1" + bytes(40))
+    await store(world, b"SSE2" + bytes(40))
+    await world.journal.claim_at_rest_keys([key], required=True)
+    for _ in range(2):
+        await store(world, b"{}")
+        with pytest.raises(PlaintextRemains, match="reencrypt-ves-events"):
+            await world.journal.claim_at_rest_keys([key], required=True)
+    await world.other.claim_at_rest_keys([key], required=False)
+
+
+async def store(world: World, payload_sealed: bytes) -> None:
+    group = await decided(world.journal, uuid(), uuid(), an_event(), an_event())
+    sealed = [msgspec.structs.replace(one, payload_sealed=payload_sealed) for one in group.sealed]
+    assert isinstance(await world.journal.append(msgspec.structs.replace(group, sealed=sealed)), Stored)

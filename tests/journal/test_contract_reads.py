@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from journal_builders import a_group, an_event, decided, question, uuid
+from journal_builders import a_commitment, a_group, an_event, decided, question, uuid
 from journal_worlds import World
 
-from journal.port import EventPage, Stored
+from journal.port import EventPage, Stored, StreamHead
 from ves.records import EntityName, Uuid, VerifiedEvent
 
 PLENTY = 1 << 30
@@ -104,3 +104,20 @@ async def test_an_entitys_history_is_its_events_in_order_with_its_version(world:
     nobody = EntityName(store, "order", "z")
     empty = await world.journal.read_entity(tenant, nobody, from_sequence=1, limit=3, bytes_max=PLENTY)
     assert (empty.version, empty.events, empty.has_more, empty.next_from) == (0, [], False, 1)
+
+
+async def test_a_tenants_streams_are_paged_by_store_with_how_far_they_go(world: World) -> None:
+    tenant = uuid()
+    stores = sorted(uuid() for _ in range(3))
+    for count, store in enumerate(stores, 1):
+        await stored(world, tenant, store, *(an_event() for _ in range(count)))
+    await stored(world, uuid(), uuid(), an_event())
+    commitment, levels, believed = await a_commitment(world.journal, tenant, stores[2], 2)
+    await world.journal.commit(commitment, levels=levels, believed_through=believed)
+    everything = [StreamHead(stores[0], 1, 0), StreamHead(stores[1], 2, 0), StreamHead(stores[2], 3, 2)]
+    listed = world.journal.list_streams
+    assert await listed(tenant, store_ids=None, after=None, limit=9) == everything
+    assert await listed(tenant, store_ids=None, after=None, limit=2) == everything[:2]
+    assert await listed(tenant, store_ids=None, after=stores[1], limit=2) == everything[2:]
+    assert await listed(tenant, store_ids=(stores[1], uuid()), after=None, limit=9) == everything[1:2]
+    assert await listed(tenant, store_ids=(), after=None, limit=9) == []

@@ -15,6 +15,7 @@ import pytest
 import trio
 from journal_builders import AUDIT, a_group, an_agent_key, an_event, decided, question, uuid
 from journal_worlds import LIMITS, PostgresWorld, postgres_world, sql
+from legacy_builders import a_legacy_event, legacy_decided
 
 from journal.aio import cross, open_loop
 from journal.embedded import EmbeddedPostgres
@@ -229,6 +230,30 @@ async def test_each_statement_of_the_advance_has_a_snapshot_of_its_own(postgres:
         await trio.sleep(0.2)
         nursery.start_soon(append)
     assert outcome == [Moved("a stream")]
+
+
+@pytest.mark.parametrize("counters", ["ves_sequence_counters", "sequence_counters"])
+async def test_settling_waits_for_a_writer_that_came_without_the_key_lock(
+    postgres: PostgresWorld, counters: str
+) -> None:
+    tenant, store = uuid(), uuid()
+    await postgres.journal.append(await decided(postgres.journal, tenant, store, an_event()))
+    await postgres.journal.append_legacy(
+        await legacy_decided(postgres.journal, tenant, store, a_legacy_event())
+    )
+    released = False
+
+    async def write() -> None:
+        nonlocal released
+        lock = f"SELECT FROM record.{counters} WHERE tenant_id = '{tenant.hex()}' FOR UPDATE"
+        await sql(postgres.dsn, "BEGIN", lock, "SELECT pg_sleep(0.6)", "SELECT 1")
+        released = True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        await trio.sleep(0.3)
+        await postgres.other.settle(tenant)
+        assert released
 
 
 async def test_a_storm_of_cancelled_callers_leaks_no_connection_and_no_transaction(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import trio
 from journal_builders import Database, an_event, question, uuid
-from journal_worlds import LIMITS, PostgresWorld, sql
+from journal_worlds import LIMITS, PostgresWorld, admin_dsn, sql
+from legacy_builders import a_legacy_event, legacy_question
 
-from journal import commitments, keys, signed_by
+from journal import commitments, keys, legacy_commitments, reads, signed_by
 from journal.aio import cross, open_loop
 from journal.facts import read_facts
 from journal.postgres import PostgresJournal, open_journal
@@ -73,6 +76,26 @@ async def test_facts_look_up_each_name_and_never_read_all_a_tenant_has(
     assert "using entity_versions_pkey" in text
     assert "using ves_command_dedupe_pkey" in text
     for greedy in ("Seq Scan", "Bitmap", "Hash", "Merge"):
+        assert greedy not in text
+
+
+async def test_facts_of_legacy_events_are_looked_up_the_same_way(database: Database) -> None:
+    tenant, store = uuid(), uuid()
+    wanted = legacy_question(tenant, [store], [a_legacy_event(command=uuid()) for _ in range(100)])
+    who = f"'{tenant.hex()}'::uuid, '{store.hex()}'::uuid"
+    async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
+        await journal.read_facts(wanted)  # prepared while the tables are empty
+        await sql(
+            database.app_dsn,
+            f"INSERT INTO record.events SELECT n, now(), now(), NULL, {who}, gen_random_uuid(), "
+            "gen_random_uuid(), NULL, 'order', 'o-' || n, 'x', decode(repeat('00', 32), 'hex'), NULL, '' "
+            "FROM generate_series(1, 5000) n",
+            f"INSERT INTO record.sequence_counters VALUES ({who}, 5000, now())",
+        )
+        text = "\n".join((await explain(journal, lambda c: read_facts(c, wanted))).plan)
+    assert "using events_tenant_id_event_id_key" in text
+    assert "using event_command_dedupe_pkey" in text
+    for greedy in ("Seq Scan on events", "Bitmap", "Hash", "Merge"):
         assert greedy not in text
 
 
@@ -163,8 +186,64 @@ async def test_a_step_through_a_tenants_events_reads_a_bounded_part_of_its_prima
             text = "\n".join(explaining.plan)
             assert "Index Scan using ves_events_pkey" in text, text
             assert "ROW(store_id, sequence_number) >" in text, text
-            for greedy in ("Seq Scan", "Bitmap", "Sort Key: ves_events"):
+            for greedy in ("Seq Scan", "Bitmap"):
                 assert greedy not in text, text
+            assert merges_and_does_not_sort(explaining.plan), text
+
+
+def merges_and_does_not_sort(plan: list[str]) -> bool:
+    """Events come out of the two tables' indexes in order, and are only merged."""
+    sorted_by = [above for above, line in pairwise(plan) if "Sort Key: ves_events" in line]
+    return len(sorted_by) == 1 and "Merge Append" in sorted_by[0]
+
+
+async def archived(owner_dsn: str, tenant: bytes, store: bytes, through: int) -> None:
+    """The stream's events up to ``through`` are committed, as far as anybody looks, and archived."""
+    who = f"'{tenant.hex()}'::uuid, '{store.hex()}'::uuid"
+    old = f"WHERE tenant_id = '{tenant.hex()}' AND sequence_number <= {through}"
+    await sql(
+        owner_dsn,
+        "INSERT INTO record.ves_commitment_counters "
+        f"VALUES ({who}, {through}, decode(repeat('00', 32), 'hex'))",
+    )
+    await sql(
+        admin_dsn(owner_dsn),
+        "BEGIN",
+        f"INSERT INTO record.ves_events_archive SELECT *, now() FROM record.ves_events {old}",
+        f"DELETE FROM record.ves_events {old}",
+        "COMMIT",
+    )
+
+
+@pytest.mark.parametrize("through", [0, 3000])
+async def test_pages_and_facts_go_along_the_indexes_of_both_tables(database: Database, through: int) -> None:
+    tenant, store = uuid(), uuid()
+    wanted = question(tenant, [store], [an_event() for _ in range(100)])
+    async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
+        await fill(database.app_dsn, tenant, store, 5000)
+        if through:
+            await archived(database.owner_dsn, tenant, store, through)
+        facts = (await explain(journal, lambda c: read_facts(c, wanted))).plan
+        page = await explain(journal, lambda c: one_page(c, tenant, store, 2500))
+        sources = await explain(
+            journal, lambda c: commitments.read_leaf_sources(c, tenant, store, 2500, 2600)
+        )
+    assert "using ves_events_tenant_id_event_id_key" in "\n".join(facts)
+    # While the archive is empty all its indexes are equal.
+    archive_index = "ves_events_archive_tenant_id_event_id_key" if through else "ves_events_archive_"
+    assert f"using {archive_index}" in "\n".join(facts), "\n".join(facts)
+    for plan in (page.plan, sources.plan):
+        text = "\n".join(plan)
+        assert "using ves_events_pkey" in text, text
+        assert "using ves_events_archive_pkey" in text, text
+        assert merges_and_does_not_sort(plan), text
+    for plan in (facts, page.plan, sources.plan):
+        assert not any("Seq Scan" in line or "Bitmap" in line for line in plan), plan
+
+
+async def one_page(connection: Any, tenant: bytes, store: bytes, start: int) -> None:
+    with suppress(IndexError):  # a plan is no page
+        await reads.read_events(connection, tenant, store, start, 100, 1_000_000)
 
 
 async def test_walking_all_keys_goes_along_their_primary_key(database: Database) -> None:
@@ -183,3 +262,14 @@ async def test_walking_all_keys_goes_along_their_primary_key(database: Database)
         text = "\n".join(explaining.plan)
         assert "agent_keys_pkey" in text, text
         assert "Seq Scan on agent_keys" not in text, text
+
+
+async def test_versions_for_a_state_root_are_walked_along_their_key(database: Database) -> None:
+    tenant, store = uuid(), uuid()
+    async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
+        await fill(database.app_dsn, tenant, store, 5000)
+        explaining = await explain(journal, lambda c: legacy_commitments._state_root(c, tenant, store))
+    text = "\n".join(explaining.plan)
+    assert "using entity_versions_pkey" in text
+    for greedy in ("Seq Scan", "Bitmap", "Sort"):
+        assert greedy not in text

@@ -23,7 +23,7 @@ from journal_builders import (
     decided,
     uuid,
 )
-from journal_worlds import PostgresWorld, sql
+from journal_worlds import PostgresWorld, admin_dsn, sql
 
 from journal import migrate as migrations_room
 from journal.aio import cross, open_loop
@@ -61,7 +61,9 @@ async def refused(dsn: str, *statements: str) -> str:
 
 async def a_row_in_every_table(world: PostgresWorld) -> None:
     tenant, store = uuid(), uuid()
-    await world.journal.append(await decided(world.journal, tenant, store, an_event(command=uuid())))
+    await world.journal.append(
+        await decided(world.journal, tenant, store, an_event(command=uuid()), an_event())
+    )
     commitment, levels, believed = await a_commitment(world.journal, tenant, store, 1)
     await world.journal.commit(commitment, levels=levels, believed_through=believed)
     key = msgspec.structs.replace(an_agent_key(tenant), proof=b"p" * 64)
@@ -77,7 +79,9 @@ async def a_row_in_every_table(world: PostgresWorld) -> None:
     await world.journal.revoke_tokens(tenant, uuid(), ahead_s=60, reason="lost", audit=AUDIT)
     await world.journal.claim_receipt_key(uuid(), b"k" * 32)
     if not await sql(world.owner_dsn, "SELECT FROM record.at_rest_keys"):
-        await world.journal.claim_at_rest_keys([b"k" * 8])
+        await world.journal.claim_at_rest_keys([b"k" * 8], {tenant: [b"k" * 8]})
+    [[key_id]] = await sql(world.owner_dsn, "SELECT min(key_id) FROM record.at_rest_keys")
+    await world.journal.retire_at_rest_key(key_id, AUDIT)
     await a_legacy_row_and_archived_rows(world.owner_dsn, tenant, store, commitment.batch_id)
     node = world.journal._node_id  # type: ignore[attr-defined]
     [entry, *_] = await world.journal.read_audit_chain(node, from_number=1, limit=1)
@@ -98,17 +102,26 @@ async def a_legacy_row_and_archived_rows(owner_dsn: str, tenant: bytes, store: b
     await sql(
         owner_dsn,
         f"INSERT INTO record.sequence_counters VALUES ({stream}, 1, now())",
-        f"INSERT INTO record.events VALUES (1, now(), now(), NULL, {stream}, gen_random_uuid(), "
-        f"gen_random_uuid(), NULL, 'order', '1', 'made', {hash_}, NULL, '{{}}')",
+        f"INSERT INTO record.events SELECT n, now(), now(), NULL, {stream}, gen_random_uuid(), "
+        f"gen_random_uuid(), NULL, 'order', '1', 'made', {hash_}, NULL, '{{}}' FROM generate_series(1, 2) n",
         f"INSERT INTO record.event_command_dedupe VALUES ({stream}, gen_random_uuid(), gen_random_uuid())",
         f"INSERT INTO record.batch_commitments VALUES (gen_random_uuid(), {stream}, 1, 1, 1, now(), "
-        f"{hash_}, {hash_}, {hash_})",
+        f"{hash_}, {hash_}, {hash_}, {hash_})",
+        f"INSERT INTO record.restorations VALUES ('{batch.hex()}', now(), '{tenant.hex()}', 'backup', '')",
+        f"INSERT INTO record.restoration_confirmations VALUES ('{batch.hex()}', now(), '', '')",
+        f"INSERT INTO record.voided_numbers VALUES ({stream}, 9, 9, now(), '{batch.hex()}')",
         f"INSERT INTO record.ves_validity_proofs VALUES (gen_random_uuid(), '{batch.hex()}', {stream}, "
         f"now(), 1, 'other', {hash_}, NULL, 'proof')",
-        "INSERT INTO record.events_archive SELECT *, now() FROM record.events "
-        f"WHERE tenant_id = '{tenant.hex()}'",
-        "INSERT INTO record.ves_events_archive SELECT *, now() FROM record.ves_events "
-        f"WHERE tenant_id = '{tenant.hex()}'",
+    )
+    mine = f"WHERE tenant_id = '{tenant.hex()}' AND sequence_number = 1"
+    await sql(
+        admin_dsn(owner_dsn),
+        "BEGIN",
+        f"INSERT INTO record.events_archive SELECT *, now() FROM record.events {mine}",
+        f"DELETE FROM record.events {mine}",
+        f"INSERT INTO record.ves_events_archive SELECT *, now() FROM record.ves_events {mine}",
+        f"DELETE FROM record.ves_events {mine}",
+        "COMMIT",
     )
 
 

@@ -20,6 +20,7 @@ from journal.embedded import EmbeddedPostgres
 from tests.auditor.audit import audit_tenant
 from tests.auditor.reading import over_http, read_stream
 from tests.e2e.world import Server
+from ves.at_rest import key_id
 
 HERE = Path(__file__).parent
 KEPT = sorted(folder.name for folder in HERE.iterdir() if (folder / "posted.json").exists())
@@ -73,6 +74,16 @@ def test_data_written_by_an_earlier_version_is_read_verified_and_replayed(
     posted: list[dict[str, Any]] = json.loads((HERE / name / "posted.json").read_text())
     server = server_of(name)
     server.wait_ready()
+    is_what_was_posted(server, posted)
+    archived = server.command("admin", "archive", "--older-than", "0s", "--yes", "--json")
+    assert archived.returncode == 0, archived.stderr
+    assert json.loads(archived.stdout)["events"] > 0
+    is_what_was_posted(server, posted)
+    assert server.terminate() == 0
+
+
+def is_what_was_posted(server: Server, posted: list[dict[str, Any]]) -> None:
+    """Every request is replayed with its receipts, and the auditor finds every event."""
     tenants: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     keys: dict[str, str] = {}
     for request in posted:
@@ -101,4 +112,47 @@ def test_data_written_by_an_earlier_version_is_read_verified_and_replayed(
             assert stream.commitments
             assert stream.proofs
         assert not audit_tenant(streams)
+    assert server.terminate() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KEPT)
+def test_data_sealed_by_an_earlier_version_is_sealed_anew(
+    server_of: Callable[[str], Server], name: str
+) -> None:
+    """Beside the server; afterwards all of it is read and replayed with the new key alone."""
+    posted: list[dict[str, Any]] = json.loads((HERE / name / "posted.json").read_text())
+    server = server_of(name)
+    server.wait_ready()
+    assert server.terminate() == 0
+    ring = server.data_dir / "keys" / "payload-encryption-keys"
+    [old] = ring.read_text().split()
+    new = "5e" * 32
+    ring.write_text(f"{new}\n{old}\n")
+    server.start()
+    server.wait_ready()
+    done = server.command("admin", "reencrypt-ves-events", "--batch-size", "7", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    events = sum(len(request["receipts"]) for request in posted)
+    old_id, new_id = (key_id(bytes.fromhex(key)).hex() for key in (old, new))
+    assert (report["before"], report["after"]) == (
+        {f"SSE1 under {old_id}": events},
+        {f"SSE2 {new_id}": events},
+    )
+    retired = server.command("admin", "retire-at-rest-key", old_id)
+    assert retired.returncode == 0, retired.stderr
+    assert server.terminate() == 0
+    ring.write_text(f"{new}\n")
+    server.start()
+    server.wait_ready()
+    for request in posted:
+        key = {"authorization": f"ApiKey {request['api_key']}"}
+        stream = {"tenant_id": request["tenant_id"], "store_id": request["store_id"]}
+        answer = httpx.get(server.url + "/api/v1/ves/events", headers=key, params=stream | {"limit": 1000})
+        assert answer.status_code == 200, answer.text
+        found = {event["event_id"]: event for event in answer.json()["events"]}
+        for event in json.loads(request["body"])["events"]:
+            for member in ("payload", "payload_encrypted"):
+                assert found[event["event_id"]].get(member) == event.get(member)
     assert server.terminate() == 0

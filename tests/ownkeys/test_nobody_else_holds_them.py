@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import gc
+import json
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -67,14 +68,14 @@ def leaks(wanted: set[bytes]) -> list[object]:
         return judged[id(atom)]
 
     holders = [one for one in gc.get_objects() if isinstance(one, OwnKeys | ReceiptSeeds)]
-    inner = {
-        id(held)
-        for holder in holders
-        for held in gc.get_referents(holder)
-        if isinstance(held, tuple | dict) and any(map(has, gc.get_referents(held)))
-    }
+    rooms = [
+        held for holder in holders for held in gc.get_referents(holder) if isinstance(held, tuple | dict)
+    ]
+    rooms += [ring for held in rooms for ring in gc.get_referents(held) if isinstance(ring, tuple)]
+    inner = {id(held) for held in rooms if any(map(has, gc.get_referents(held)))}
+    inner |= {id(held) for held in rooms if any(id(one) in inner for one in gc.get_referents(held))}
     assert inner, "the holders hold nothing: the search looks in the wrong place"
-    mine = {id(holders), id(wanted)}
+    mine = {id(holders), id(wanted), id(rooms)}
     return [
         holder
         for holder, held in everything()
@@ -87,7 +88,8 @@ def leaks(wanted: set[bytes]) -> list[object]:
 def needles_of(secrets: Secrets) -> set[bytes]:
     seeds = secrets.keys.receipt_seeds
     wanted = set[bytes]()
-    for secret in (seeds.seed(seeds.public_keys()[0]), *secrets.keys.at_rest_ring()):
+    rings = [secrets.keys.at_rest_ring(), *(ring for _, ring in secrets.keys.at_rest_rings_by_tenant())]
+    for secret in (seeds.seed(seeds.public_keys()[0]), *(key for ring in rings for key in ring)):
         wanted |= needles(secret)
     return wanted
 
@@ -114,6 +116,9 @@ async def test_no_object_but_one_holds_a_key_while_encryptors_work(
     if given:
         monkeypatch.setenv("VES_SEQUENCER_SIGNING_KEY", os.urandom(32).hex())
         monkeypatch.setenv("PAYLOAD_ENCRYPTION_KEYS", os.urandom(32).hex())
+        own = {str(uuid.uuid4()): [os.urandom(32).hex(), os.urandom(32).hex()] for _ in range(2)}
+        monkeypatch.setenv("PAYLOAD_ENCRYPTION_KEYS_BY_TENANT", json.dumps(own))
+        del own
         monkeypatch.setenv("BOOTSTRAP_ADMIN_API_KEY", "ss_" + os.urandom(24).hex())
     prepare_data_dir(tmp_path / "data")
     settings = Settings(_env_file=None, data_dir=tmp_path / "data", encryptors=1, verifiers=1)

@@ -9,8 +9,8 @@ needs a row; until it has one the test fails and says so.
 ``names``: what the request names, and what becomes of it when that is not the caller's: STREAM, TENANT, …
 
 In path, query and body ``{tenant}``, ``{store}``, ``{agent_id}``, ``{batch_id}``, ``{id}``, ``{key_prefix}``,
-``{schema_id}`` stand for what the request is aimed at: the caller's own, another store or agent, another
-tenant. Everything else in braces has one value (``OTHERS`` in the test).
+``{schema_id}``, ``{proof_id}``, ``{legacy_batch_id}`` stand for what the request is aimed at: the caller's
+own, another store or agent, another tenant. Everything else in braces has one value (``OTHERS`` in the test).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ EVENTS_WRITE = f"{ADMINS} agent write agent-itself"
 EVENTS_READ = f"{ADMINS} agent reader read agent-itself"
 COMMITMENTS_READ = f"{EVENTS_READ} anchor"
 COMMITMENTS_WRITE = f"{ADMINS} write anchor"
+COMMITMENTS_ONLY_READ = f"{ADMINS} reader read anchor"
 ITSELF = f"{ADMINS} agent-itself"
 
 
@@ -61,6 +62,7 @@ TENANT = Names(foreign_tenant=403)
 WHOLE_TENANT = Names(foreign_tenant=403, bound_to_store=403, bound_to_agent=403)
 AGENT = Names(foreign_tenant=403, bound_to_store=403, other_agent=403)
 COMMITMENT = Names(own=FOUND, foreign_tenant=404, other_store=404)
+VALIDITY_PROOF = COMMITMENT
 API_KEY = Names(own=FOUND, foreign_tenant=404, bound_to_store=403, bound_to_agent=403)
 
 SCHEMA = Names(own=FOUND, foreign_tenant=404)
@@ -91,6 +93,12 @@ EVENT = (
     f'"payload_kind": 0, "payload": {{}}, "payload_plain_hash": "{ZERO}", "payload_cipher_hash": "{ZERO}", '
     f'"agent_signature": "{ZERO}{HASH}"}}'
 )
+LEGACY_PROOF = f'{{"leaf_hash": "{HASH}", "events_root": "{HASH}", "leaf_index": 0, "proof_path": []}}'
+LEGACY_EVENT = (
+    '{"event_id": "77777777-7777-4777-8777-777777777778", "tenant_id": "{tenant}", "store_id": "{store}", '
+    '"source_agent": "{agent_id}", "entity_type": "order", "entity_id": "o-1", "event_type": "x", '
+    f'"created_at": "2026-01-31T12:00:00Z", "payload": {{}}, "payload_hash": "{HASH}"}}'
+)
 PROOF = f'{{"leaf_hash": "{HASH}", "merkle_root": "{HASH}", "leaf_index": 0, "proof_path": []}}'
 
 PUBLIC_LISTENER = {
@@ -100,7 +108,14 @@ PUBLIC_LISTENER = {
     f"GET /api/v1/ves/events?{AIMED}": may(EVENTS_READ, STREAM),
     f"GET /api/v1/ves/events/{{event_id}}?{AIMED}": may(EVENTS_READ, STREAM),
     f"GET /api/v1/ves/head?{AIMED}": may(COMMITMENTS_READ, STREAM),
+    f"GET /api/v1/ves/streams?{THE_TENANT}": may(COMMITMENTS_READ, TENANT),
     f"GET /api/v1/ves/entities/{{entity_type}}/{{entity_id}}?{AIMED}": may(EVENTS_READ, STREAM),
+    "POST /api/v1/events/ingest": may(
+        EVENTS_WRITE, STREAM_AND_AGENT, body='{"agent_id": "{agent_id}", "events": [' + LEGACY_EVENT + "]}"
+    ),
+    f"GET /api/v1/events?{AIMED}": may(EVENTS_READ, STREAM),
+    f"GET /api/v1/head?{AIMED}": may(COMMITMENTS_READ, STREAM),
+    f"GET /api/v1/entities/{{entity_type}}/{{entity_id}}?{AIMED}": may(EVENTS_READ, STREAM),
     "POST /api/v1/ves/commitments": may(
         COMMITMENTS_WRITE, STREAM, body='{"tenant_id": "{tenant}", "store_id": "{store}"}'
     ),
@@ -109,6 +124,22 @@ PUBLIC_LISTENER = {
     "GET /api/v1/ves/commitments/{batch_id}/leaves": may(COMMITMENTS_READ, COMMITMENT, bootstrap=400),
     f"GET /api/v1/ves/proofs/{{sequence_number}}?{AIMED}": may(COMMITMENTS_READ, STREAM),
     "POST /api/v1/ves/proofs/verify": may(COMMITMENTS_READ, NOTHING, body=PROOF),
+    "GET /api/v1/ves/validity/{batch_id}/inputs": may(COMMITMENTS_ONLY_READ, COMMITMENT, bootstrap=400),
+    "POST /api/v1/ves/validity/{batch_id}/proofs": may(
+        ADMINS, COMMITMENT, body='{"proofType": "groth16", "proofB64": "cHJvb2Y"}', bootstrap=400
+    ),
+    "GET /api/v1/ves/validity/{batch_id}/proofs": may(COMMITMENTS_ONLY_READ, COMMITMENT, bootstrap=400),
+    "GET /api/v1/ves/validity/proofs/{proof_id}": may(COMMITMENTS_ONLY_READ, VALIDITY_PROOF, bootstrap=400),
+    "GET /api/v1/ves/validity/proofs/{proof_id}/verify": may(
+        COMMITMENTS_ONLY_READ, VALIDITY_PROOF, bootstrap=400
+    ),
+    "POST /api/v1/commitments": may(
+        COMMITMENTS_WRITE, STREAM, body='{"tenant_id": "{tenant}", "store_id": "{store}"}'
+    ),
+    f"GET /api/v1/commitments?{AIMED}": may(COMMITMENTS_READ, STREAM),
+    "GET /api/v1/commitments/{legacy_batch_id}": may(COMMITMENTS_READ, COMMITMENT, bootstrap=400),
+    f"GET /api/v1/proofs/{{sequence_number}}?{AIMED}": may(COMMITMENTS_READ, STREAM),
+    "POST /api/v1/proofs/verify": may(COMMITMENTS_READ, NOTHING, body=LEGACY_PROOF),
     "POST /api/v1/agents/keys": may(ADMINS, AGENT, body=f'{{{BOTH}, "keyId": 1, "publicKey": "{HASH}"}}'),
     # An agent itself too, but only with its old key's signature, which is missing here.
     "POST /api/v1/agents/keys/rotate": may(

@@ -18,7 +18,8 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from journal.port import EventSchema
+from actors.messages import VerifyLegacy
+from journal.port import EventSchema, StoredProof, ValidityProof
 from tests.http.doubles import (
     AGENT,
     BOOTSTRAP,
@@ -42,6 +43,7 @@ from tests.security.matrix import (
 from transport.http.app import ADMIN
 from transport.http.app import PUBLIC as PUBLIC_ROUTES
 from transport.http.permissions import NEEDED
+from ves.legacy_verification import verify_legacy_body
 from ves.verification import verify_body
 
 OTHER_AGENT = uuid.UUID("88888888-8888-4888-8888-888888888888")
@@ -97,6 +99,8 @@ async def matrix() -> AsyncIterator[Matrix]:
 
 async def _verify(message: Any) -> Any:
     """The real reading and scoping of a body; no key is registered."""
+    if isinstance(message, VerifyLegacy):
+        return verify_legacy_body(message.body, message.scope, now_us=1_800_000_000_000_000)
     return verify_body(message.body, message.scope, lambda name: None, now_us=0, unknown=frozenset())
 
 
@@ -171,7 +175,7 @@ def _credentials(house: Cardboard) -> dict[str, str | None]:
 
 
 def _target(house: Cardboard, name: str, tenant: uuid.UUID, store: uuid.UUID, agent: uuid.UUID) -> Target:
-    """With a commitment, an API key and a schema of its own, which nobody uses."""
+    """With commitments of both streams, a proof, an API key and a schema of its own, which nobody uses."""
     commitment = msgspec.structs.replace(
         house.journal.commit([b"\x01" * 32], 1), tenant_id=tenant.bytes, store_id=store.bytes
     )
@@ -180,7 +184,14 @@ def _target(house: Cardboard, name: str, tenant: uuid.UUID, store: uuid.UUID, ag
     spare = list(house.journal.api_keys.values())[-1]
     schema = EventSchema(uuid.uuid4().bytes, tenant.bytes, "order.created", 1, "{}", "none", None, "cli")
     house.journal.tables.keeping(schema)()
+    proof = ValidityProof(
+        uuid.uuid4().bytes, commitment.batch_id, tenant.bytes, store.bytes, "other", 1, bytes(32), None
+    )
+    house.journal.proofs.submission(StoredProof(proof, b"proof"), 0)[1]()
+    legacy = house.journal.commit_legacy([b"\x01" * 32], 1, tenant.bytes, store.bytes)
     values = {
+        "legacy_batch_id": uuid.UUID(bytes=legacy.batch_id),
+        "proof_id": uuid.UUID(bytes=proof.proof_id),
         "schema_id": uuid.UUID(bytes=schema.id),
         "tenant": tenant,
         "store": store,

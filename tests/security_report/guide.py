@@ -117,16 +117,11 @@ LINES: Final[dict[str, Line]] = {
 }
 
 LATER: Final[dict[str, str]] = {
-    "at-rest-mode": "the legacy table",
-    "at-rest-ring": "keys by tenant",
     "at-rest-rotation": "re-encryption",
     "at-rest-proofs": "validity proofs",
     "network-policies": "deployment files",
     "firewall": "deployment files",
     "vector-infrastructure": "the container image",
-    "database-tls": "the database's security",
-    "database-logging": "the database's security",
-    "retention": "the archive",
     "asset-sequencer-key": "anchoring",
     "anchor-account": "anchoring",
     "anchor-usage": "anchoring",

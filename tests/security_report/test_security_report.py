@@ -37,7 +37,7 @@ def test_only_what_ran_and_passed_is_a_pass() -> None:
 def test_what_is_pending_open_or_a_duty_is_told_apart() -> None:
     assert judge(row("pending: tls"), {}).verdict == "pending"
     assert judge(row("`test_a`, pending: tls"), PASSED).verdict == "pending", "half of it is not shown"
-    assert judge(row("open: later", "retention"), {}).verdict == "open"
+    assert judge(row("open: later", "non-repudiation"), {}).verdict == "open"
     assert judge(row("open: later", "tls"), {}).verdict == "FAIL", "this line may not wait"
     assert judge(row("duty: [page](docs/alerts.md)"), {}).verdict == "duty"
     assert set(LATER) <= set(LINES)

@@ -31,6 +31,10 @@ class History:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.outcomes: defaultdict[Event, list[Outcome]] = defaultdict(list)
+        self.unsigned: defaultdict[Event, list[Outcome]] = defaultdict(list)
+        """The same of unsigned events; ok: accepted."""
+        self.told_to_be_there: set[Event] = set()
+        """Unsigned events that were called duplicates."""
         self.receipts: dict[Event, dict[str, Any]] = {}
         self.hits: Counter[str] = Counter()
         self.violations: list[str] = []

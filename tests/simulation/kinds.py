@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tests.simulation.script import POINTS, REVOKING_POINTS, WORKER_TROUBLES
+from tests.simulation.script import LEGACY_POINTS, POINTS, REVOKING_POINTS, WORKER_TROUBLES
 
 ENOUGH_SEEDS = 500
 """From so many on every kind is expected."""
 
 KINDS = [
-    *(f"crash at {point}" for point in [*POINTS, *REVOKING_POINTS]),
+    *(f"crash at {point}" for point in [*POINTS, *LEGACY_POINTS, *REVOKING_POINTS]),
     *(f"worker {trouble}" for trouble in WORKER_TROUBLES),
     *(f"journal {what}" for what in ("away", "lost", "unheard", "held")),
     "outage",

@@ -14,14 +14,16 @@ from unittest.mock import patch
 import msgspec
 
 import actors.committer
+import actors.legacy_group
 import actors.sequencer
 import journal.memory
 import ves.decide
 from actors.errors import OutcomeUnknown, Unavailable
+from actors.legacy_group import LegacyAttempts, LegacyDone
 from actors.mailbox import Inbox, Letter
 from actors.messages import Sealed
 from actors.registry import KeyRegistry
-from actors.sequencer import Done, Sequencer
+from actors.sequencer import Attempt, Done, Sequencer
 from actors.worker_process import WorkerProcess
 from actors.worker_wire import HEADER, body_length, frame
 from journal.port import Group, Moved, Stored
@@ -32,6 +34,7 @@ from tests.simulation.history import History
 from tests.simulation.run import simulate
 from tests.simulation.script import Script
 from ves.decide import Plan, Request
+from ves.legacy_decide import LegacyPlan, decide_legacy
 from ves.records import Facts, Head, KeyName, KeyStatus, Uuid
 
 Mutant = Callable[[], AbstractContextManager[None]]
@@ -42,12 +45,12 @@ def answered_before_durable() -> Iterator[None]:
     """Receipts leave as soon as they are signed, before COMMIT."""
     honest, honest_sequence = Sequencer._group, Sequencer._sequence
 
-    async def sequence(self: Any, letters: list[Letter[Any]]) -> None:
+    async def sequence(self: Any, letters: list[Letter[Any]], attempt: Attempt) -> None:
         self._letters = letters
-        await honest_sequence(self, letters)
+        await honest_sequence(self, letters, attempt)
 
     def group(self: Any, plan: Plan, sealed: Sealed, facts: Facts) -> Group:
-        Done(plan, sealed).answer(self._letters, self._sequencer_id)
+        Done(plan, sealed, self._sequencer_id).answer(self._letters)
         return honest(self, plan, sealed, facts)
 
     with patch.object(Sequencer, "_group", group), patch.object(Sequencer, "_sequence", sequence):
@@ -186,12 +189,42 @@ def moved_taken_for_stored() -> Iterator[None]:
 
 
 @contextmanager
+def unsigned_moved_taken_for_stored() -> Iterator[None]:
+    """The same for unsigned events."""
+    with patch.object(actors.legacy_group, "Stored", (Stored, Moved)):
+        yield
+
+
+@contextmanager
+def unsigned_told_before_durable() -> Iterator[None]:
+    """Unsigned events are called accepted when they are sealed, whatever becomes of the append."""
+    honest = LegacyAttempts.attempt
+    plans: list[LegacyPlan] = []
+
+    def decide(*given: Any) -> LegacyPlan:
+        plans.append(decide_legacy(*given))
+        return plans[-1]
+
+    async def attempt(self: Any, letters: list[Letter[Any]]) -> Any:
+        try:
+            return await honest(self, letters)
+        except OutcomeUnknown:
+            return LegacyDone(plans[-1])
+
+    with (
+        patch.object(actors.legacy_group, "decide_legacy", decide),
+        patch.object(LegacyAttempts, "attempt", attempt),
+    ):
+        yield
+
+
+@contextmanager
 def receipts_in_the_wrong_envelopes() -> Iterator[None]:
     """The letters of a group are answered in another order than they were decided in."""
     honest = Done.answer
 
-    def answer(self: Done, letters: list[Letter[Any]], identity: Any) -> None:
-        honest(self, letters[::-1], identity)
+    def answer(self: Done, letters: list[Letter[Any]]) -> None:
+        honest(self, letters[::-1])
 
     with patch.object(Done, "answer", answer):
         yield
@@ -255,7 +288,7 @@ def clock_believed() -> Iterator[None]:
 def letter_forgotten_at_a_death() -> Iterator[None]:
     """Who was in the dead actor's hand is neither tried again nor told."""
 
-    def end(self: Any, how: str) -> list[Any]:
+    def end(self: Any, how: str, **_: Any) -> list[Any]:
         self._in_hand = []
         return []
 
@@ -277,6 +310,8 @@ MUTANTS: dict[str, Mutant] = {
         credential_not_looked_at,
         unknown_told_as_nothing_done,
         moved_taken_for_stored,
+        unsigned_moved_taken_for_stored,
+        unsigned_told_before_durable,
         receipts_in_the_wrong_envelopes,
         late_answer_taken_for_the_next,
         leaf_numbers_off_by_one,

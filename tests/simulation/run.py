@@ -20,6 +20,7 @@ from config.settings import Settings
 from journal.memory import MemoryDatabase
 from tests.seeded import seeded_run
 from tests.simulation import script as s
+from tests.simulation import unsigned
 from tests.simulation.agents import (
     BOOTSTRAP,
     EVERYBODY,
@@ -112,6 +113,7 @@ class Run:
                             steps.start_soon(self._do_in_time, step)
                 await self._heal()
                 await judge(self.history, self.nodes, self.database)
+                unsigned.judge_unsigned(self.history, self.database)
                 for node in self.nodes:
                     await node.close()
         if self.scope.cancelled_caught:
@@ -171,6 +173,20 @@ class Run:
             if final:
                 return
             await trio.sleep(step.pause_s)
+
+    async def _PostUnsigned(self, step: s.PostUnsigned) -> None:
+        events, who = step.named, str(step.agent)
+        what = f"post unsigned {step.agent.tenant}/{step.store}: {', '.join(map(str, events))}"
+        for attempt in range(step.resends + 1):
+            node = self.node(step.node + attempt)
+            reply = await node.ask(
+                "POST", unsigned.INGEST, key=step.agent.api_key, body=unsigned.body(events)
+            )
+            final = unsigned.take_down(self.history, events, reply)
+            self.history.note(who, what, f"{reply.kind} {reply.status}")
+            if final:
+                return
+            await trio.sleep(s.TICK_S)
 
     async def _Pull(self, step: s.Pull) -> None:
         known = self.history.heads[step.stream]

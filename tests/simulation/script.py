@@ -7,6 +7,7 @@ others are left out, it still means something. Nothing here runs anything.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 import msgspec
@@ -44,6 +45,21 @@ class Post(Step, frozen=True):
     resends: int
     pause_s: float
     leaves_after_s: float | None
+
+    @property
+    def named(self) -> tuple[Event, ...]:
+        return tuple(Event(self.agent, self.store, n) for n in self.events)
+
+
+class PostUnsigned(Step, frozen=True):
+    """Send unsigned events, then again like Post."""
+
+    at: float
+    node: int
+    agent: Agent
+    store: int
+    events: tuple[int, ...]
+    resends: int
 
     @property
     def named(self) -> tuple[Event, ...]:
@@ -194,6 +210,9 @@ POINTS = ["sequencer.read", "sequencer.sealed", "sequencer.appended", "verifier.
 POINTS += ["committer.built", "committer.committed"]
 POINTS += ["append.begin", "append.fenced", "append.copied", "append.commit_sent_before", "append.committed"]
 POINTS += ["commit.commit_sent_before", "commit.committed"]
+LEGACY_POINTS = ["sequencer.legacy_read", "sequencer.legacy_sealed", "sequencer.legacy_appended"]
+LEGACY_POINTS += ["append_legacy.begin", "append_legacy.fenced", "append_legacy.copied"]
+LEGACY_POINTS += ["append_legacy.commit_sent_before", "append_legacy.committed"]
 REVOKING_POINTS = ["revoke_agent_key.commit_sent_before", "revoke_agent_key.committed"]
 REVOKING_POINTS += ["revoke_api_key.commit_sent_before", "revoke_api_key.committed"]
 METHODS = ["append"] * 8 + ["read_facts", "settle", "commit", "commit", "find_api_key", "find_public_keys"]
@@ -209,7 +228,27 @@ def script_of(seed: int) -> Script:
     nodes = 2 if chance.random() < 0.3 else 1
     settings = _settings(chance)
     work = _work(chance, nodes, idle_s=settings["tenant_idle_secs"])
-    return Script(seed, nodes, settings, (*work, *_trouble(chance, nodes)))
+    trouble = _trouble(chance, nodes)
+    return Script(seed, nodes, settings, (*work, *trouble, *_unsigned(seed, nodes, work)))
+
+
+def _unsigned(seed: int, nodes: int, work: list[Step]) -> Iterator[Step]:
+    """In some runs: unsigned events beside the signed ones, at the same moments, and trouble of their own.
+    Drawn apart, so that the rest of a seed's script is what it would be without."""
+    chance = random.Random(f"unsigned {seed}")
+    if chance.random() < 0.6:
+        return
+    for post in work:
+        if isinstance(post, Post) and chance.random() < 0.7:
+            at = post.at + chance.choice([0, 0, 1, 3]) * TICK_S
+            events = tuple(sorted({n % 40 for n in post.events}))
+            node, resends = chance.randrange(nodes), chance.choice([0, 1, 3])
+            yield PostUnsigned(at, node, post.agent, post.store, events, resends)
+    if chance.random() < 0.5:
+        what: JournalTrouble = chance.choice(["away", "lost", "unheard"])
+        yield JournalFault(_moment(chance), chance.randrange(nodes), "append_legacy", what)
+    if chance.random() < 0.6:
+        yield Crash(chance.choice(LEGACY_POINTS), chance.choice([1, 1, 2]))
 
 
 def _settings(chance: random.Random) -> dict[str, int | float]:

@@ -13,7 +13,7 @@ import msgspec
 
 from tests.simulation.history import Entry, History
 from tests.simulation.run import simulate
-from tests.simulation.script import Post, Script, Step
+from tests.simulation.script import Post, PostUnsigned, Script, Step
 
 T = TypeVar("T")
 
@@ -94,12 +94,12 @@ def _plainer(script: Script) -> Iterator[Script]:
 
 def _plainer_step(step: Step) -> Iterator[Step]:
     changes: list[dict[str, Any]] = []
-    if isinstance(step, Post):
+    if isinstance(step, Post | PostUnsigned):
         if len(step.events) > 1:
             changes += [{"events": step.events[:1]}, {"events": step.events[:-1]}]
         if step.resends:
             changes += [{"resends": 0}, {"resends": step.resends - 1}]
-        if step.leaves_after_s is not None:
+        if isinstance(step, Post) and step.leaves_after_s is not None:
             changes.append({"leaves_after_s": None})
     for change in changes:
         yield msgspec.structs.replace(step, **change)

@@ -85,13 +85,6 @@ def _shortest(number: float) -> tuple[str, str, int]:
     return sign, stripped or "0", power + len(digits) - len(stripped)
 
 
-def legacy_state_root(tenant_id: str, store_id: str, versions: list[list[Any]]) -> bytes:
-    parts = [uuid_bytes(tenant_id), uuid_bytes(store_id)]
-    for entity_type, entity_id, version in versions:
-        parts += (entity_type.encode(), entity_id.encode(), version.to_bytes(8, "little", signed=True))
-    return sha256(b"".join(parts)).digest()
-
-
 def x402_signing_hash(intent: Any) -> bytes:
     return sha256(
         b"X402_PAYMENT_V1"

@@ -134,7 +134,7 @@ async def test_a_frame_that_does_not_open_names_its_row_and_the_encryptor_lives_
         ]
         before = workers()
         changed = msgspec.structs.replace(rows[1], payload_sealed=rows[1].payload_sealed[:-1] + b"\0")
-        with pytest.raises(Unavailable, match="sequence_number 2 does not open"):
+        with pytest.raises(Unavailable, match="sequence_number 2 does not open: another row, or changed"):
             await house.encryptors.ask(Open(agent.tenant_id, [rows[0], changed]), deadline_s=10)
         opened = await house.encryptors.ask(Open(agent.tenant_id, rows), deadline_s=10)
         assert opened == [n.event.payload for n in events]

@@ -28,6 +28,7 @@ from actors.worker_wire import (
     OpenFrames,
     SealAnswer,
     SealEvents,
+    Unopened,
     VerifyAnswer,
     VerifyBody,
     body_length,
@@ -117,7 +118,8 @@ async def test_what_is_sealed_opens_again_and_only_at_its_own_row_and_its_receip
     async with running(BecomeEncryptor(RING, SEED), name="encryptor") as worker:
         assert worker.public_key == Signer(SEED).public_key
         sealed = await worker.call(SealEvents(agent.tenant_id, events), SEALED, deadline_s=10)
-        assert len({one.payload_sealed[4:16] for one in sealed}) == 5, "every frame has its own nonce"
+        assert isinstance(sealed, list)
+        assert len({one.payload_sealed[12:24] for one in sealed}) == 5, "every frame has its own nonce"
         rows = [
             SealedPayload(
                 n.store_id,
@@ -132,7 +134,7 @@ async def test_what_is_sealed_opens_again_and_only_at_its_own_row_and_its_receip
         assert opened == [n.event.payload for n in events]
         moved = [msgspec.structs.replace(rows[0], sequence_number=2), rows[1]]
         assert await worker.call(OpenFrames(agent.tenant_id, moved), OPENED, deadline_s=10) == [
-            None,
+            Unopened("another row, or changed bytes"),
             opened[1],
         ]
         for n, one in zip(events, sealed, strict=True):

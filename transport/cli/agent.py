@@ -287,6 +287,7 @@ def _kept(path: Path) -> list[Acknowledgement]:
 
 def _told(report: StreamReport) -> str:
     lines = [f"broken: {problem}" for problem in report.problems]
+    lines += [f"void after a restore: numbers {first} to {last}" for first, last in report.voided]
     lines.append(
         f"{report.events} events, {report.receipts} receipts and {report.proofs} inclusion proofs hold; "
         f"{report.commitments} commitments, {report.uncommitted} events not yet committed\n"

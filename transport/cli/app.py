@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from cyclopts import App
 
 from transport.cli.actors import app as actors
+from transport.cli.admin import Reencryption, admin_app
 from transport.cli.agent import app as agent
 from transport.cli.agent_keys import app as agent_key
 from transport.cli.api_keys import app as api_key
+from transport.cli.archive import ArchiveWish
 from transport.cli.audit import app as audit
+from transport.cli.backup import Confirmation, Restore, backup_app, restore_app
+from transport.cli.doctor import doctor_of
+from transport.cli.export import export
 from transport.cli.incident import KeyCompromise, Window, incident_app
 from transport.cli.receipt_key import receipt_key_app
 from transport.cli.schemas import app as schema
@@ -39,6 +45,14 @@ class HouseCommands:
     serve: Callable[[], int]
     migrate: Callable[[], int]
     rotate: Callable[[bool, str], int]
+    reencrypt: Callable[[Reencryption], int]
+    retire_at_rest_key: Callable[[bytes, bool], int]
+    doctor: Callable[[bool], int]
+    archive: Callable[[ArchiveWish], int]
+    backup: Callable[[Path, bool], int]
+    verify_backup: Callable[[Path], int]
+    restore: Restore
+    confirm_restoration: Callable[[Confirmation], int]
     key_compromise: Callable[[KeyCompromise], int]
     incident_report: Callable[[Window], int]
 
@@ -48,16 +62,21 @@ def build_app(house: HouseCommands) -> App:
     app = App(name="sequencer", help=HELP, version=version("ves-sequencer"))
     app.command(house.serve, name="serve")
     app.command(house.migrate, name="migrate")
+    app.command(doctor_of(house.doctor), name="doctor")
     app.command(status)
     app.command(agent)
     app.command(agent_key)
     app.command(verify)
+    app.command(export)
     app.command(api_key)
     app.command(schema)
     app.command(tenant_policy)
     app.command(tenant_region)
     app.command(token)
     app.command(receipt_key_app(house.rotate))
+    app.command(admin_app(house.reencrypt, house.retire_at_rest_key, house.archive))
+    app.command(backup_app(house.backup, house.verify_backup))
+    app.command(restore_app(house.restore, house.confirm_restoration))
     app.command(actors)
     app.command(audit)
     app.command(incident_app(house.key_compromise, house.incident_report))

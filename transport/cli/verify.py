@@ -4,6 +4,7 @@
 writes them. ``proof FILE``: ``{"event", "receipt", "commitment", "proof"}`` as ``agent prove`` writes it.
 Whose signatures count comes from outside the file: ``--trust``, else the pins of earlier meetings; with
 ``--keys``, a saved /.well-known/ves-sequencer, also later keys that these lead to by their signatures.
+``export FOLDER``: what ``sequencer export`` wrote, whole.
 Without a key for the receipt the best result is ``consistent, not trusted``, exit code 3.
 """
 
@@ -16,8 +17,10 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from transport.cli.console import Exit, Json, read_file, read_trust, readably, show
+from transport.cli.export import tell
 from transport.client.checks import UNTRUSTED, AgentKeyring, verify_acknowledged, verify_proof_file
 from transport.client.errors import BadAnswer, PinMismatch
+from transport.client.export_check import check_export
 from transport.client.trust import Pins, default_path, followed
 from transport.client.wire import Acknowledgement, ProofFile, ReceiptKeys, decode
 from ves.proofs import Problem
@@ -83,6 +86,31 @@ def proof(
         kept = decode(read_file(file), ProofFile, str(file))
         problems = verify_proof_file(kept, believed, agents)
         return _judge("proof", [(f"event {kept.event.event_id}", problems)], agents, as_json)
+
+    return readably(work, as_json=as_json)
+
+
+@app.command(name="export")
+def export_folder(
+    folder: Path, *, trust: Trust = None, pins: PinFile = None, keys: Keys = None, as_json: Json = False
+) -> int:
+    """Is this export complete and unchanged, and does everything in it hold? Says what was not checked.
+
+    Parameters
+    ----------
+    folder
+        As `sequencer export --to` wrote it.
+    trust
+        File with the keys to believe: a saved /.well-known/ves-sequencer, with "agent_keys" if you like.
+    pins
+        File of keys pinned on first use, believed when there is no --trust.
+    keys
+        A saved /.well-known/ves-sequencer: its later keys are believed if the trusted ones signed them.
+    """
+
+    def work() -> int:
+        believed, agents = _believed(trust, pins, keys)
+        return tell(folder, check_export(folder, believed, agents), as_json)
 
     return readably(work, as_json=as_json)
 

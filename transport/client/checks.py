@@ -33,6 +33,7 @@ from ves.proofs import (
 )
 from ves.proofs import verify_receipt as _verify_receipt
 from ves.records import Commitment, KeyName, Receipt
+from ves.signatures import verify_signature
 
 AgentKeyring = Mapping[KeyName, bytes]
 """Agents' public keys by name."""
@@ -63,8 +64,11 @@ def _receipt_problems(event: SequencedEvent, receipt: Receipt, keys: ReceiptKeys
     return [Problem(UNTRUSTED, text), *others]
 
 
-def verify_shown(envelope: Envelope, receipt_keys: ReceiptKeys, agent_keys: AgentKeyring) -> list[Problem]:
-    """An event as a stream shows it: payload, agent signature, place, receipt."""
+def verify_shown(
+    envelope: Envelope, receipt_keys: ReceiptKeys, agent_keys: AgentKeyring, *, with_payload: bool = True
+) -> list[Problem]:
+    """An event as a stream shows it: payload, agent signature, place, receipt. Not ``with_payload``: it was
+    left out, and whether it is the one whose hash was signed is not judged."""
     if envelope.sequence_number is None or envelope.receipt is None:
         return [Problem("sequence_number", "the event has no place or no receipt")]
     try:
@@ -75,13 +79,21 @@ def verify_shown(envelope: Envelope, receipt_keys: ReceiptKeys, agent_keys: Agen
     key = agent_keys.get(envelope.signer_name())
     if key is None:
         problems = [Problem("agent_key", f"the agent's key {envelope.agent_key_id} is not known")]
-    else:
+    elif with_payload:
         problems = verify_event(event, key)
+    else:
+        problems = _signature_problems(event, key)
     if claimed_hash != event.signing_hash():
         problems.append(Problem("event_signing_hash", "the signing hash shown is not the event's"))
     if envelope.receipt.sequenced_at != envelope.sequenced_at:
         problems.append(Problem("sequenced_at", "the receipt gives another time than the event"))
     return problems + _receipt_problems(event, receipt, receipt_keys)
+
+
+def _signature_problems(event: SequencedEvent, key: bytes) -> list[Problem]:
+    if verify_signature(key, event.signing_hash(), event.agent_signature):
+        return []
+    return [Problem("agent_signature", "the agent's key did not sign this event")]
 
 
 def verify_proof_file(
@@ -132,6 +144,8 @@ class StreamReport(msgspec.Struct):
     proofs: int = 0
     """Events whose inclusion in a commitment was shown."""
     uncommitted: int = 0
+    voided: list[tuple[int, int]] = []
+    """Numbers, first and last, that the server has declared void after a restore: their events are lost."""
     head_sequence: int = 0
     state_root: str = prefixed_hex(ZERO_HASH)
     """After the last commitment; equal for everybody who saw the same history."""
@@ -148,24 +162,28 @@ class StreamChecker:
     Feed it in order; it holds the events it was given until ``report``.
     """
 
-    def __init__(self, stream: Stream, receipt_keys: ReceiptKeys) -> None:
-        self.report = StreamReport()
+    def __init__(
+        self, stream: Stream, receipt_keys: ReceiptKeys, *, voided: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        """``voided``: what the server says of itself; whoever has a receipt for such a number can object."""
+        self.report = StreamReport(voided=sorted(voided))
         self._stream = stream
         self._receipt_keys = receipt_keys
-        self._sequenced: list[tuple[SequencedEvent, Receipt] | None] = []
+        self._sequenced: dict[int, tuple[SequencedEvent, Receipt]] = {}
         self._event_ids: set[bytes] = set()
         self._last_us = 0
-        self._next_start = 1
+        self._next_number = self._beyond_voided(1)
+        self._next_start = self._next_number
         self._state_root = ZERO_HASH
 
     def event(self, envelope: Envelope, agent_keys: AgentKeyring) -> None:
         """The next event, as shown."""
-        number = len(self._sequenced) + 1
+        number = self._next_number
+        self._next_number = self._beyond_voided(number + 1)
         name = f"event {number}"
         self.report.events += 1
         problems = verify_shown(envelope, self._receipt_keys, agent_keys)
         self._note(name, problems)
-        self._sequenced.append(None)
         try:
             event = envelope.sequenced(envelope.sequence_number or 0)
             receipt = envelope.receipt.receipt() if envelope.receipt else None
@@ -179,7 +197,13 @@ class StreamChecker:
         if receipt.sequenced_at_us < self._last_us:
             self._say(name, "it was sequenced before its predecessor")
         self._last_us = max(self._last_us, receipt.sequenced_at_us)
-        self._sequenced[-1] = event, receipt
+        self._sequenced[number] = event, receipt
+
+    def _beyond_voided(self, number: int) -> int:
+        for first, last in self.report.voided:
+            if first == number:
+                number = last + 1
+        return number
 
     def _place(self, name: str, number: int, event: SequencedEvent) -> None:
         if event.sequence_number != number:
@@ -193,8 +217,8 @@ class StreamChecker:
     def head(self, head_sequence: int) -> None:
         """The head that was shown with the last event."""
         self.report.head_sequence = head_sequence
-        if head_sequence != len(self._sequenced):
-            self._say("head", f"it says {head_sequence}, there are {len(self._sequenced)} events")
+        if head_sequence != self._next_number - 1:
+            self._say("head", f"it says {head_sequence}, the events end at {self._next_number - 1}")
 
     def commitment(self, shown: WireCommitment, leaves: Sequence[str]) -> None:
         """The next commitment, with its leaf hashes as the leaves route gives them."""
@@ -213,17 +237,20 @@ class StreamChecker:
             self._say(name, f"it starts at {commitment.sequence_start}, not at {self._next_start}")
         if commitment.prev_state_root != self._state_root:
             self._say(name, "it does not follow from the commitment before it")
-        self._next_start, self._state_root = commitment.sequence_end + 1, commitment.new_state_root
+        self._next_start = self._beyond_voided(commitment.sequence_end + 1)
+        self._state_root = commitment.new_state_root
         self.report.state_root = prefixed_hex(commitment.new_state_root)
         self._inclusions(name, commitment, shown_leaves)
 
     def _inclusions(self, name: str, commitment: Commitment, shown_leaves: list[bytes]) -> None:
-        covered = self._sequenced[commitment.sequence_start - 1 : commitment.sequence_end]
-        complete = [both for both in covered if both is not None]
+        # Not by the range, which a liar may make as long as he likes.
+        numbers = range(commitment.sequence_start, commitment.sequence_end + 1)
+        few = numbers if len(numbers) <= len(self._sequenced) else ()
+        complete = [both for number in few if (both := self._sequenced.get(number)) is not None]
         if len(complete) != commitment.leaf_count:
             self._say(name, "it covers events that were not shown or not well formed")
             return
-        leaves = [_leaf(event) for event, _ in complete]
+        leaves = [leaf_of(event) for event, _ in complete]
         if shown_leaves != leaves:
             self._say(name, "the leaf hashes shown for it are not those of its events")
         levels = build_levels(leaves)
@@ -235,7 +262,7 @@ class StreamChecker:
 
     def finish(self) -> StreamReport:
         """The report, once everything was given."""
-        self.report.uncommitted = max(0, len(self._sequenced) - self._next_start + 1)
+        self.report.uncommitted = max(0, self._next_number - self._next_start)
         return self.report
 
     def _note(self, name: str, problems: Iterable[Problem]) -> None:
@@ -246,7 +273,7 @@ class StreamChecker:
         self.report.problems.append(f"{name}: {text}")
 
 
-def _leaf(event: SequencedEvent) -> bytes:
+def leaf_of(event: SequencedEvent) -> bytes:
     return leaf_hash(
         event.header.tenant_id,
         event.header.store_id,

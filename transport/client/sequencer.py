@@ -250,7 +250,10 @@ class SequencerClient:
 
     async def head(self, stream: Stream) -> int:
         """The stream's last sequence number; 0 when it has no event."""
-        return (await self._read("/api/v1/ves/head", _Head, stream.query())).head_sequence
+        return (await self._head(stream)).head_sequence
+
+    async def _head(self, stream: Stream) -> _Head:
+        return await self._read("/api/v1/ves/head", _Head, stream.query())
 
     async def shown(self, stream: Stream, start: int = 1) -> EventsPage:
         """Up to 1,000 events from ``start`` on, as shown, nothing verified."""
@@ -358,7 +361,12 @@ class SequencerClient:
         ``acknowledged``: kept receipts, each of which must be in the stream. ``agent_keys``: keys you trust;
         without them the server's list is believed. ``progress`` hears how many of how many events.
         """
-        checker = StreamChecker(stream, await self.receipt_keys())
+        voided = (await self._head(stream)).voided
+        checker = StreamChecker(
+            stream,
+            await self.receipt_keys(),
+            voided=[(void.first_number, void.last_number) for void in voided],
+        )
         keys = dict(agent_keys) if agent_keys is not None else self._agent_keys
         receipts: dict[str, str] = {}
         start = 1
@@ -487,8 +495,14 @@ _UNSURE = frozenset({502, 503, 504})
 """Statuses that do not say for certain that nothing was done; without a retry they end as Unanswered."""
 
 
+class _Voided(msgspec.Struct, frozen=True):
+    first_number: int
+    last_number: int
+
+
 class _Head(msgspec.Struct, frozen=True):
     head_sequence: int
+    voided: list[_Voided] = []
 
 
 class _ApiKey(httpx.Auth):

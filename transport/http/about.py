@@ -8,12 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 import trio
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from actors.at_rest_watch import AtRestWatch
 from actors.rate_limits import RateLimits
 from journal.port import Journal, JournalError
 from transport.http.errors import ApiError, Code
 from transport.http.rate_shapes import RateLimitsReply
 from transport.http.routing import Reply, Route
 from transport.http.shapes import (
+    AtRestReply,
     DatabaseReply,
     DetailedHealthReply,
     HealthReply,
@@ -119,6 +121,7 @@ async def detailed_health(visit: Visit) -> DetailedHealthReply:
         reasons,
         visit.door.in_flight.total,
         _rate_limits(visit.house.rate_limits),
+        _at_rest(visit.house.at_rest),
         visit.house.overseer.look(children_max=0),
     )
 
@@ -131,6 +134,10 @@ def _rate_limits(limits: RateLimits) -> RateLimitsReply:
         limits.buckets,
         dict(limits.refused),
     )
+
+
+def _at_rest(watch: AtRestWatch) -> AtRestReply:
+    return AtRestReply(watch.mode, watch.current_key, watch.tenants_with_own_ring, watch.unencrypted_reads)
 
 
 async def metrics(visit: Visit) -> Reply:

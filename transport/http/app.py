@@ -17,11 +17,16 @@ from transport.http import (
     ingest,
     key_reports,
     key_rotation,
+    legacy_committing,
+    legacy_ingest,
+    legacy_reading,
     reading,
     residency,
     schemas,
+    streams,
     tenant_policies,
     token_revocations,
+    validity,
 )
 from transport.http.door import Door, FrontDoor
 from transport.http.openapi import document_route
@@ -30,7 +35,12 @@ from transport.http.routing import Route
 PUBLIC: list[Route] = [
     *ingest.ROUTES,
     *reading.ROUTES,
+    *streams.ROUTES,
+    *legacy_ingest.ROUTES,
+    *legacy_reading.ROUTES,
     *committing.ROUTES,
+    *legacy_committing.ROUTES,
+    *validity.ROUTES,
     *agent_keys.ROUTES,
     *key_rotation.ROUTES,
     *schemas.ROUTES,

@@ -7,6 +7,7 @@ committed and when is the committer's business.
 from __future__ import annotations
 
 from actors.messages import Commit, NothingToCommit, RangeRefused
+from transport.http import found_by_id
 from transport.http.errors import ApiError, Code
 from transport.http.replies import anchored_commitment_reply, commitment_members, commitment_reply
 from transport.http.routing import Route
@@ -67,11 +68,11 @@ async def list_commitments(visit: Visit) -> CommitmentsReply:
 
 
 async def one_commitment(visit: Visit) -> AnchoredCommitmentReply:
-    return anchored_commitment_reply(await _named_commitment(visit))
+    return anchored_commitment_reply(await found_by_id.commitment(visit))
 
 
 async def leaves(visit: Visit) -> LeavesReply:
-    commitment = await _named_commitment(visit)
+    commitment = await found_by_id.commitment(visit)
     hashes: list[str] = []
     async with visit.door.pages:
         for start in range(0, commitment.leaf_count, NODES_PER_READ):
@@ -88,22 +89,6 @@ async def leaves(visit: Visit) -> LeavesReply:
         commitment.merkle_root.hex(),
         hashes,
     )
-
-
-async def _named_commitment(visit: Visit) -> Commitment:
-    """By id within the caller's tenant and stores: a foreign one is as absent as one that never was."""
-    batch_id = visit.uuid(visit.path(BatchPath), "batch_id")
-    query = visit.query(OptionalStreamQuery)
-    caller = visit.who
-    tenant_id = caller.tenant_named(visit.optional_uuid(query, "tenant_id"))
-    store_ids = caller.store_ids
-    if (store_id := visit.optional_uuid(query, "store_id")) is not None:
-        caller.must_reach(tenant_id, store_id)
-        store_ids = (store_id,)
-    found = await visit.house.journal.read_commitment(batch_id, tenant_id=tenant_id, store_ids=store_ids)
-    if found is None:
-        raise ApiError(Code.BATCH_NOT_FOUND, "no such commitment")
-    return found
 
 
 async def prove(visit: Visit) -> ProofReply:
@@ -159,15 +144,16 @@ async def _read_path(visit: Visit, commitment: Commitment, leaf_index: int) -> t
 async def verify_proof(visit: Visit) -> VerifyProofReply:
     body = await visit.json(VerifyProofBody)
     valid = path_leads_to_root(
-        _hash(body.leaf_hash, "leaf_hash"),
+        hash_in(body.leaf_hash, "leaf_hash"),
         body.leaf_index,
-        [_hash(node, "proof_path") for node in body.proof_path],
-        _hash(body.merkle_root, "merkle_root"),
+        [hash_in(node, "proof_path") for node in body.proof_path],
+        hash_in(body.merkle_root, "merkle_root"),
     )
     return VerifyProofReply(body.leaf_hash, body.merkle_root, valid)
 
 
-def _hash(text: str, field: str) -> bytes:
+def hash_in(text: str, field: str) -> bytes:
+    """32 bytes of bare hex in a body; 400 naming the field."""
     try:
         return bare_hex_bytes(text, 32)
     except ValueError as wrong:

@@ -32,7 +32,9 @@ from transport.http.headers import Headers, security_headers
 from transport.http.limits import BytesInFlight, LargeBodies, Pace, Turns
 from transport.http.longpoll import Heads
 from transport.http.metrics import Metrics
+from transport.http.permissions import OPERATOR, holds
 from transport.http.residency import must_be_served_here
+from transport.http.resting import must_not_write
 from transport.http.routing import JSON, Reply, Route
 from transport.http.tracing import describe, request_span
 from transport.http.visit import Receive, Visit
@@ -83,7 +85,7 @@ class Door:
         except EXPECTED as reason:
             text = f"{type(reason).__name__}: {reason}"
             log.warning("not now", request_id=visit.request_id, route=_template(visit), reason=text)
-            return error_reply(answer_to(reason), visit.request_id)
+            return error_reply(answer_to(reason, operator=_is_operator(visit)), visit.request_id)
 
     def _tell_denied(self, visit: Visit, refusal: ApiError) -> None:
         self.house.security.happened(
@@ -121,6 +123,7 @@ class Door:
                 visit.rate_verdict = None  # it waits for something else than this bucket
             raise
         self.rates.known(visit, caller, route.rate_class)
+        must_not_write(self.house, route)
         await self._audit_bootstrap(visit, route)
 
     async def _permitted(self, visit: Visit, route: Route) -> Caller:
@@ -159,6 +162,10 @@ class Door:
 
 def error_reply(error: ApiError, request_id: str) -> Reply:
     return Reply(error.body(request_id), error.status, JSON, tuple(error.headers()))
+
+
+def _is_operator(visit: Visit) -> bool:
+    return visit.caller is not None and holds(visit.caller.permissions, (OPERATOR,))
 
 
 def _template(visit: Visit) -> str:

@@ -17,6 +17,7 @@ from actors.errors import (
     CredentialExpired,
     CredentialRevoked,
     DeadlinePassed,
+    DoesNotOpen,
     MailboxFull,
     NotNow,
     OutcomeUnknown,
@@ -173,12 +174,16 @@ JOURNAL_PAUSE_S = 2.0
 """What we tell callers to wait when the journal, which gives no guess of its own, is away."""
 
 
-def answer_to(error: Exception) -> ApiError:
-    """The row of the table for an exception of ``EXPECTED``."""
+def answer_to(error: Exception, *, operator: bool = False) -> ApiError:
+    """The row of the table for an exception of ``EXPECTED``. Operators of the node are told why a stored row
+    does not open, because only they can help."""
     code, text = next((code, text) for kind, code, text in _NOT_NOW if isinstance(error, kind))
     if code.status == 401:
         return ApiError(code, text)
     retry_after_s = error.retry_after_s if isinstance(error, NotNow) else JOURNAL_PAUSE_S
+    if isinstance(error, DoesNotOpen):
+        details = {"reason": str(error)} if operator else None
+        return ApiError(code, error.for_callers, retry_after_s=retry_after_s, details=details)
     return ApiError(code, text, retry_after_s=retry_after_s)
 
 

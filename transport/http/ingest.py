@@ -18,7 +18,9 @@ from transport.http.routing import Route
 from transport.http.shapes import IngestBody, IngestReply, RejectionReply
 from transport.http.visit import Visit
 from ves.encoding import uuid_text
-from ves.records import BodyRefused, NeedsPolicy, Receipt, Refusal, VerifiedBatch, VerifiedEvent
+from ves.legacy import LegacyBatch
+from ves.policy import Policy
+from ves.records import BodyRefused, NeedsPolicy, Receipt, Refusal, Uuid, VerifiedBatch, VerifiedEvent
 
 log = structlog.get_logger("http")
 
@@ -31,10 +33,10 @@ async def ingest(visit: Visit) -> IngestReply:
         batch = await _verify(visit, body)
     del body  # the wait for the sequencer needs it no more
     if isinstance(batch, BodyRefused):
-        raise ApiError(_code(batch.code), batch.message, status=batch.status)
+        raise refused_body(batch)
     if batch.checks is not None:
         visit.door.metrics.checked(batch.checks)
-        _tell_warned(visit, batch)
+        tell_warned(visit, batch)
     appended = await _append(visit, batch)
     refusals = [verdict for verdict in appended.verdicts if isinstance(verdict, Refusal)]
     visit.door.metrics.ingested(appended.events_accepted, appended.events_replayed, refusals)
@@ -45,20 +47,36 @@ async def ingest(visit: Visit) -> IngestReply:
 
 
 async def _verify(visit: Visit, body: bytes) -> VerifiedBatch | BodyRefused:
-    """With the tenant's policy as it is now. Whose it is stands in the credential, or only in the body."""
-    house, scope = visit.house, visit.who.scope
-    policy = None if scope.tenant_id is None else await house.policies.find(scope.tenant_id)
-    message = Verify(body=body, scope=scope, policy=policy)
-    batch = await visit.ask(house.verifiers, message, visit.door.room_at_verifiers)
+    message = Verify(body, visit.who.scope, await callers_policy(visit))
+    batch = await visit.ask(visit.house.verifiers, message, visit.door.room_at_verifiers)
     if isinstance(batch, NeedsPolicy):
-        await must_be_served_here(house, batch.tenant_id)
-        message = replace(message, policy=await house.policies.find(batch.tenant_id))
-        batch = await visit.ask(house.verifiers, message, visit.door.room_at_verifiers)
+        message = replace(message, policy=await named_policy(visit, batch.tenant_id))
+        batch = await visit.ask(visit.house.verifiers, message, visit.door.room_at_verifiers)
         assert not isinstance(batch, NeedsPolicy), "it was given"
     return batch
 
 
-def _tell_warned(visit: Visit, batch: VerifiedBatch) -> None:
+async def callers_policy(visit: Visit) -> Policy | None:
+    """As it is now; None: the credential belongs to no tenant."""
+    tenant_id = visit.who.scope.tenant_id
+    return None if tenant_id is None else await visit.house.policies.find(tenant_id)
+
+
+async def named_policy(visit: Visit, tenant_id: Uuid) -> Policy:
+    """Of a tenant whom only the body names; 421 if it is not served here."""
+    await must_be_served_here(visit.house, tenant_id)
+    return await visit.house.policies.find(tenant_id)
+
+
+def refused_body(refused: BodyRefused) -> ApiError:
+    """What the caller of a wholly refused body is told."""
+    known = refused.code in Code.__members__
+    code = Code[refused.code] if known else Code.INVALID_FIELD_VALUE
+    return ApiError(code, refused.message, status=refused.status)
+
+
+def tell_warned(visit: Visit, batch: VerifiedBatch | LegacyBatch) -> None:
+    """In the log: what was accepted although it does not match its schema."""
     for warned in batch.checks.warned if batch.checks is not None else ():
         log.warning(
             "schema_mismatch",
@@ -112,10 +130,6 @@ def _reply(appended: Appended, refusals: list[Refusal]) -> IngestReply:
     if receipts:
         reply.receipts = receipts
     return reply
-
-
-def _code(name: str) -> Code:
-    return Code[name] if name in Code.__members__ else Code.INVALID_FIELD_VALUE
 
 
 ROUTES = [

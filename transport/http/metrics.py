@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from actors.at_rest_watch import AtRestWatch
 from actors.key_ages import KeyAges
 from actors.rate_limits import RateLimits
 from actors.views import ActorView
@@ -30,6 +31,16 @@ REASONS = frozenset(
         "unsupported_version",
     }
 )
+
+
+_LEGACY_REASONS = {
+    "SchemaValidation": "schema_validation",
+    "InvalidPayloadHash": "invalid_payload_hash",
+    "DuplicateEventId": "duplicate_event_id",
+    "DuplicateCommandId": "duplicate_command_id",
+    "VersionConflict": "version_conflict",
+}
+"""The same refusals as the legacy stream words them."""
 
 
 class Metrics:
@@ -80,7 +91,7 @@ class Metrics:
         self._accepted.inc(accepted)
         self._replayed.inc(replayed)
         for refusal in refusals:
-            kind = refusal.reason.partition(":")[0]
+            kind = _LEGACY_REASONS.get(refusal.reason, refusal.reason.partition(":")[0])
             self._rejected.labels(kind if kind in REASONS else "other").inc()
 
 
@@ -144,6 +155,7 @@ class _Inhabitants:
             "Failed attempts whose audit entries had to go because too many waited.",
             self._house.failed_attempts.dropped,
         )
+        yield from _at_rest(self._house.at_rest)
         yield from _rate_limits(self._house.rate_limits)
         expiry = GaugeMetricFamily(
             "sequencer_certificate_expires_seconds",
@@ -162,6 +174,19 @@ class _Inhabitants:
         yield _counter(
             "sequencer_driver_strays", "Failures nobody waited for, in the driver.", self._house.strays()
         )
+
+
+def _at_rest(watch: AtRestWatch) -> Iterator[Metric]:
+    yield _one_gauge(
+        "sequencer_at_rest_writes_encrypted",
+        "0: PAYLOAD_ENCRYPTION_MODE is disabled, and new payloads are stored unencrypted.",
+        watch.mode != "disabled",
+    )
+    yield _counter(
+        "sequencer_at_rest_unencrypted_reads",
+        "Stored values read that nobody had encrypted.",
+        watch.unencrypted_reads,
+    )
 
 
 def _rate_limits(limits: RateLimits) -> Iterator[Metric]:

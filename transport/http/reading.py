@@ -21,10 +21,12 @@ from transport.http.shapes import (
     EventsReply,
     HeadReply,
     StreamQuery,
+    VoidedReply,
 )
 from transport.http.visit import Visit
 from ves.constants import ENTITY_ID_BYTES_MAX, ENTITY_TYPE_BYTES_MAX
 from ves.records import EntityName, StoredEvent, Uuid
+from ves.timestamps import utc_text
 
 ANSWER_SHARE_S = 2.0
 """What a long wait leaves of the request's time for reading the page."""
@@ -61,18 +63,21 @@ async def one_event(visit: Visit) -> EventReply:
 
 async def head(visit: Visit) -> HeadReply:
     tenant_id, store_id = visit.stream(visit.query(StreamQuery))
-    return HeadReply(await visit.house.journal.read_head(tenant_id, store_id))
+    journal = visit.house.journal
+    return HeadReply(
+        await journal.read_head(tenant_id, store_id),
+        [
+            VoidedReply(void.first_number, void.last_number, utc_text(void.voided_at_us))
+            for void in await journal.read_voided(tenant_id, store_id)
+        ],
+    )
 
 
 async def entity_history(visit: Visit) -> EntityReply:
     path = visit.path(EntityPath)
     query = visit.query(EntityQuery)
     tenant_id, store_id = visit.stream(query)
-    name = EntityName(
-        store_id,
-        _name(path.entity_type, "entity_type", ENTITY_TYPE_BYTES_MAX),
-        _name(path.entity_id, "entity_id", ENTITY_ID_BYTES_MAX),
-    )
+    name = entity_name(store_id, path)
     async with visit.door.pages:
         page = await visit.house.journal.read_entity(
             tenant_id,
@@ -84,6 +89,14 @@ async def entity_history(visit: Visit) -> EntityReply:
         events = await opened(visit, tenant_id, page.events)
     return EntityReply(
         name.entity_type, name.entity_id, page.version, events, len(events), page.has_more, page.next_from
+    )
+
+
+def entity_name(store_id: Uuid, path: EntityPath) -> EntityName:
+    return EntityName(
+        store_id,
+        _name(path.entity_type, "entity_type", ENTITY_TYPE_BYTES_MAX),
+        _name(path.entity_id, "entity_id", ENTITY_ID_BYTES_MAX),
     )
 
 

@@ -96,6 +96,7 @@ ROUTES = [
         RegionsReply,
         path_shape=TenantPath,
         body_shape=RegionsBody,
+        refuses=(Code.CONFLICT,),
     ),
     Route(
         "GET",

@@ -284,8 +284,17 @@ class EntityReply(msgspec.Struct):
     next_from: Sequence
 
 
-class HeadReply(msgspec.Struct):
+class VoidedReply(msgspec.Struct):
+    """Numbers, both ends included, whose events a restored database has lost: never given again."""
+
+    first_number: Count
+    last_number: Count
+    voided_at: str
+
+
+class HeadReply(msgspec.Struct, omit_defaults=True):
     head_sequence: Count
+    voided: list[VoidedReply] = []
 
 
 # Commitments and proofs.
@@ -598,6 +607,16 @@ class ReadyReply(msgspec.Struct):
     database: DatabaseReply
 
 
+class AtRestReply(msgspec.Struct):
+    """How payloads are stored. ``current_key``: the fingerprint of the key that seals, where a tenant has no
+    ring of its own; ``unencrypted_reads`` since the node started."""
+
+    mode: Literal["required", "optional", "disabled"]
+    current_key: str
+    tenants_with_own_ring: Count
+    unencrypted_reads: Count
+
+
 class DetailedHealthReply(msgspec.Struct):
     status: Literal["healthy", "not_ready"]
     service: str
@@ -606,4 +625,5 @@ class DetailedHealthReply(msgspec.Struct):
     waiting_for: dict[str, str]
     bytes_in_flight: Count
     rate_limits: RateLimitsReply
+    encryption_at_rest: AtRestReply
     tree: TreeView

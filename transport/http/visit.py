@@ -160,8 +160,9 @@ class Visit:
         assert self.route is not None
         # What becomes of the act is not known yet.
         entry = msgspec.structs.replace(entry, details={**entry.details, "outcome": "begun"})
-        if self.route.works_without_database:
-            away = "database" in self.house.readiness.reasons
+        resting = self.house.read_only is not None
+        if self.route.works_without_database or resting:
+            away = resting or "database" in self.house.readiness.reasons
             await self.house.audit_spool.write(entry, journal_away=away)
         else:
             await self.house.journal.audit(entry)
