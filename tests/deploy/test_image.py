@@ -55,7 +55,7 @@ def test_no_key_no_data_and_no_history_is_in_the_build_context(tmp_path: Path) -
     }
     found = [path for path in tmp_path.rglob("*") if path.is_file()]
     kinds = {path.suffix for path in found}
-    assert kinds <= {".py", ".sql", ".lock", ".toml", ".md", ""}, kinds
+    assert kinds <= {".py", ".sql", ".txt", ".lock", ".toml", ".md", ""}, kinds
 
 
 def test_every_package_of_the_image_has_a_hash() -> None:

@@ -6,13 +6,14 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from pydantic import SecretStr
-
 from actors.token_keys import BadKeySet, legacy_key, parse_key_set
 from actors.token_rules import Rules, TokenRefused, verify
+from config.database_tls import protected, remote_hosts
+from config.exposure import Exposed
+from config.own_keys import parsed_key
 from config.secret_sources import SecretsError
 from config.secrets import _check_bootstrap_key
-from config.settings import database_address
+from config.tenant_rings import parse_rings
 from tests.fuzz.target import Plant, Target, law, unnamed
 from tests.tokens.token_mint import (
     NOW_S,
@@ -114,12 +115,21 @@ def _opens(ring: Ring, row: Row, data: bytes) -> bytes | None:
 def _secret_texts(data: bytes) -> None:
     """Keys, rings, the bootstrap key, the tokens' secret, the database's address: refused but never shown."""
     text = data.decode("utf-8", "replace")
-    for reader in (at_rest.parse_key, at_rest.parse_ring, legacy_key, _bootstrap, _database_address):
+    for reader in (at_rest.parse_key, _rings, legacy_key, _bootstrap, _database_address):
         try:
             reader(text)
-        except (ValueError, SecretsError) as refused:
+        except (ValueError, SecretsError, Exposed) as refused:
             secret = text.strip()
             law(len(secret) < 24 or secret not in str(refused), "the refusal shows the secret")
+
+
+def _rings(text: str) -> None:
+    found = parse_rings(text, "PAYLOAD_ENCRYPTION_KEYS_BY_TENANT", _ring)
+    law(all(len(tenant_id) == 16 for tenant_id in found), "a ring of nobody")
+
+
+def _ring(keys: list[str], what: str) -> tuple[bytes, ...]:
+    return tuple(parsed_key(key, what, at_rest.parse_key) for key in keys)
 
 
 def _bootstrap(text: str) -> None:
@@ -127,7 +137,9 @@ def _bootstrap(text: str) -> None:
 
 
 def _database_address(text: str) -> None:
-    database_address(SecretStr(text))
+    """Nothing passes that would reach another machine without a checked certificate."""
+    passed = protected("DATABASE_URL", text, "verify-full", {"HOME": "/nonexistent"})
+    law(not remote_hosts("DATABASE_URL", passed, {}) or "sslmode=verify-full" in passed, "an open way")
 
 
 def _without_tag(right: Any) -> Any:
@@ -186,6 +198,7 @@ TARGETS = (
             *(
                 b"ss_3q2o7wDEADbeefDEADbeefDEADbeef",
                 SECRET.encode(),
+                b'{"6f1d3c1e-0000-4000-8000-00000000000a": ["' + b"ab" * 32 + b'", "0x' + b"cd" * 32 + b'"]}',
                 b"postgresql://a:b@h:5432/d?sslmode=verify-full",
             ),
         ],
