@@ -59,8 +59,9 @@ def test_systemd_rates_the_units_as_little_exposed(name: str) -> None:
     assert "Overall exposure level" in said.stdout
 
 
-def test_secrets_come_as_credentials_and_as_files_of_settings_that_exist() -> None:
-    found = unit("sequencer.service")
+@pytest.mark.parametrize("name", UNITS[:2])
+def test_secrets_come_as_credentials_and_as_files_of_settings_that_exist(name: str) -> None:
+    found = unit(name)
     credentials = {one.partition(":")[0] for one in found["LoadCredential"]}
     given = dict(one.split("=", 1) for one in found["Environment"])
     secret = {f"{name.upper()}_FILE" for name in secret_settings(Settings)}
