@@ -13,11 +13,16 @@ _NO_TLS = "rejected SSL upgrade"
 _VERSION_REASONS = {"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "WRONG_SSL_VERSION"}
 
 
+def _reason(error: ssl.SSLCertVerificationError) -> str:
+    """OpenSSL's words; an error that it did not raise itself has none."""
+    return str(getattr(error, "verify_message", error)).rstrip(".")
+
+
 def why_untrusted(error: BaseException) -> str | None:
     """None: it has nothing to do with TLS, or may pass by itself."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            f"the database's certificate was refused: {error.verify_message.rstrip('.')}. Either somebody "
+            f"the database's certificate was refused: {_reason(error)}. Either somebody "
             "else answers, or the certificate or sslrootcert in DATABASE_URL has to be renewed"
         )
     if isinstance(error, ssl.SSLError) and error.reason in _VERSION_REASONS:

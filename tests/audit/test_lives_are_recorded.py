@@ -26,6 +26,8 @@ def a_house(folder: Path, **spool: Any) -> Any:
         readiness=Readiness(),
         sequencer_id=NODE,
         sequencer_key_version=1,
+        read_only=None,
+        at_rest=SimpleNamespace(mode="required", current_key="00" * 8, tenants_with_own_ring=0),
     )
 
 

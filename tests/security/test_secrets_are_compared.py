@@ -22,9 +22,13 @@ def suspicious(code: str) -> list[str]:
                 for part in (side,)
                 if isinstance(part, ast.Name | ast.Attribute)
             }
-            if any(SECRET.search(name) for name in names):
+            if any(SECRET.search(name) for name in names - NO_SECRETS):
                 found.append(f"line {node.lineno}: {ast.unparse(node)}")
     return found
+
+
+NO_SECRETS = {"api_key_mode"}
+"""Settings about secrets."""
 
 
 def test_no_secret_is_compared_byte_by_byte() -> None:
