@@ -389,10 +389,11 @@ class MemoryJournal:
             found = [
                 StreamHead(
                     store_id,
-                    head.current_sequence,
+                    database.heads.get((tenant_id, store_id), NEW_STREAM).current_sequence,
                     database.committed.get((tenant_id, store_id), (0, ZERO_HASH))[0],
+                    database.legacy.head(tenant_id, store_id).current_sequence,
                 )
-                for (tenant, store_id), head in sorted(database.heads.items())
+                for tenant, store_id in sorted({*database.heads, *database.legacy.heads})
                 if tenant == tenant_id
                 and (store_ids is None or store_id in store_ids)
                 and (after is None or store_id > after)

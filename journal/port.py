@@ -204,7 +204,10 @@ class StreamHead(msgspec.Struct, frozen=True):
 
     store_id: Uuid
     head_sequence: int
+    """0: it has unsigned events only."""
     committed_through: int
+    legacy_head_sequence: int
+    """Of the store's unsigned events; 0 for none."""
 
 
 class StreamBehind(msgspec.Struct, frozen=True):
@@ -659,8 +662,8 @@ class Journal(Protocol):
     async def list_streams(
         self, tenant_id: Uuid, *, store_ids: tuple[Uuid, ...] | None, after: Uuid | None, limit: int
     ) -> list[StreamHead]:
-        """The tenant's streams that have an event, by store_id, from behind ``after`` on; ``store_ids``: only
-        of these stores."""
+        """The tenant's stores that have an event, signed or unsigned, by store_id, from behind ``after`` on;
+        ``store_ids``: only these."""
         ...
 
     async def read_voided(self, tenant_id: Uuid, store_id: Uuid) -> list[Voided]:

@@ -112,6 +112,24 @@ async def read_head(connection: Connection, tenant_id: Uuid, store_id: Uuid) -> 
     return head or 0
 
 
+_OF_THESE_STORES = (
+    "WHERE c.tenant_id = $1 AND ($2::uuid[] IS NULL OR c.store_id = ANY($2)) "
+    "AND ($3::uuid IS NULL OR c.store_id > $3) ORDER BY c.store_id LIMIT $4"
+)
+# The first stores of both kinds together are among the first of each.
+_STREAMS = f"""
+SELECT store_id, max(signed), max(committed), max(unsigned) FROM (
+    (SELECT c.store_id, c.current_sequence AS signed, coalesce(k.committed_through, 0) AS committed,
+        0::bigint AS unsigned
+    FROM record.ves_sequence_counters c
+    LEFT JOIN record.ves_commitment_counters k USING (tenant_id, store_id) {_OF_THESE_STORES})
+    UNION ALL
+    (SELECT c.store_id, 0, 0, c.current_sequence FROM record.sequence_counters c {_OF_THESE_STORES})
+) both_kinds
+GROUP BY store_id ORDER BY store_id LIMIT $4
+"""  # noqa: S608  words of our own
+
+
 async def list_streams(
     connection: Connection,
     tenant_id: Uuid,
@@ -120,11 +138,7 @@ async def list_streams(
     limit: int,
 ) -> list[StreamHead]:
     rows = await connection.fetch(
-        "SELECT c.store_id, c.current_sequence, coalesce(k.committed_through, 0) "
-        "FROM record.ves_sequence_counters c "
-        "LEFT JOIN record.ves_commitment_counters k USING (tenant_id, store_id) "
-        "WHERE c.tenant_id = $1 AND ($2::uuid[] IS NULL OR c.store_id = ANY($2)) "
-        "AND ($3::uuid IS NULL OR c.store_id > $3) ORDER BY c.store_id LIMIT $4",
+        _STREAMS,
         tenant_id,
         None if store_ids is None else list(store_ids),
         after,

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from tests.auditor.audit import Evidence, ReceiptKeys, audit_tenant
+from tests.auditor.audit_copy import Copied, audit_copy
 from tests.auditor.reading import Unreadable, kept_receipts, over_http, read_export, read_stream
 
 
@@ -28,11 +29,11 @@ def main() -> int:
     if asked.export is None and not (asked.url and asked.tenant and asked.store):
         parser.error("name a URL with --tenant and --store, or --export FOLDER")
     try:
-        streams = _read(asked)
+        streams, copied = _read(asked)
     except (Unreadable, OSError, ValueError, KeyError) as error:
         print(f"could not be read: {error}", file=sys.stderr)
         return 3
-    problems = audit_tenant(streams)
+    problems = audit_tenant(streams) + [problem for one in copied for problem in audit_copy(one)]
     for problem in problems:
         print(problem)
     for stream in streams:
@@ -41,20 +42,28 @@ def main() -> int:
             f"{len(stream.proofs)} proofs, {len(stream.acknowledged)} kept receipts",
             file=sys.stderr,
         )
+    for one in copied:
+        print(
+            f"store {one.store_id}: {len(one.unsigned_events)} unsigned events, "
+            f"{len(one.unsigned_commitments)} commitments over them, "
+            f"{len(one.validity_proofs)} validity proofs",
+            file=sys.stderr,
+        )
     print(f"{len(problems)} broken promises", file=sys.stderr)
-    if not problems and not any(stream.events or stream.acknowledged for stream in streams):
+    seen = any(stream.events or stream.acknowledged for stream in streams)
+    if not problems and not seen and not any(one.unsigned_events for one in copied):
         print("nothing was there to check: is this the right tenant and store?", file=sys.stderr)
         return 3
     return 1 if problems else 0
 
 
-def _read(asked: argparse.Namespace) -> list[Evidence]:
+def _read(asked: argparse.Namespace) -> tuple[list[Evidence], list[Copied]]:
     if asked.export is not None:
         return read_export(asked.export)
     get = over_http(asked.url, os.environ.get("SEQUENCER_API_KEY"))
     pinned = ReceiptKeys.of(json.loads(asked.pinned.read_bytes())) if asked.pinned else None
     kept = kept_receipts(asked.receipts) if asked.receipts else []
-    return [
+    streams = [
         read_stream(
             get,
             asked.tenant,
@@ -65,6 +74,7 @@ def _read(asked: argparse.Namespace) -> list[Evidence]:
         )
         for store in asked.store
     ]
+    return streams, []
 
 
 def _store_of(kept: dict[str, dict[str, str]], stores: list[str]) -> str:

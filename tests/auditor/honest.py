@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import json
 import uuid
 from typing import Any
 
@@ -25,6 +27,11 @@ class Honest:
         self.events: list[Json] = []
         self.commitments: list[Json] = []
         self.leaves: dict[str, list[str]] = {}
+        self.head = 0
+        self.voided: list[tuple[int, int]] = []
+        self.unsigned: list[Json] = []
+        self.unsigned_commitments: list[Json] = []
+        self.validity_proofs: list[Json] = []
 
     def post(self, payload: Any, **changes: Any) -> Json:
         event = {
@@ -50,7 +57,7 @@ class Honest:
         return event
 
     def accept(self, event: Json) -> Json:
-        number = len(self.events) + 1
+        self.head = number = self.head + 1
         sequenced_at = f"2026-01-01T00:00:{number:02d}+00:00"
         hashed = rules.receipt_hash(event, number)
         stored = event | {
@@ -74,11 +81,12 @@ class Honest:
 
     def commit(self) -> Json:
         last = self.commitments[-1] if self.commitments else None
-        start = last["sequence_end"] + 1 if last else 1
+        start = self._beyond_voided(last["sequence_end"] + 1 if last else 1)
         state = bytes.fromhex(last["new_state_root"]) if last else rules.ZEROS
-        covered = self.events[start - 1 :]
+        end = min([first - 1 for first, _ in self.voided if first > start] or [self.head])
+        covered = [event for event in self.events if start <= event["sequence_number"] <= end]
         leaves = [rules.leaf_hash(event, event["sequence_number"]) for event in covered]
-        root, end = rules.merkle_root(leaves), start + len(covered) - 1
+        root = rules.merkle_root(leaves)
         commitment = {
             "batch_id": str(uuid.UUID(int=1000 + start)),
             "tenant_id": self.tenant_id,
@@ -97,6 +105,72 @@ class Honest:
         self.commitments.append(commitment)
         self.leaves[str(commitment["batch_id"])] = [leaf.hex() for leaf in leaves]
         return commitment
+
+    def give_up(self, count: int) -> None:
+        """The next numbers are void, as after a restore that lost their events."""
+        self.voided.append((self.head + 1, self.head + count))
+        self.head += count
+
+    def _beyond_voided(self, number: int) -> int:
+        for first, last in self.voided:
+            number = last + 1 if first == number else number
+        return number
+
+    def post_unsigned(self, text: str, entity_id: str = "o-1") -> None:
+        """``text``: the payload, as it is hashed."""
+        number = len(self.unsigned) + 1
+        envelope = {
+            "envelope_version": 1,
+            "event_id": str(uuid.uuid5(uuid.UUID(self.store_id), f"unsigned {number}")),
+            "tenant_id": self.tenant_id,
+            "store_id": self.store_id,
+            "entity_type": "order",
+            "entity_id": entity_id,
+            "event_type": "order.created",
+            "payload": json.loads(text),
+            "payload_hash": rules.sha256(text.encode()).hex(),
+            "created_at": "2026-01-01T00:00:00Z",
+            "sequence_number": number,
+            "source_agent": self.agent_id,
+        }
+        self.unsigned.append({"envelope": envelope, "sequenced_at": f"2026-01-01T00:00:{number:02d}Z"})
+
+    def commit_unsigned(self) -> None:
+        last = self.unsigned_commitments[-1] if self.unsigned_commitments else None
+        start = last["sequence_end"] + 1 if last else 1
+        covered = self.unsigned[start - 1 :]
+        leaves = [rules.unsigned_leaf(event["envelope"], n) for n, event in enumerate(covered, start)]
+        state = rules.sha256(b"versions of one moment", rules.u64(len(self.unsigned)))
+        self.unsigned_commitments.append(
+            {
+                "batch_id": str(uuid.UUID(int=2000 + start)),
+                "tenant_id": self.tenant_id,
+                "store_id": self.store_id,
+                "events_root": rules.unsigned_root(leaves).hex(),
+                "event_count": len(leaves),
+                "sequence_start": start,
+                "sequence_end": start + len(leaves) - 1,
+                "committed_at": "2026-01-01T00:02:00Z",
+                "prev_state_root": last["new_state_root"] if last else rules.ZEROS.hex(),
+                "new_state_root": state.hex(),
+            }
+        )
+
+    def submit(self, commitment: Json, proof: bytes, *, with_inputs: bool = True) -> None:
+        """A validity proof of a type of its own."""
+        number = len(self.validity_proofs) + 1
+        self.validity_proofs.append(
+            {
+                "proof_id": str(uuid.UUID(int=3000 + number)),
+                **{name: commitment[name] for name in ("batch_id", "tenant_id", "store_id")},
+                "proof_type": f"type {number}",
+                "proof_version": 1,
+                "proof_hash": rules.validity_proof_hash(proof).hex(),
+                "public_inputs": rules.validity_inputs(commitment) if with_inputs else None,
+                "submitted_at": "2026-01-01T00:03:00Z",
+                "proof_b64": base64.b64encode(proof).decode(),
+            }
+        )
 
     def proof(self, number: int) -> Json:
         commitment = next(c for c in self.commitments if c["sequence_start"] <= number <= c["sequence_end"])
@@ -125,7 +199,8 @@ class Honest:
         return Evidence(
             tenant_id=self.tenant_id,
             store_id=self.store_id,
-            head=len(self.events),
+            head=self.head,
+            voided=list(self.voided),
             events=list(self.events),
             receipt_keys=ReceiptKeys({(self.sequencer_id, 1): receipt_key}),
             agent_keys={(self.agent_id, 1): AgentKey(self.agent_key.public_key().public_bytes_raw())},

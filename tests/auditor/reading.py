@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.auditor import rules
 from tests.auditor.audit import AgentKey, Evidence, Json, ReceiptKeys
+from tests.auditor.audit_copy import Copied
 
 TIMEOUT_S = 60.0
 PAGE = 1000
@@ -111,7 +112,7 @@ def read_stream(
     )
 
 
-def read_export(folder: Path) -> list[Evidence]:
+def read_export(folder: Path) -> tuple[list[Evidence], list[Copied]]:
     """Every stream of an export, from its files alone. Whether they are those of the manifest is the first
     thing that is looked at."""
     manifest = _json(folder / "manifest.json")
@@ -120,9 +121,9 @@ def read_export(folder: Path) -> list[Evidence]:
             raise Unreadable(f"{entry['file']} is not the file of the manifest")
     plan = _json(folder / "export.json")
     keys = [json.loads(line) for line in (folder / "agent-keys.jsonl").read_bytes().splitlines()]
-    found = []
+    found, copied = [], []
     for stream in plan["streams"]:
-        if stream["first"] != 1:
+        if (stream["first"], stream["legacy"]["first"]) != (1, 1):
             raise Unreadable(f"store {stream['store_id']} is exported from {stream['first']} on only")
         here = folder / "streams" / stream["store_id"]
         events = [rules.parse(line) for file in sorted(here.glob("events-*")) for line in _lines(file)]
@@ -137,9 +138,23 @@ def read_export(folder: Path) -> list[Evidence]:
                 agent_keys={(key["agentId"], key["keyId"]): _agent_key(key) for key in keys},
                 commitments=commitments,
                 leaves={c["batch_id"]: c.pop("leaf_hashes") for c in commitments},
+                unsigned=stream["legacy"]["through"],
+                voided=[(first, last) for first, last in stream["voided"]],
             )
         )
-    return found
+        unsigned = [line for file in sorted(here.glob("legacy-events-*")) for line in _lines(file)]
+        copied.append(
+            Copied(
+                plan["tenant_id"],
+                stream["store_id"],
+                stream["legacy"]["through"],
+                [_spelled(line) for line in unsigned],
+                [json.loads(line) for line in _lines(here / "legacy-commitments.jsonl")],
+                commitments,
+                [json.loads(line) for line in _lines(here / "validity-proofs.jsonl")],
+            )
+        )
+    return found, copied
 
 
 def _json(path: Path) -> Any:
@@ -147,7 +162,17 @@ def _json(path: Path) -> Any:
 
 
 def _lines(path: Path) -> list[bytes]:
-    return path.read_bytes().splitlines()
+    """None of a file that is not there: which files are due, the manifest has told."""
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+
+
+def _spelled(line: bytes) -> Json:
+    """An unsigned event; the numbers of its payload as they are written."""
+    event = rules.parse(line)
+    payload = json.loads(line, parse_float=rules.Spelled, parse_int=rules.Spelled)["envelope"].get("payload")
+    if "payload" in event["envelope"]:
+        event["envelope"]["payload"] = payload
+    return dict(event)
 
 
 def _paged(get: Get, path: str, query: Json, member: str) -> list[Json]:

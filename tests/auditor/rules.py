@@ -293,6 +293,68 @@ def state_root(tenant_id: str, store_id: str, previous: bytes, root: bytes, star
     return sha256(b"VES_STATE_ROOT_V1", stream_id, previous, root, u64(start), u64(end), u32(end - start + 1))
 
 
+# ---- unsigned events and validity proofs ----------------------------------------------------------------
+
+
+class Spelled(str):
+    """A number, as it stood in the text: the sequencer shows unsigned payloads as it hashed them."""
+
+
+def unsigned_text(payload: Any) -> str:
+    """The text that an unsigned payload's hash is of (VES 3.10): compact, members in the order of UTF-8."""
+    if isinstance(payload, Spelled):
+        return str(payload)
+    if isinstance(payload, list):
+        return "[" + ",".join(map(unsigned_text, payload)) + "]"
+    if isinstance(payload, dict):
+        members = sorted(payload.items(), key=lambda member: member[0].encode())
+        return "{" + ",".join(f"{unsigned_text(name)}:{unsigned_text(item)}" for name, item in members) + "}"
+    return json.dumps(payload, ensure_ascii=False)
+
+
+def unsigned_leaf(event: dict[str, Any], number: int) -> bytes:
+    return sha256(
+        b"STATESET_COMMITMENT_LEAF_V1",
+        uuid16(event["tenant_id"]),
+        uuid16(event["store_id"]),
+        u64(number),
+        unhex(event["payload_hash"], 32, "payload_hash"),
+        text(event["entity_type"]),
+        text(event["entity_id"]),
+    )
+
+
+def unsigned_root(level: list[bytes]) -> bytes:
+    """Without domains; who has no neighbour on the right moves up as it is."""
+    while len(level) > 1:
+        level = [sha256(*level[i : i + 2]) if level[i + 1 :] else level[i] for i in range(0, len(level), 2)]
+    return level[0]
+
+
+def validity_proof_hash(proof: bytes) -> bytes:
+    return sha256(b"STATESET_VES_VALIDITY_PROOF_HASH_V1", proof)
+
+
+def validity_inputs(commitment: dict[str, Any]) -> dict[str, Any]:
+    """What every validity proof about this commitment is a proof of (VES 7.1)."""
+    names = {
+        "batchId": "batch_id",
+        "tenantId": "tenant_id",
+        "storeId": "store_id",
+        "vesVersion": "ves_version",
+        "treeDepth": "tree_depth",
+        "leafCount": "leaf_count",
+        "paddedLeafCount": "padded_leaf_count",
+        "merkleRoot": "merkle_root",
+        "prevStateRoot": "prev_state_root",
+        "newStateRoot": "new_state_root",
+        "sequenceStart": "sequence_start",
+        "sequenceEnd": "sequence_end",
+    }
+    inputs = {theirs: commitment[ours] for theirs, ours in names.items()}
+    return inputs | {"allCompliant": True, "policyHash": ZEROS.hex(), "policyLimit": 0}
+
+
 # ---- Ed25519 --------------------------------------------------------------------------------------------
 
 P = 2**255 - 19

@@ -25,6 +25,10 @@ Json = dict[str, Any]
 Wire = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
+def _start(commitment: Json) -> int:
+    return int(commitment["sequence_start"])
+
+
 class Fails:
     """One scripted answer: a status, or a connection that is lost before or after the work is done."""
 
@@ -70,22 +74,38 @@ class PlayedSequencer:
             case ["POST", "api", "v1", "ves", "events", "ingest"]:
                 return 200, self._ingest(json.loads(body))
             case ["GET", "api", "v1", "ves", "events"]:
-                return 200, self._page(honest.events, "events", "sequence_number", query) | {
-                    "head_sequence": len(honest.events)
+                return 200, self._page(honest.events, "events", lambda e: e["sequence_number"], query) | {
+                    "head_sequence": honest.head
                 }
             case ["GET", "api", "v1", "ves", "streams"]:
                 done = honest.commitments[-1]["sequence_end"] if honest.commitments else 0
-                numbers = {"head_sequence": len(honest.events), "committed_through": done}
-                streams = [{"store_id": honest.store_id, **numbers}]
+                numbers = {"head_sequence": honest.head, "committed_through": done}
+                unsigned = {"legacy_head_sequence": len(honest.unsigned)}
+                streams = [{"store_id": honest.store_id, **numbers, **unsigned}]
                 return 200, {"streams": streams, "count": 1, "has_more": False, "next_after": None}
             case ["GET", "api", "v1", "schemas"]:
                 return 200, {"schemas": [{"eventType": "x"}], "count": 1, "hasMore": False, "nextAfter": None}
             case ["GET", "api", "v1", "ves", "head"]:
-                return 200, {"head_sequence": len(honest.events)}
+                voided = [{"first_number": first, "last_number": last} for first, last in honest.voided]
+                return 200, {"head_sequence": honest.head, "voided": voided}
             case ["GET", "api", "v1", "head"]:
-                return 200, {"head_sequence": 0}  # of unsigned events
+                return 200, {"head_sequence": len(honest.unsigned)}
+            case ["GET", "api", "v1", "events"]:
+                return 200, self._page(
+                    honest.unsigned, "events", lambda e: e["envelope"]["sequence_number"], query
+                )
+            case ["GET", "api", "v1", "commitments"]:
+                return 200, self._page(honest.unsigned_commitments, "commitments", _start, query)
+            case ["GET", "api", "v1", "commitments", batch_id]:
+                one = next(c for c in honest.unsigned_commitments if c["batch_id"] == batch_id)
+                roots = ("prev_state_root", "new_state_root")
+                return 200, one | {name: list(bytes.fromhex(one[name])) for name in roots}
+            case ["GET", "api", "v1", "ves", "validity", "proofs", proof_id]:
+                return 200, next(p for p in honest.validity_proofs if p["proof_id"] == proof_id)
+            case ["GET", "api", "v1", "ves", "validity", batch_id, "proofs"]:
+                return 200, self._proofs(batch_id, query.get("after", ""))
             case ["GET", "api", "v1", "ves", "commitments"]:
-                return 200, self._page(honest.commitments, "commitments", "sequence_start", query)
+                return 200, self._page(honest.commitments, "commitments", _start, query)
             case ["GET", "api", "v1", "ves", "commitments", batch_id, "leaves"]:
                 return 200, {"leaf_hashes": honest.leaves[batch_id]}
             case ["GET", "api", "v1", "ves", "commitments", batch_id]:
@@ -141,11 +161,19 @@ class PlayedSequencer:
             "receipts": receipts,
         }
 
-    def _page(self, of: list[Json], member: str, order: str, query: dict[str, str]) -> Json:
+    def _proofs(self, batch_id: str, after: str) -> Json:
+        of_it = [p for p in self.honest.validity_proofs if p["batch_id"] == batch_id]
+        page = [p for p in of_it if p["proof_id"] > after][:1]
+        more = bool(page) and page[-1] is not of_it[-1]
+        return {"proofs": page, "has_more": more, "next_after": page[-1]["proof_id"] if more else None}
+
+    def _page(
+        self, of: list[Json], member: str, number_of: Callable[[Json], int], query: dict[str, str]
+    ) -> Json:
         start, limit = int(query.get("from", 1)), min(int(query.get("limit", 100)), self.page)
-        due = [one for one in of if one[order] >= start]
+        due = [one for one in of if number_of(one) >= start]
         page = due[:limit]
-        next_from = page[-1][order] + 1 if page else max(start, 1)
+        next_from = number_of(page[-1]) + 1 if page else max(start, 1)
         return {member: page, "count": len(page), "has_more": len(due) > limit, "next_from": next_from}
 
     # ---- the wire

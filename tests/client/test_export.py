@@ -17,18 +17,26 @@ from uuid import UUID
 import pytest
 
 from tests.auditor.audit import audit
+from tests.auditor.audit_copy import audit_copy
+from tests.auditor.honest import Honest
 from tests.auditor.reading import read_export
 from tests.client.playing import PlayedSequencer
 from transport.client.errors import BadAnswer, Unanswered
 from transport.client.export import Export, begin, begun, plan_export
-from transport.client.export_check import ExportReport, check_export
+from transport.client.export_check import check_export
 from transport.client.export_form import DamagedExport, Plan
+from transport.client.export_report import ExportReport
 from transport.client.wire import ReceiptKeyName, ReceiptKeys, WellKnown, decode, encode
 
 NOTHING: Callable[[int, int], None] = lambda done, total: None  # noqa: E731
 EVENTS = "streams/00000000-0000-0000-0000-000000000001/events-000000000001.jsonl"
 LATER = "streams/00000000-0000-0000-0000-000000000001/events-000000000009.jsonl"
 COMMITMENTS = "streams/00000000-0000-0000-0000-000000000001/commitments.jsonl"
+PROOFS = "streams/00000000-0000-0000-0000-000000000001/validity-proofs.jsonl"
+UNSIGNED = "streams/00000000-0000-0000-0000-000000000001/legacy-events-000000000001.jsonl"
+UNSIGNED_COMMITMENTS = "streams/00000000-0000-0000-0000-000000000001/legacy-commitments.jsonl"
+TEXTS = ('{"a":1.0,"b":[0.25,true],"ü":"ü"}', "[]", '{"n":-0.0}', '"x"', "9007199254740991", "null")
+"""Unsigned payloads, as they are hashed; the last is not committed."""
 
 
 class Asked:
@@ -40,14 +48,23 @@ class Asked:
         self.play = PlayedSequencer()
         self.play.page = 3
         self.answers_left = answers_left
+        honest = self.play.honest
         for n in range(7):
-            self.play.honest.post({"n": n})
-        self.play.honest.commit()
+            honest.post({"n": n})
+        honest.commit()
         for n in range(5):
-            self.play.honest.post({"n": n})
-        self.play.honest.commit()
-        self.play.honest.post({"n": "not committed"})
-        self.tenant = UUID(self.play.honest.tenant_id).bytes
+            honest.post({"n": n})
+        honest.commit()
+        honest.post({"n": "not committed"})
+        first, second = honest.commitments
+        honest.submit(first, b"a proof")
+        honest.submit(first, b"one about nothing that is said", with_inputs=False)
+        honest.submit(second, b"another")
+        for count, text in enumerate(TEXTS):
+            if count in (3, 5):
+                honest.commit_unsigned()
+            honest.post_unsigned(text)
+        self.tenant = UUID(honest.tenant_id).bytes
 
     async def ask(self, method: str, path: str, *, query: dict[str, Any]) -> bytes:
         if self.answers_left == 0:
@@ -57,7 +74,7 @@ class Asked:
         assert status == 200, path
         if path.endswith("/keys"):  # as the real one: whose key it is
             answer["keys"][0]["agentId"] = path.split("/")[4]
-        return json.dumps(answer).encode()
+        return json.dumps(answer, ensure_ascii=False).encode()
 
     def keys(self) -> ReceiptKeys:
         return decode(encode(self.play.well_known()), WellKnown, "").keys()
@@ -94,13 +111,18 @@ async def test_an_export_holds_and_says_what_it_does_not_show(tmp_path: Path) ->
     assert report.trusted
     counted = (report.streams, report.events, report.receipts, report.commitments, report.committed)
     assert counted == (1, 13, 13, 2, 12)
-    assert report.uncommitted == 1
+    unsigned = (report.legacy_events, report.legacy_commitments, report.legacy_committed)
+    assert unsigned == (6, 2, 5)
+    assert (report.validity_proofs, report.proofs_without_inputs) == (3, 1)
+    assert (report.uncommitted, report.legacy_uncommitted, report.void) == (1, 1, 0)
+    for what in ("who sent them", "at one moment that no copy shows", "what they prove", "1 validity proofs"):
+        assert any(what in line for line in report.not_verified), what
     root = asked.play.honest.commitments[-1]["new_state_root"]
     assert report.state_roots == {asked.play.honest.store_id: f"0x{root}"}
     assert any("1 events: not committed" in what for what in report.not_verified)
-    [evidence] = read_export(tmp_path / "x")
-    assert audit(evidence) == []
-    assert len(evidence.events) == 13
+    [evidence], [copied] = read_export(tmp_path / "x")
+    assert audit(evidence) + audit_copy(copied) == []
+    assert (len(evidence.events), len(copied.unsigned_events), len(copied.validity_proofs)) == (13, 6, 3)
     # Nobody vouches for the keys: consistent, and no more.
     untrusted = check_export(tmp_path / "x", {}, None)
     assert untrusted.ok
@@ -112,9 +134,13 @@ async def test_a_part_and_an_export_without_payloads_hold_too(tmp_path: Path) ->
     report = check_export(tmp_path / "part", asked.keys(), None)
     assert report.problems == []
     assert (report.events, report.commitments, report.committed) == (7, 2, 7)
+    unsigned = (report.legacy_events, report.legacy_commitments, report.legacy_committed)
+    assert unsigned == (4, 2, 2)
+    assert any("the unsigned events 1 to 3, of which only a part" in what for what in report.not_verified)
     assert any("state root before 3" in what for what in report.not_verified)
     asked = await exported(tmp_path / "bare", with_payloads=False)
     assert b'"n"' not in b"".join(contents(tmp_path / "bare").values())
+    assert b'"payload"' not in contents(tmp_path / "bare")[UNSIGNED]
     report = check_export(tmp_path / "bare", asked.keys(), None)
     assert report.problems == []
     assert report.receipts == 13
@@ -127,7 +153,7 @@ async def test_a_part_and_an_export_without_payloads_hold_too(tmp_path: Path) ->
 async def test_a_killed_export_goes_on_and_becomes_what_it_would_have_been(tmp_path: Path) -> None:
     whole = await exported(tmp_path / "whole")
     expected = contents(tmp_path / "whole")
-    answers = 10**9 - whole.answers_left - 1
+    answers = 10**9 - whole.answers_left - 2  # without the plan's
     assert answers > 10
     for killed_after in range(answers):
         folder = tmp_path / str(killed_after)
@@ -142,7 +168,7 @@ async def test_a_killed_export_goes_on_and_becomes_what_it_would_have_been(tmp_p
             check_export(folder, asked.keys(), None)
         asked.play.honest.post({"n": "came later"})  # and is not part of it
         asked.play.honest.commit()
-        asked.answers_left = answers - killed_after + 3  # at most the file under way is asked for again
+        asked.answers_left = answers - killed_after + 7  # at most the file under way is asked for again
         assert begun(folder) == plan
         await Export(folder, plan, asked, None).run(NOTHING)
         assert contents(folder) == expected
@@ -179,6 +205,43 @@ async def test_a_server_that_leaves_an_event_out_gets_no_export_of_it(tmp_path: 
     del asked.play.honest.events[5]
     with pytest.raises(BadAnswer, match="number 6 was due"):
         await Export(tmp_path / "x", plan, asked, None).run(NOTHING)
+
+
+async def test_void_numbers_are_the_only_gaps_and_unsigned_events_alone_are_a_stream(tmp_path: Path) -> None:
+    asked = Asked()
+    honest = asked.play.honest
+    honest.commit()
+    for lost in (9, 2):  # the first is longer than a file
+        honest.give_up(lost)
+        honest.post({"n": "after"})
+    honest.commit()
+    honest.commit()
+    honest.give_up(1)
+    begun(tmp_path / "x")
+    plan = await planned(asked)
+    begin(tmp_path / "x", plan)
+    await Export(tmp_path / "x", plan, asked, None).run(NOTHING)
+    report = check_export(tmp_path / "x", asked.keys(), None)
+    assert report.problems == []
+    counted = (report.events, report.commitments, report.committed, report.uncommitted, report.void)
+    assert counted == (15, 5, 15, 0, 12)
+    assert any("the numbers 14 to 22 are nobody's" in what for what in report.not_verified)
+    [evidence], [copied] = read_export(tmp_path / "x")
+    assert audit(evidence) + audit_copy(copied) == []
+    change_plan(tmp_path / "x", voided=[[14, 22], [24, 25]])
+    problems = check_export(tmp_path / "x", asked.keys(), None).problems
+    assert any("27 is" in p or "a gap" in p for p in problems), problems
+
+    unsigned = Asked()
+    unsigned.play.honest = Honest()
+    unsigned.play.honest.post_unsigned("{}")
+    plan = await planned(unsigned)
+    begun(tmp_path / "unsigned")
+    begin(tmp_path / "unsigned", plan)
+    await Export(tmp_path / "unsigned", plan, unsigned, None).run(NOTHING)
+    assert EVENTS not in contents(tmp_path / "unsigned")
+    report = check_export(tmp_path / "unsigned", unsigned.keys(), None)
+    assert (report.problems, report.streams, report.events, report.legacy_events) == ([], 1, 0, 1)
 
 
 async def test_a_store_of_no_name_is_no_folder(tmp_path: Path) -> None:
@@ -218,6 +281,35 @@ def swap_lines(folder: Path) -> None:
 
 def cut(folder: Path, name: str, lines: int) -> None:
     (folder / name).write_bytes(b"".join((folder / name).read_bytes().splitlines(keepends=True)[:lines]))
+
+
+def change_plan(folder: Path, **members: Any) -> None:
+    path = folder / "export.json"
+    plan = json.loads(path.read_bytes())
+    plan["streams"][0] |= members
+    path.write_text(json.dumps(plan))
+
+
+def call_it_void(folder: Path, number: int) -> None:
+    """Leave an event out, and say that its number was nobody's."""
+    lines = (folder / EVENTS).read_bytes().splitlines(keepends=True)
+    (folder / EVENTS).write_bytes(b"".join(lines[: number - 1] + lines[number:]))
+    change_plan(folder, voided=[[number, number]])
+
+
+def change_unsigned(folder: Path, number: int, **members: Any) -> None:
+    event = json.loads((folder / UNSIGNED).read_bytes().splitlines()[number - 1])
+    change_line(folder, UNSIGNED, number, envelope=event["envelope"] | members)
+
+
+def another_payload(folder: Path) -> None:
+    """With its own hash: only the commitment tells."""
+    change_unsigned(folder, 2, payload=[1], payload_hash=hashlib.sha256(b"[1]").hexdigest())
+
+
+def other_inputs(folder: Path) -> None:
+    inputs = json.loads((folder / PROOFS).read_bytes().splitlines()[0])["public_inputs"]
+    change_line(folder, PROOFS, 1, public_inputs=inputs | {"allCompliant": 1})
 
 
 def shorten_plan(folder: Path) -> None:
@@ -264,10 +356,61 @@ LIES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: change_line(f, "agent-keys.jsonl", 1, publicKey="0x" + "22" * 32),
         f"{EVENTS}:1",
     ),
+    "an event is said to be void": (lambda f: call_it_void(f, 2), f"{COMMITMENTS}:1"),
+    "an unsigned payload is changed": (lambda f: change_unsigned(f, 2, payload=[1]), f"{UNSIGNED}:2"),
+    "an unsigned payload and its hash are changed": (another_payload, f"{UNSIGNED_COMMITMENTS}:1"),
+    "an unsigned payload is gone": (
+        lambda f: (f / UNSIGNED).write_bytes((f / UNSIGNED).read_bytes().replace(b'"payload"', b'"gone"', 1)),
+        f"{UNSIGNED}:1",
+    ),
+    "an unsigned event has another entity": (
+        lambda f: change_unsigned(f, 2, entity_id="o-9"),
+        f"{UNSIGNED_COMMITMENTS}:1",
+    ),
+    "an unsigned event has another number": (
+        lambda f: change_unsigned(f, 2, sequence_number=3),
+        f"{UNSIGNED}:2",
+    ),
+    "an unsigned event is of another store": (
+        lambda f: change_unsigned(f, 2, store_id="00000000-0000-0000-0000-000000000002"),
+        f"{UNSIGNED}:2",
+    ),
+    "an unsigned event was earlier": (
+        lambda f: change_line(f, UNSIGNED, 2, sequenced_at="2025-01-01T00:00:00Z"),
+        f"{UNSIGNED}:2",
+    ),
+    "an unsigned event is gone": (lambda f: cut(f, UNSIGNED, 3), UNSIGNED),
+    "a root over unsigned events is changed": (
+        lambda f: change_line(f, UNSIGNED_COMMITMENTS, 2, events_root="11" * 32),
+        f"{UNSIGNED_COMMITMENTS}:2",
+    ),
+    "a state root over unsigned events is changed": (
+        lambda f: change_line(f, UNSIGNED_COMMITMENTS, 1, new_state_root="11" * 32),
+        f"{UNSIGNED_COMMITMENTS}:2",
+    ),
+    "the commitments over unsigned events are gone": (
+        lambda f: cut(f, UNSIGNED_COMMITMENTS, 0),
+        UNSIGNED_COMMITMENTS,
+    ),
+    "a validity proof is changed": (lambda f: change_line(f, PROOFS, 2, proof_b64="AAAA"), f"{PROOFS}:2"),
+    "a validity proof has other inputs": (other_inputs, f"{PROOFS}:1"),
+    "a validity proof is about another commitment": (
+        lambda f: change_line(f, PROOFS, 3, batch_id="00000000-0000-0000-0000-000000000009"),
+        f"{PROOFS}:3",
+    ),
+    "a validity proof comes twice": (
+        lambda f: change_line(f, PROOFS, 2, proof_type="type 1"),
+        f"{PROOFS}:2",
+    ),
+    "the validity proofs are gone": (lambda f: cut(f, PROOFS, 0), PROOFS),
     "no agent's keys": (lambda f: cut(f, "agent-keys.jsonl", 0), f"{EVENTS}:1"),
 }
-NEEDS_THE_MANIFEST = {"a commitment is gone"}
-"""Who could rewrite everything may leave commitments out: then nothing is shown to be committed."""
+NEEDS_THE_MANIFEST = {
+    "a commitment is gone",
+    "the commitments over unsigned events are gone",
+    "the validity proofs are gone",
+}
+"""Who could rewrite everything may leave these out: then less is shown."""
 
 
 @pytest.mark.parametrize("forger", ["clumsy", "diligent"])
@@ -280,7 +423,7 @@ async def test_no_change_passes_and_its_place_is_named(tmp_path: Path, lie: str,
         renew_manifest(tmp_path / "x")
     report = check_export(tmp_path / "x", asked.keys(), None)
     if forger == "diligent" and lie in NEEDS_THE_MANIFEST:
-        assert report.committed == 0
+        assert 0 in (report.committed, report.legacy_committed, report.validity_proofs)
         return
     assert not report.ok
     where = [problem for problem in report.problems if problem.startswith(place)]

@@ -197,7 +197,7 @@ class CardboardJournal:
         await self._unit()
         heads = Counter(e.store_id for e in self.events if e.tenant_id == tenant_id)
         return [
-            StreamHead(store, count, 0)
+            StreamHead(store, count, 0, 0)
             for store, count in sorted(heads.items())
             if (store_ids is None or store in store_ids) and (after is None or store > after)
         ][:limit]

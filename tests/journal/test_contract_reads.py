@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from journal_builders import a_commitment, a_group, an_event, decided, question, uuid
 from journal_worlds import World
+from legacy_builders import a_legacy_event, legacy_decided
 
 from journal.port import EventPage, Stored, StreamHead
 from ves.records import EntityName, Uuid, VerifiedEvent
@@ -114,10 +115,37 @@ async def test_a_tenants_streams_are_paged_by_store_with_how_far_they_go(world: 
     await stored(world, uuid(), uuid(), an_event())
     commitment, levels, believed = await a_commitment(world.journal, tenant, stores[2], 2)
     await world.journal.commit(commitment, levels=levels, believed_through=believed)
-    everything = [StreamHead(stores[0], 1, 0), StreamHead(stores[1], 2, 0), StreamHead(stores[2], 3, 2)]
+    everything = [
+        StreamHead(stores[0], 1, 0, 0),
+        StreamHead(stores[1], 2, 0, 0),
+        StreamHead(stores[2], 3, 2, 0),
+    ]
     listed = world.journal.list_streams
     assert await listed(tenant, store_ids=None, after=None, limit=9) == everything
     assert await listed(tenant, store_ids=None, after=None, limit=2) == everything[:2]
     assert await listed(tenant, store_ids=None, after=stores[1], limit=2) == everything[2:]
     assert await listed(tenant, store_ids=(stores[1], uuid()), after=None, limit=9) == everything[1:2]
     assert await listed(tenant, store_ids=(), after=None, limit=9) == []
+
+
+async def test_a_tenants_streams_are_those_of_unsigned_events_too(world: World) -> None:
+    tenant = uuid()
+    unsigned, both, signed, last = stores = sorted(uuid() for _ in range(4))
+    for store in (both, signed):
+        await stored(world, tenant, store, an_event(), an_event())
+    for store in (last, both, unsigned):
+        group = await legacy_decided(world.journal, tenant, store, a_legacy_event())
+        assert isinstance(await world.journal.append_legacy(group), Stored)
+    group = await legacy_decided(world.journal, uuid(), unsigned, a_legacy_event())
+    assert isinstance(await world.journal.append_legacy(group), Stored)
+    everything = [
+        StreamHead(unsigned, 0, 0, 1),
+        StreamHead(both, 2, 0, 1),
+        StreamHead(signed, 2, 0, 0),
+        StreamHead(last, 0, 0, 1),
+    ]
+    listed = world.journal.list_streams
+    assert await listed(tenant, store_ids=None, after=None, limit=9) == everything
+    for at, after in enumerate((None, *stores)):
+        assert await listed(tenant, store_ids=None, after=after, limit=2) == everything[at : at + 2]
+    assert await listed(tenant, store_ids=(last, both), after=None, limit=9) == [everything[1], everything[3]]

@@ -19,8 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transport.cli.console import Exit, Json, Server, notice, run, show
 from transport.client.errors import ClientError
 from transport.client.export import Export, begin, begun, plan_export
-from transport.client.export_check import ExportReport, check_export
+from transport.client.export_check import check_export
 from transport.client.export_form import MANIFEST, Plan, digest_of
+from transport.client.export_report import ExportReport
 from transport.client.trust import Pins, default_path
 
 HERE = Server()
@@ -41,7 +42,8 @@ def export(
 ) -> int:
     """Write a self-contained, verifiable copy of a tenant into a folder.
 
-    Events with payloads and receipts, commitments with all leaves, receipt keys, agents' keys, schemas.
+    Events with payloads and receipts, commitments with all leaves, validity proofs, the unsigned events and
+    their commitments, receipt keys, agents' keys, schemas.
     `sequencer verify export` checks it offline. Killed, it goes on where it was when run again.
 
     Parameters
@@ -101,10 +103,15 @@ def export(
                     )
         except OSError as error:
             raise ClientError(f"{error.filename or to}: {error.strerror or error}") from error
-        events = sum(entry.lines for entry in manifest.files if "/events-" in entry.file)
+        events, legacy, proofs = (
+            sum(entry.lines for entry in manifest.files if kind in entry.file)
+            for kind in ("/events-", "/legacy-events-", "/validity-proofs.")
+        )
         data = {
             "ok": True,
             "events": events,
+            "legacy_events": legacy,
+            "validity_proofs": proofs,
             "streams": len(plan.streams),
             "files": len(manifest.files),
             "manifest_sha256": digest_of(to / MANIFEST).sha256,
@@ -112,7 +119,8 @@ def export(
         }
         missing = "".join(f"\nnot included: {what}" for what in manifest.not_included)
         text = (
-            f"{events} events of {len(plan.streams)} streams, {len(manifest.files)} files in {to}{missing}\n"
+            f"{events} signed and {legacy} unsigned events of {len(plan.streams)} stores, {proofs} validity "
+            f"proofs, {len(manifest.files)} files in {to}{missing}\n"
             f"SHA-256 of {MANIFEST}: {data['manifest_sha256']}\ncheck it: sequencer verify export {to}"
         )
         show(text, data, as_json)

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -33,31 +33,25 @@ from transport.client.export_form import (
     Manifest,
     Plan,
     PlannedStream,
-    commitments_file,
+    Span,
     digest_of,
+    event_starts,
     events_file,
     files_of,
+    first_in,
     lines_of,
     read_plan,
 )
+from transport.client.export_streams import PAGE, Asking, StreamFiles
 from transport.client.wire import decode, encode
 from ves.encoding import uuid_bytes, uuid_text
 from ves.records import Uuid
 
-PAGE = 1000
 SCHEMAS_PAGE = 100
 AGENTS_MAX = 1_000_000
 
 Progress = Callable[[int, int], None]
 """Hears how many of how many events are written."""
-
-
-class Asking(Protocol):
-    """A client, as far as reading goes."""
-
-    origin: str
-
-    async def ask(self, method: str, path: str, *, query: dict[str, Any]) -> bytes: ...
 
 
 class _Page(msgspec.Struct):
@@ -66,8 +60,6 @@ class _Page(msgspec.Struct):
     has_more: bool
     next_from: int | None = None
     next_after: str | None = None
-    events: list[msgspec.Raw] = []
-    commitments: list[msgspec.Raw] = []
     keys: list[msgspec.Raw] = []
     entries: list[msgspec.Raw] = []
 
@@ -81,6 +73,7 @@ class _SchemasPage(msgspec.Struct, rename="camel"):
 class _Stream(msgspec.Struct):
     store_id: str
     head_sequence: int
+    legacy_head_sequence: int
 
 
 class _Streams(msgspec.Struct):
@@ -89,19 +82,18 @@ class _Streams(msgspec.Struct):
     next_after: str | None = None
 
 
-class _EventPlace(msgspec.Struct):
-    sequence_number: int
+class _Void(msgspec.Struct):
+    first_number: int
+    last_number: int
+
+
+class _Head(msgspec.Struct):
+    head_sequence: int
+    voided: list[_Void] = []
+
+
+class _Signer(msgspec.Struct):
     source_agent_id: str
-
-
-class _CommitmentPlace(msgspec.Struct):
-    batch_id: str
-    sequence_start: int
-    sequence_end: int
-
-
-class _Leaves(msgspec.Struct):
-    leaf_hashes: list[str]
 
 
 class Export:
@@ -113,19 +105,20 @@ class Export:
         self._client = client
         self._admin = admin
         self._tenant = {"tenant_id": plan.tenant_id}
+        self._stream_files = StreamFiles(folder, plan, client)
 
     async def run(self, progress: Progress) -> Manifest:
         """Writes what is missing, and at last the manifest."""
         done = self._read_progress()
-        total = sum(stream.through - stream.first + 1 for stream in self._plan.streams)
-        written = sum(e.lines for e in done.values() if "/events-" in e.file)
+        total = sum(_count(s, s.voided) + _count(s.legacy, []) for s in self._plan.streams)
+        written = sum(e.lines for e in done.values() if first_in(e.file) is not None)
         progress(written, total)
         for name in files_of(self._plan):
             if name in done:
                 continue
             entry = await self._write(name)
             done[name] = entry
-            if "/events-" in name:
+            if first_in(name) is not None:
                 written += entry.lines
                 progress(written, total)
         return self._finish(done)
@@ -185,16 +178,17 @@ class Export:
         return manifest
 
     def _not_included(self) -> list[str]:
-        missing = ["API keys and tokens: secrets, or nothing without them", "legacy events: read them apart"]
+        missing = ["API keys and tokens: secrets, or nothing without them"]
         if not self._plan.with_payloads:
             missing.append("payloads: asked for without")
         if not self._plan.with_admin:
             missing.append("policy and audit entries: no --admin-url was given")
         for stream in self._plan.streams:
-            if (stream.first, stream.through) != (1, stream.head_sequence):
-                missing.append(
-                    f"events of store {stream.store_id} outside {stream.first} to {stream.through}"
-                )
+            for span, what in ((stream, "events"), (stream.legacy, "unsigned events")):
+                if not span.covers_all():
+                    missing.append(
+                        f"{what} of store {stream.store_id} outside {span.first} to {span.through}"
+                    )
         return missing
 
     # ---- what stands in each file ------------------------------------------------------------------------
@@ -211,10 +205,7 @@ class Export:
         if name == AGENT_KEYS:
             return self._agent_keys()
         stream = next(one for one in self._plan.streams if f"/{one.store_id}/" in name)
-        if name == commitments_file(stream.store_id):
-            return self._commitments(stream)
-        first = int(name.rpartition("-")[2].removesuffix(".jsonl"))
-        return self._events(stream, first, min(first + self._plan.file_events - 1, stream.through))
+        return self._stream_files.lines(stream, name)
 
     @staticmethod
     async def _one(client: Asking, path: str) -> AsyncGenerator[bytes, None]:
@@ -263,52 +254,14 @@ class Export:
         """Everybody who signed an exported event, read back from the files, for a run that goes on."""
         found: set[str] = set()
         for stream in self._plan.streams:
-            for first in range(stream.first, stream.through + 1, self._plan.file_events):
+            for first in event_starts(stream, stream.voided, self._plan.file_events):
                 path = self._folder / events_file(stream.store_id, first)
                 for number, line in lines_of(path):
-                    place = decode(line, _EventPlace, f"{path}:{number}")
-                    found.add(uuid_text(uuid_bytes(place.source_agent_id)))
+                    signer = decode(line, _Signer, f"{path}:{number}")
+                    found.add(uuid_text(uuid_bytes(signer.source_agent_id)))
             if len(found) > AGENTS_MAX:
                 raise ClientError(f"more than {AGENTS_MAX} agents: export store by store (--store)")
         return found
-
-    async def _events(self, stream: PlannedStream, first: int, last: int) -> AsyncGenerator[bytes, None]:
-        path, start = "/api/v1/ves/events", first
-        while start <= last:
-            query = {**self._tenant, "store_id": stream.store_id, "from": start, "limit": last - start + 1}
-            page = decode(await self._client.ask("GET", path, query=query), _Page, path)
-            for raw in page.events:
-                place = decode(raw, _EventPlace, path)
-                if place.sequence_number != start:
-                    raise BadAnswer(f"store {stream.store_id}: number {start} was due, not {place}")
-                yield bytes(raw) if self._plan.with_payloads else _without_payload(raw)
-                start += 1
-            if not page.events:
-                raise BadAnswer(f"store {stream.store_id}: the server shows no event {start} any more")
-
-    async def _commitments(self, stream: PlannedStream) -> AsyncGenerator[bytes, None]:
-        """Those that reach into what is exported, up to the first that begins behind it."""
-        path, start = "/api/v1/ves/commitments", 1
-        query: dict[str, Any] = {**self._tenant, "store_id": stream.store_id, "limit": PAGE}
-        while True:
-            page = decode(await self._client.ask("GET", path, query={**query, "from": start}), _Page, path)
-            for raw in page.commitments:
-                place = decode(raw, _CommitmentPlace, path)
-                if place.sequence_end > stream.head_sequence:
-                    return  # made of events that came after the start
-                if place.sequence_start > stream.through:
-                    return
-                if place.sequence_end >= stream.first:
-                    yield await self._with_leaves(raw, place, stream)
-            if not page.has_more or page.next_from is None or page.next_from <= start:
-                return
-            start = page.next_from
-
-    async def _with_leaves(self, raw: msgspec.Raw, place: _CommitmentPlace, stream: PlannedStream) -> bytes:
-        path = f"/api/v1/ves/commitments/{uuid_text(uuid_bytes(place.batch_id))}/leaves"
-        query = {**self._tenant, "store_id": stream.store_id}
-        leaves = decode(await self._client.ask("GET", path, query=query), _Leaves, path)
-        return encode({**msgspec.json.decode(raw), "leaf_hashes": leaves.leaf_hashes})
 
 
 async def plan_export(
@@ -323,13 +276,19 @@ async def plan_export(
 ) -> Plan:
     """What there is to export now. Refused when the store has no event."""
     streams = [one for one in await _streams(client, tenant_id) if store_id in (None, one[0])]
+    wanted = first or 1, through
     if store_id is not None and not streams:
         raise Refused(404, "STREAM_NOT_FOUND", f"store {uuid_text(store_id)} has no event", "")
     planned = []
-    for store, head in streams:
-        start = first or 1
+    for store, head, legacy_head in streams:
+        stream = {"tenant_id": uuid_text(tenant_id), "store_id": uuid_text(store)}
         planned.append(
-            PlannedStream(uuid_text(store), start, max(start - 1, min(through or head, head)), head)
+            PlannedStream(
+                *_span(head, *wanted),
+                store_id=stream["store_id"],
+                legacy=Span(*_span(legacy_head, *wanted)),
+                voided=await _voided(client, stream, head) if head else [],
+            )
         )
     return Plan(
         format=FORMAT,
@@ -342,14 +301,34 @@ async def plan_export(
     )
 
 
-async def _streams(client: Asking, tenant_id: Uuid) -> list[tuple[Uuid, int]]:
-    """Stores and heads. A store's name becomes the name of a folder: BadAnswer unless it is a UUID."""
+def _span(head: int, first: int, through: int | None) -> tuple[int, int, int]:
+    return first, max(first - 1, min(through or head, head)), head
+
+
+def _count(span: Span, voided: list[tuple[int, int]]) -> int:
+    void = sum(max(0, min(last, span.through) - max(first, span.first) + 1) for first, last in voided)
+    return span.through - span.first + 1 - void
+
+
+async def _voided(client: Asking, stream: dict[str, Any], head: int) -> list[tuple[int, int]]:
+    """Those up to ``head``: what is declared void later lies behind it."""
+    path = "/api/v1/ves/head"
+    shown = decode(await client.ask("GET", path, query=stream), _Head, path).voided
+    return [(void.first_number, void.last_number) for void in shown if void.first_number <= head]
+
+
+async def _streams(client: Asking, tenant_id: Uuid) -> list[tuple[Uuid, int, int]]:
+    """Stores and heads, of signed and of unsigned events. A store's name becomes the name of a folder:
+    BadAnswer unless it is a UUID."""
     path, found = "/api/v1/ves/streams", []
     query: dict[str, Any] = {"tenant_id": uuid_text(tenant_id), "limit": PAGE}
     while True:
         page = decode(await client.ask("GET", path, query=query), _Streams, path)
         try:
-            found += [(uuid_bytes(one.store_id), one.head_sequence) for one in page.streams]
+            found += [
+                (uuid_bytes(one.store_id), one.head_sequence, one.legacy_head_sequence)
+                for one in page.streams
+            ]
         except ValueError as wrong:
             raise BadAnswer(f"{path}: {wrong}") from wrong
         if not page.has_more or page.next_after in (None, query.get("after")):
@@ -381,14 +360,6 @@ def write_whole(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     draft.replace(path)
     sync_folder(path.parent)
-
-
-def _without_payload(raw: msgspec.Raw) -> bytes:
-    event = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    return encode(
-        {name: part for name, part in event.items() if not name.startswith("payload")}
-        | {name: event[name] for name in ("payload_kind", "payload_plain_hash", "payload_cipher_hash")}
-    )
 
 
 def _now() -> str:

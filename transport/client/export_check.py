@@ -3,8 +3,9 @@
 Link by link: the manifest holds every file by hash; receipt keys follow from each other (and from those that
 are trusted); each event was signed by its agent's key and has a receipt; numbers have no gap and ids no
 double; the leaves recomputed from the events are those of the commitments, whose roots and state roots are
-recomputed. Memory holds one commitment, however large the export is; ids wait in a temporary file. Believes
-no name in the folder: what is to be there follows from the plan.
+recomputed. Unsigned events and validity proofs have checks of their own beside this one. Memory holds one
+commitment, however large the export is; ids wait in a temporary file. Believes no name in the folder: what is
+to be there follows from the plan.
 """
 
 from __future__ import annotations
@@ -33,14 +34,19 @@ from transport.client.export_form import (
     ListedFile,
     Plan,
     PlannedStream,
+    beyond_voided,
     commitments_file,
     digest_of,
+    event_starts,
     events_file,
     files_of,
-    lines_of,
+    numbers_due,
     read_manifest,
     read_plan,
 )
+from transport.client.export_legacy_check import LegacyStreamCheck
+from transport.client.export_proof_check import check_proofs
+from transport.client.export_report import ExportReport, lines_in
 from transport.client.trust import followed
 from transport.client.wire import Envelope, ReceiptKeys, WellKnown, decode
 from ves.constants import ZERO_HASH
@@ -49,40 +55,6 @@ from ves.merkle import build_levels
 from ves.proofs import verify_commitment
 from ves.receipt_keys import BrokenChain, follow
 from ves.records import Commitment, KeyName
-
-PROBLEMS_MAX = 100
-"""Kept; all are counted."""
-
-
-class ExportReport(msgspec.Struct):
-    """What was found. ``problems``: each names its place."""
-
-    tenant_id: str = ""
-    streams: int = 0
-    events: int = 0
-    receipts: int = 0
-    """Receipts that hold."""
-    commitments: int = 0
-    committed: int = 0
-    """Events whose leaf stands in a commitment that holds."""
-    uncommitted: int = 0
-    state_roots: dict[str, str] = {}
-    """By store, after its last commitment: equal for everybody who saw the same history."""
-    trusted: bool = True
-    """Every receipt was signed by a key that is believed, or follows from one."""
-    verified: list[str] = []
-    not_verified: list[str] = []
-    problems: list[str] = []
-    problems_found: int = 0
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems_found
-
-    def say(self, place: str, text: str) -> None:
-        self.problems_found += 1
-        if len(self.problems) < PROBLEMS_MAX:
-            self.problems.append(f"{place}: {text}")
 
 
 def check_export(folder: Path, believed: ReceiptKeys, agents: AgentKeyring | None) -> ExportReport:
@@ -96,16 +68,35 @@ def check_export(folder: Path, believed: ReceiptKeys, agents: AgentKeyring | Non
         raise DamagedExport(f"{folder / PLAN}: {wrong}") from None
     if len(set(names[1:])) != len(plan.streams):
         raise DamagedExport(f"{folder / PLAN}: a store is named twice")
+    _check_voided(plan, report)
     there = set(_check_files(folder, plan, report))
     keys = _receipt_keys(folder, there, believed, report)
     ring = _agent_keys(folder, plan, there, agents, report)
     for stream in plan.streams:
+        report.streams += 1
         _Stream(folder, plan, stream, there, keys, ring, report).check()
+        check_proofs(folder, stream, there, report)
+        LegacyStreamCheck(folder, plan, stream, there, report).check()
     for name in (SCHEMAS, POLICY, AUDIT_ENTRIES):
         if name in there:
             _is_json(folder, name, report)
     _summary(plan, agents, report)
     return report
+
+
+def _check_voided(plan: Plan, report: ExportReport) -> None:
+    """Ranges in order that the stream reaches. That they are void is the server's word."""
+    for stream in plan.streams:
+        after = 0
+        for first, last in stream.voided:
+            if not after < first <= last <= stream.head_sequence:
+                report.say(PLAN, f"store {stream.store_id}: no range of void numbers: {first} to {last}")
+            report.void += max(0, min(last, stream.through) - max(first, stream.first) + 1)
+            report.not_verified.append(
+                f"store {stream.store_id}: that the numbers {first} to {last} are nobody's, as was declared "
+                "after a restore: whoever has a receipt for one can object"
+            )
+            after = max(after, last)
 
 
 def _check_files(folder: Path, plan: Plan, report: ExportReport) -> Iterator[str]:
@@ -177,7 +168,7 @@ def _agent_keys(
     if AGENT_KEYS not in there:
         return ring
     tenant_id = uuid_bytes(plan.tenant_id)
-    for place, line in _lines(folder, AGENT_KEYS, report):
+    for place, line in lines_in(folder, AGENT_KEYS, report):
         try:
             entry = decode(line, ExportedKey, place)
             name = KeyName(tenant_id, uuid_bytes(entry.agent_id), entry.key_id)
@@ -220,11 +211,10 @@ class _Stream:
         self._commitment: tuple[str, Commitment, list[bytes]] | None = None
 
     def check(self) -> None:
-        self._report.streams += 1
         self._next_commitment()
         with closing(sqlite3.connect("")) as seen:  # in a temporary file, once it grows
             seen.execute("CREATE TABLE ids (id BLOB PRIMARY KEY) WITHOUT ROWID")
-            for first in range(self._stream.first, self._stream.through + 1, self._plan.file_events):
+            for first in event_starts(self._stream, self._stream.voided, self._plan.file_events):
                 name = events_file(self._stream.store_id, first)
                 last = min(first + self._plan.file_events - 1, self._stream.through)
                 if name in self._there:
@@ -235,16 +225,20 @@ class _Stream:
             self._report.state_roots[self._stream.store_id] = prefixed_hex(self._state_root)
 
     def _events(self, name: str, first: int, last: int, seen: sqlite3.Connection) -> None:
-        expected = first
-        for place, line in _lines(self._folder, name, self._report):
+        numbers, held = numbers_due(first, last, self._stream.voided), 0
+        for place, line in lines_in(self._folder, name, self._report):
+            held += 1
+            number = next(numbers, None)
+            if number is None:
+                self._report.say(place, f"no event is due here: the file ends at {last}")
+                continue
             try:
                 envelope = decode(line, Envelope, place)
-                self._event(place, envelope, expected, seen)
+                self._event(place, envelope, number, seen)
             except (BadAnswer, ValueError) as wrong:
                 self._report.say(place, str(wrong))
-            expected += 1
-        if expected != last + 1:
-            self._report.say(name, f"it holds {expected - first} events, {last - first + 1} are due: a gap")
+        if (missing := sum(1 for _ in numbers)) > 0:
+            self._report.say(name, f"it holds {held} events, {held + missing} are due: a gap")
 
     def _event(self, place: str, envelope: Envelope, expected: int, seen: sqlite3.Connection) -> None:
         self._report.events += 1
@@ -292,7 +286,7 @@ class _Stream:
         name = commitments_file(self._stream.store_id)
         if name not in self._there:
             return
-        for place, line in _lines(self._folder, name, self._report):
+        for place, line in lines_in(self._folder, name, self._report):
             self._report.commitments += 1
             try:
                 shown = decode(line, ExportedCommitment, place)
@@ -312,34 +306,30 @@ class _Stream:
             say(place, f"it reaches beyond the head, {self._stream.head_sequence}: events are missing")
         if (commitment.tenant_id, commitment.store_id) != self._names:
             say(place, "the commitment belongs to another stream")
+        for first, last in self._stream.voided:
+            if first <= commitment.sequence_end and commitment.sequence_start <= last:
+                say(place, f"it holds numbers that are said to be void: {first} to {last}")
         if len(leaves) != commitment.leaf_count or not leaves:
             say(place, f"it has {len(leaves)} leaf hashes, {commitment.leaf_count} are due")
         elif build_levels(leaves)[-1][0] != commitment.merkle_root:
             say(place, "its root is not that of its leaves")
-        if self._next_start is None and commitment.sequence_start == 1:
-            self._next_start = 1
+        voided = self._stream.voided
+        if self._next_start is None and commitment.sequence_start == beyond_voided(1, voided):
+            self._next_start = commitment.sequence_start
         if self._next_start is None:
-            if commitment.sequence_start > self._stream.first:
+            if commitment.sequence_start > beyond_voided(self._stream.first, voided):
                 say(place, f"it starts at {commitment.sequence_start}: one before it is missing")
         else:
             if commitment.sequence_start != self._next_start:
                 say(place, f"it starts at {commitment.sequence_start}, not at {self._next_start}")
             if commitment.prev_state_root != self._state_root:
                 say(place, "it does not follow from the commitment before it")
-        self._next_start, self._state_root = commitment.sequence_end + 1, commitment.new_state_root
-
-
-def _lines(folder: Path, name: str, report: ExportReport) -> Iterator[tuple[str, bytes]]:
-    """Each line with its place; a line that is cut off ends the file."""
-    try:
-        for number, line in lines_of(folder / name):
-            yield f"{name}:{number}", line
-    except BadAnswer as cut:
-        report.say(name, str(cut).rpartition(": ")[2])
+        self._next_start = beyond_voided(commitment.sequence_end + 1, voided)
+        self._state_root = commitment.new_state_root
 
 
 def _is_json(folder: Path, name: str, report: ExportReport) -> None:
-    for place, line in _lines(folder, name, report):
+    for place, line in lines_in(folder, name, report):
         try:
             msgspec.json.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
@@ -348,10 +338,11 @@ def _is_json(folder: Path, name: str, report: ExportReport) -> None:
 
 def _summary(plan: Plan, agents: AgentKeyring | None, report: ExportReport) -> None:
     payloads = "payloads, " if plan.with_payloads else ""
+    gap = f"numbers without gap but for {report.void} void ones" if report.void else "numbers without gap"
     report.verified += (
         [
             "every file is there and is the one of the manifest",
-            f"{report.events} events: {payloads}agents' signatures, numbers without gap, ids without double",
+            f"{report.events} events: {payloads}agents' signatures, {gap}, ids without double",
             f"{report.receipts} receipts: signed for exactly this event at this number",
             f"{report.commitments} commitments over {report.committed} events: leaves, roots and state roots",
             "receipt keys: each signed by the one before",
@@ -359,6 +350,8 @@ def _summary(plan: Plan, agents: AgentKeyring | None, report: ExportReport) -> N
         if report.ok
         else []
     )
+    _summary_of_proofs(report)
+    _summary_of_legacy(plan, report)
     if agents is None:
         report.not_verified.append("agents' keys: believed as the sequencer listed them (no trust file)")
     for stream in plan.streams:
@@ -372,3 +365,44 @@ def _summary(plan: Plan, agents: AgentKeyring | None, report: ExportReport) -> N
     )
     if plan.with_admin:
         report.not_verified.append("audit entries: single ones; `sequencer audit verify` checks whole chains")
+
+
+def _summary_of_proofs(report: ExportReport) -> None:
+    if not report.validity_proofs:
+        return
+    if report.ok:
+        report.verified.append(
+            f"{report.validity_proofs} validity proofs: whole, and those that name public inputs name their "
+            "commitment's"
+        )
+    report.not_verified.append("validity proofs: what they prove; it takes the verifier of each one's system")
+    if report.proofs_without_inputs:
+        report.not_verified.append(
+            f"{report.proofs_without_inputs} validity proofs: whether they are about a commitment; they came "
+            "without public inputs"
+        )
+
+
+def _summary_of_legacy(plan: Plan, report: ExportReport) -> None:
+    if not report.legacy_events:
+        return
+    if report.ok:
+        payloads = "payload hashes, " if plan.with_payloads else ""
+        report.verified += [
+            f"{report.legacy_events} unsigned events: {payloads}numbers without gap, ids without double",
+            f"{report.legacy_commitments} commitments over {report.legacy_committed} unsigned events: roots "
+            "over number, payload hash and entity of each",
+        ]
+    report.not_verified.append(
+        "unsigned events: who sent them, and their ids, types and times; nobody signed, and no commitment "
+        "holds these: it is the operator's word"
+    )
+    if report.legacy_commitments:
+        report.not_verified.append(
+            "state roots of commitments over unsigned events: made of all entities' versions, of both kinds, "
+            "at one moment that no copy shows; only that each names the one before"
+        )
+    if report.legacy_uncommitted:
+        report.not_verified.append(
+            f"{report.legacy_uncommitted} unsigned events: not committed when the export was begun"
+        )

@@ -9,6 +9,10 @@
     policy.json, audit.jsonl      from the admin listener, if it was named
     streams/STORE/events-N.jsonl  1,000 numbers (``file_events``) from N on, a line each, with receipts
     streams/STORE/commitments.jsonl   every commitment that reaches into it, with all its leaf hashes
+    streams/STORE/validity-proofs.jsonl   the proofs that were submitted about these, with their bytes
+    streams/STORE/legacy-events-N.jsonl, legacy-commitments.jsonl   the same of the store's unsigned events
+
+Of a store without signed events, or without unsigned ones, there are no files of that kind.
 
 Alone knows these names. A file appears complete or not at all.
 """
@@ -16,9 +20,9 @@ Alone knows these names. A file appears complete or not at all.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -34,13 +38,28 @@ LINE_BYTES_MAX = 64 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
 
 
-class PlannedStream(msgspec.Struct, frozen=True):
+class Span(msgspec.Struct, frozen=True):
     """``first`` to ``through`` are exported; ``through`` is ``first - 1`` for none."""
 
-    store_id: str
     first: int
     through: int
     head_sequence: int
+
+    def covers_all(self) -> bool:
+        return not self.head_sequence or (self.first, self.through) == (1, self.head_sequence)
+
+    def reaches_over(self, first: int, last: int) -> bool:
+        """Whether everything from ``first`` to ``last`` is exported."""
+        return self.first <= first and last <= self.through
+
+
+class PlannedStream(Span, frozen=True, kw_only=True):
+    """A store: its signed events, and beside them ``legacy``, its unsigned ones with numbers of their own."""
+
+    store_id: str
+    legacy: Span
+    voided: list[tuple[int, int]] = []
+    """Signed numbers, first and last, that were declared void after a restore: nobody's, and no gap."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -76,6 +95,51 @@ class ExportedCommitment(WireCommitment, frozen=True, kw_only=True):
     leaf_hashes: list[str]
 
 
+class LegacyEnvelope(msgspec.Struct, frozen=True):
+    event_id: str
+    tenant_id: str
+    store_id: str
+    entity_type: str
+    entity_id: str
+    event_type: str
+    payload_hash: str
+    created_at: str
+    sequence_number: int
+    source_agent: str
+    payload: msgspec.Raw = msgspec.Raw(b"")
+
+
+class ExportedLegacyEvent(msgspec.Struct, frozen=True):
+    envelope: LegacyEnvelope
+    sequenced_at: str
+
+
+class ExportedLegacyCommitment(msgspec.Struct, frozen=True):
+    """As listed, with the state roots that the single one has."""
+
+    batch_id: str
+    tenant_id: str
+    store_id: str
+    events_root: str
+    event_count: int
+    sequence_start: int
+    sequence_end: int
+    prev_state_root: str
+    new_state_root: str
+
+
+class ExportedProof(msgspec.Struct, frozen=True):
+    proof_id: str
+    batch_id: str
+    tenant_id: str
+    store_id: str
+    proof_type: str
+    proof_version: int
+    proof_hash: str
+    public_inputs: dict[str, Any] | None
+    proof_b64: str
+
+
 class ExportedKey(msgspec.Struct, frozen=True, rename="camel"):
     """As the server lists it; its other members are kept in the file."""
 
@@ -98,6 +162,50 @@ def commitments_file(store_id: str) -> str:
     return f"streams/{store_id}/commitments.jsonl"
 
 
+def proofs_file(store_id: str) -> str:
+    return f"streams/{store_id}/validity-proofs.jsonl"
+
+
+def legacy_events_file(store_id: str, first: int) -> str:
+    return f"streams/{store_id}/legacy-events-{first:012d}.jsonl"
+
+
+def legacy_commitments_file(store_id: str) -> str:
+    return f"streams/{store_id}/legacy-commitments.jsonl"
+
+
+def first_in(name: str) -> int | None:
+    """The number from which on a file holds events; None for a file of something else."""
+    kind, dash, number = name.rpartition("-")
+    return int(number.removesuffix(".jsonl")) if dash and kind.endswith("events") else None
+
+
+def numbers_due(first: int, last: int, voided: Iterable[tuple[int, int]]) -> Iterator[int]:
+    """Those from ``first`` to ``last`` that are somebody's."""
+    number = first
+    for void_first, void_last in sorted(voided):
+        yield from range(number, min(void_first, last + 1))
+        number = max(number, void_first, void_last + 1)
+    yield from range(number, last + 1)
+
+
+def beyond_voided(number: int, voided: Iterable[tuple[int, int]]) -> int:
+    """``number``, or the first after it that is not void."""
+    for void_first, void_last in sorted(voided):
+        if void_first <= number <= void_last:
+            number = void_last + 1
+    return number
+
+
+def event_starts(span: Span, voided: Iterable[tuple[int, int]], file_events: int) -> Iterator[int]:
+    """From which numbers on there are files: none of nothing but void numbers."""
+    number = beyond_voided(span.first, voided)
+    while number <= span.through:
+        start = number - (number - span.first) % file_events
+        yield start
+        number = beyond_voided(start + file_events, voided)
+
+
 def files_of(plan: Plan) -> list[str]:
     """Every file, in the order in which they are written. The agents of a tenant are known only after its
     events, so their keys come last."""
@@ -105,10 +213,14 @@ def files_of(plan: Plan) -> list[str]:
     if plan.with_admin:
         found += [POLICY, AUDIT_ENTRIES]
     for stream in plan.streams:
-        found += [
-            events_file(stream.store_id, n) for n in range(stream.first, stream.through + 1, plan.file_events)
-        ]
-        found.append(commitments_file(stream.store_id))
+        store = stream.store_id
+        if stream.head_sequence:
+            starts = event_starts(stream, stream.voided, plan.file_events)
+            found += [events_file(store, n) for n in starts]
+            found += [commitments_file(store), proofs_file(store)]
+        if stream.legacy.head_sequence:
+            found += [legacy_events_file(store, n) for n in event_starts(stream.legacy, (), plan.file_events)]
+            found.append(legacy_commitments_file(store))
     return [*found, AGENT_KEYS]
 
 

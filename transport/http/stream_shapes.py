@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from transport.http.shapes import PAGE_DEFAULT, Count, Limit, Sequence, UuidText
+from transport.http.shapes import PAGE_DEFAULT, Count, Limit, UuidText
 
 
 class StreamsQuery(msgspec.Struct):
@@ -17,11 +17,13 @@ class StreamsQuery(msgspec.Struct):
 
 
 class StreamReply(msgspec.Struct):
-    """``committed_through``: the last committed sequence number, 0 for none."""
+    """``committed_through``: the last committed sequence number, 0 for none. ``legacy_head_sequence``: the
+    last number of the store's unsigned events, which count apart; 0 for none."""
 
     store_id: UuidText
-    head_sequence: Sequence
+    head_sequence: Count
     committed_through: Count
+    legacy_head_sequence: Count
 
 
 class StreamsReply(msgspec.Struct):

@@ -21,7 +21,9 @@ async def list_streams(visit: Visit) -> StreamsReply:
         limit=query.limit + 1,
     )
     streams = [
-        StreamReply(uuid_text(one.store_id), one.head_sequence, one.committed_through)
+        StreamReply(
+            uuid_text(one.store_id), one.head_sequence, one.committed_through, one.legacy_head_sequence
+        )
         for one in found[: query.limit]
     ]
     has_more = len(found) > query.limit
@@ -33,7 +35,7 @@ ROUTES = [
         "GET",
         "/api/v1/ves/streams",
         list_streams,
-        "A tenant's streams, with their last sequence and last committed numbers",
+        "A tenant's streams, signed and unsigned, with their last sequence and last committed numbers",
         StreamsReply,
         query_shape=StreamsQuery,
     ),
