@@ -25,8 +25,10 @@ from pydantic import SecretStr
 
 from actors.faults import arm_from_environment, checkpoint
 from config.files import sync_folder
+from config.own_keys import parsed_key
 from config.secrets import load_receipt_seeds
 from config.settings import Settings
+from config.tenant_rings import parse_rings
 from journal import backup_file, base_backup
 from journal.aio import open_loop
 from journal.backup_file import GivenKey, Manifest, PublishedKey, Written
@@ -158,7 +160,7 @@ def _write(settings: Settings, dsn: str, path: Path, passphrase: str | None) -> 
             events=known.events,
             receipt_keys=known.receipt_keys,
             at_rest_key_ids=known.at_rest_key_ids,
-            keys_not_included=list(_given_keys(settings)),
+            keys_not_included=list(given_keys(settings)),
         )
         written = backup_file.write(
             path,
@@ -224,22 +226,36 @@ def _head_line(head: KnownHead) -> dict[str, str | int]:
     }
 
 
-def _given_keys(settings: Settings) -> Iterator[GivenKey]:
+def given_keys(settings: Settings) -> Iterator[GivenKey]:
     """Secrets that lie elsewhere than in DATA_DIR/keys, by what can be said of them without telling them."""
-    bootstrap = settings.bootstrap_admin_api_key
-    if bootstrap is not None:
-        digest = hashlib.sha256(bootstrap.get_secret_value().strip().encode()).hexdigest()
-        yield GivenKey("BOOTSTRAP_ADMIN_API_KEY", f"sha256 {digest[:16]}")
-    signing = settings.ves_sequencer_signing_key
-    if signing is not None:
-        public = FORMATS.public_key_of(_key(signing))
-        yield GivenKey("VES_SEQUENCER_SIGNING_KEY", f"public key {prefixed_hex(public)}")
+    for name in ("bootstrap_admin_api_key", "jwt_secret"):
+        random: SecretStr | None = getattr(settings, name)
+        if random is not None:
+            digest = hashlib.sha256(random.get_secret_value().strip().encode()).hexdigest()
+            yield GivenKey(name.upper(), f"sha256 {digest[:16]}")
+    for name in ("ves_sequencer_signing_key", "ves_sequencer_signing_key_previous"):
+        signing: SecretStr | None = getattr(settings, name)
+        if signing is not None:
+            public = FORMATS.public_key_of(_key(signing))
+            yield GivenKey(name.upper(), f"public key {prefixed_hex(public)}")
     for name in ("payload_encryption_keys", "payload_encryption_key"):
         given: SecretStr | None = getattr(settings, name)
         if given is not None:
             words = given.get_secret_value().replace(",", " ").split()
-            ids = (FORMATS.key_id(FORMATS.parse_key(word)).hex() for word in words)
-            yield GivenKey(name.upper(), f"key ids {', '.join(ids)}")
+            yield GivenKey(name.upper(), _told(_key_ids(words, name.upper())))
+    by_tenant, name = settings.payload_encryption_keys_by_tenant, "PAYLOAD_ENCRYPTION_KEYS_BY_TENANT"
+    if by_tenant is not None:
+        rings = parse_rings(by_tenant.get_secret_value().strip(), name, _key_ids)
+        for tenant_id, ids in rings.items():
+            yield GivenKey(name, f"tenant {uuid_text(tenant_id)}: {_told(ids)}")
+
+
+def _key_ids(words: list[str], what: str) -> tuple[bytes, ...]:
+    return tuple(FORMATS.key_id(parsed_key(word, what, FORMATS.parse_key)) for word in words)
+
+
+def _told(ids: tuple[bytes, ...]) -> str:
+    return f"key ids {', '.join(one.hex() for one in ids)}"
 
 
 def _key(secret: SecretStr) -> bytes:

@@ -16,7 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e import unsigned
 from tests.e2e.test_archive import ALL_OF_IT, Kept
+from tests.e2e.test_legacy_commitments import commit_legacy
+from tests.e2e.test_validity_proofs import submit
 from tests.e2e.world import ROOT, Server
 
 
@@ -27,11 +30,31 @@ class Leaving(Kept):
         super().__init__(server)
         other = self.tenant.new_agent(uuid.uuid4())
         assert self.tenant.post(other.event({"n": 0}), agent=other).status_code == 200
+        self._leaves_more()
         self.folder = folder
         self.key = folder / "key"
         self.key.write_text(self.tenant.api_key)
         self.trust = folder / "trust.json"
         self.trust.write_bytes(httpx.get(server.url + "/.well-known/ves-sequencer").content)
+
+    def _leaves_more(self) -> None:
+        """Unsigned events beside the signed ones and in a store of their own; two validity proofs."""
+        tenant = self.tenant
+        events = [unsigned.unsigned(tenant, {"n": n, "ü": [[], {}]}, entity_id="o-1") for n in range(5)]
+        assert unsigned.post(tenant, *events)["assigned_sequence_end"] == 5
+        assert commit_legacy(tenant).json()["event_count"] == 5
+        doubles = b"[1.0, 1e-6, -0.0, 1e21, 12345.678]"  # written otherwise than they are hashed
+        text = "[1.0,1e-6,-0.0,1e21,12345.678]"
+        event = unsigned.unsigned(tenant, "here", payload_hash=unsigned.text_hash(text))
+        raw = unsigned.body(tenant, event).replace(b'"here"', doubles)
+        assert unsigned.post_raw(tenant, raw).json()["events_accepted"] == 1
+        self.alone = str(uuid.uuid4())
+        event = unsigned.unsigned(tenant, {}, store_id=self.alone)
+        assert unsigned.post(tenant, event)["events_accepted"] == 1
+        listed = tenant.http.get("/api/v1/ves/commitments", params=tenant.stream).json()["commitments"]
+        for commitment, proof in zip(listed, (b"one", b"two"), strict=False):
+            inputs = tenant.http.get(f"/api/v1/ves/validity/{commitment['batch_id']}/inputs").json()
+            submit(tenant, commitment["batch_id"], proof, publicInputs=inputs["public_inputs"])
 
     def words(self, to: str, *more: str) -> list[str]:
         tenant = str(self.tenant.tenant_id)
@@ -66,17 +89,33 @@ def test_a_tenant_takes_everything_along_and_strangers_verify_it(server: Server,
     leaving = Leaving(server, tmp_path)
     leaving.archived(*ALL_OF_IT, "--limit", "5")
     made = leaving.exported("copy", "--admin-url", server.admin_url)
-    assert (made["events"], made["streams"]) == (14, 2)
+    assert (made["events"], made["streams"]) == (14, 3)
+    assert (made["legacy_events"], made["validity_proofs"]) == (7, 2)
     trust = ("--trust", str(leaving.trust))
     found = leaving.verified("copy", *trust)
     assert found["problems"] == []
     assert (found["events"], found["receipts"], found["commitments"], found["committed"]) == (14, 14, 3, 12)
-    assert leaving.audited("copy").returncode == 0
+    unsigned_ones = [
+        found[f"legacy_{what}"] for what in ("events", "commitments", "committed", "uncommitted")
+    ]
+    assert unsigned_ones == [7, 1, 5, 2]
+    assert (found["validity_proofs"], found["proofs_without_inputs"], found["streams"]) == (2, 0, 3)
+    alone = {path.name for path in (tmp_path / "copy" / "streams" / leaving.alone).iterdir()}
+    assert alone == {"legacy-events-000000000001.jsonl", "legacy-commitments.jsonl"}
+    audited = leaving.audited("copy")
+    assert audited.returncode == 0, audited.stdout
+    assert "6 unsigned events, 1 commitments over them, 2 validity proofs" in audited.stderr
     # What it holds is the same before and after the archive, and without trust it says less.
     leaving.archived(*ALL_OF_IT)
     leaving.exported("again", "--admin-url", server.admin_url)
     store = str(leaving.tenant.store_id)
-    for name in ("events-000000000001.jsonl", "commitments.jsonl"):
+    for name in (
+        "events-000000000001.jsonl",
+        "commitments.jsonl",
+        "validity-proofs.jsonl",
+        "legacy-events-000000000001.jsonl",
+        "legacy-commitments.jsonl",
+    ):
         both = [tmp_path / which / "streams" / store / name for which in ("copy", "again")]
         assert both[0].read_bytes() == both[1].read_bytes()
     alone = leaving.verified("copy", "--pins", str(tmp_path / "no-pins.json"), code=3)

@@ -49,6 +49,17 @@ def unsigned_event(tenant: Tenant, canary: bytes) -> bytes:
     return canary
 
 
+def validity_proof(tenant: Tenant, canary: bytes) -> bytes:
+    """The canary is inside of the proof's bytes."""
+    assert tenant.post(tenant.agent.event({})).json()["eventsAccepted"] == 1
+    batch = tenant.http.post("/api/v1/ves/commitments", json=tenant.stream).json()["batch_id"]
+    body = {"proofType": "groth16", "proofB64": base64.b64encode(b"x" + canary).decode()}
+    stored = tenant.http.post(f"/api/v1/ves/validity/{batch}/proofs", json=body).json()
+    shown = tenant.http.get(f"/api/v1/ves/validity/proofs/{stored['proof_id']}").json()
+    assert base64.b64decode(shown["proof_b64"]) == b"x" + canary
+    return canary
+
+
 def _posted(tenant: Tenant, event: dict[str, Any]) -> dict[str, Any]:
     assert tenant.post(event).json()["eventsAccepted"] == 1
     return dict(tenant.events()["events"][-1])
@@ -58,4 +69,5 @@ WRITERS: dict[str, Writer] = {
     "VES event": ves_event,
     "VES event, encrypted by its agent": ves_event_encrypted_by_its_agent,
     "unsigned event": unsigned_event,
+    "validity proof": validity_proof,
 }
