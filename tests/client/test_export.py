@@ -357,6 +357,11 @@ LIES: dict[str, tuple[Callable[[Path], Any], str]] = {
         f"{EVENTS}:1",
     ),
     "an event is said to be void": (lambda f: call_it_void(f, 2), f"{COMMITMENTS}:1"),
+    "numbers behind the head are said to be void": (
+        lambda f: change_plan(f, voided=[[14, 15]]),
+        "export.json",
+    ),
+    "void numbers go backwards": (lambda f: change_plan(f, voided=[[3, 2]]), "export.json"),
     "an unsigned payload is changed": (lambda f: change_unsigned(f, 2, payload=[1]), f"{UNSIGNED}:2"),
     "an unsigned payload and its hash are changed": (another_payload, f"{UNSIGNED_COMMITMENTS}:1"),
     "an unsigned payload is gone": (

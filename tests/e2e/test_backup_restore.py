@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.chaos.database import Postgres, wait_until
@@ -201,7 +202,19 @@ def test_a_database_of_ones_own_that_went_back_in_time_is_noticed_and_its_number
         wait_until(lambda: tenant.moved_to(node).http.get("/ready").status_code == 200, 30, "not ready")
         [receipt] = tenant.post(tenant.agent.event({"n": 4})).json()["receipts"]
         assert receipt["sequenceNumber"] == 4
+        told = exported_and_verified(node, tenant, tmp_path)
+        assert "2 events: payloads, agents' signatures, numbers without gap but for 2 void ones" in told
+        assert "that the numbers 2 to 3 are nobody's" in told
         assert node.terminate() == 0
+
+
+def exported_and_verified(node: Server, tenant: Tenant, folder: Path) -> str:
+    key, trust, to = folder / "key", folder / "trust.json", str(folder / "copy")
+    key.write_text(tenant.api_key)
+    trust.write_bytes(httpx.get(node.url + "/.well-known/ves-sequencer").content)
+    words = ["--api-key-file", str(key), "--pins", str(folder / "pins.json")]
+    said(node.command("export", "--tenant", str(tenant.tenant_id), "--to", to, *words))
+    return said(node.command("verify", "export", to, "--trust", str(trust)))
 
 
 async def test_the_drill(tmp_path: Path) -> None:

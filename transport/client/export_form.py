@@ -28,6 +28,7 @@ import msgspec
 
 from transport.client.errors import BadAnswer, ClientError
 from transport.client.wire import WireCommitment, decode
+from ves.constants import INTEGER_MAX
 
 FORMAT = "ves-export-1"
 PLAN, PROGRESS, MANIFEST = "export.json", "progress.jsonl", "manifest.json"
@@ -38,12 +39,15 @@ LINE_BYTES_MAX = 64 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=INTEGER_MAX)]
+
+
 class Span(msgspec.Struct, frozen=True):
     """``first`` to ``through`` are exported; ``through`` is ``first - 1`` for none."""
 
-    first: int
-    through: int
-    head_sequence: int
+    first: Annotated[int, msgspec.Meta(ge=1, le=INTEGER_MAX)]
+    through: Count
+    head_sequence: Count
 
     def covers_all(self) -> bool:
         return not self.head_sequence or (self.first, self.through) == (1, self.head_sequence)
@@ -58,7 +62,7 @@ class PlannedStream(Span, frozen=True, kw_only=True):
 
     store_id: str
     legacy: Span
-    voided: list[tuple[int, int]] = []
+    voided: list[tuple[Count, Count]] = []
     """Signed numbers, first and last, that were declared void after a restore: nobody's, and no gap."""
 
 
