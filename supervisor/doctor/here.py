@@ -182,7 +182,7 @@ def tls_key_log(at: Surroundings) -> Verdict:
 
 @HERE.check("Deployment", "only live credentials are accepted")
 def live_credentials(at: Surroundings) -> Verdict:
-    if at.settings.api_key_mode == "test":
+    if at.settings.api_key_mode == "test":  # pragma: allowlist secret
         return warned("API_KEY_MODE=test", "set API_KEY_MODE=live in production")
     if at.settings.jwt_secret is not None:
         return warned(
