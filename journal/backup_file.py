@@ -217,7 +217,6 @@ class _Expected:
     """What is known of members before they come."""
 
     sha256: dict[str, str]
-    sizes: dict[str, int] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
 
 
@@ -337,7 +336,9 @@ def _walk(path: Path, zipped: BinaryIO) -> Iterator[_Member]:
     with tarfile.open(fileobj=zipped, mode="r|") as tar:
         for info in tar:
             name = PurePosixPath(info.name)
-            if name.is_absolute() or ".." in name.parts or not (info.isreg() or info.isdir()):
+            leads_outside = name.is_absolute() or ".." in name.parts
+            # One spelling only: what follows "keys/" in "keys//etc/x" would be an absolute path.
+            if leads_outside or str(name) != info.name or not (info.isreg() or info.isdir()):
                 raise BackupError(f"{path}: {info.name!r} may not be in a backup")
             content = cast(BinaryIO, tar.extractfile(info)) if info.isreg() else None
             yield _Member(path, info.name, info.size, info.isdir(), content)

@@ -27,6 +27,7 @@ from actors.faults import arm_from_environment, checkpoint
 from config.files import sync_folder
 from config.secrets import load_receipt_seeds
 from config.settings import Settings
+from config.tenant_rings import parse_rings
 from journal import backup_file, base_backup
 from journal.aio import open_loop
 from journal.backup_file import GivenKey, Manifest, PublishedKey, Written
@@ -238,8 +239,21 @@ def _given_keys(settings: Settings) -> Iterator[GivenKey]:
         given: SecretStr | None = getattr(settings, name)
         if given is not None:
             words = given.get_secret_value().replace(",", " ").split()
-            ids = (FORMATS.key_id(FORMATS.parse_key(word)).hex() for word in words)
-            yield GivenKey(name.upper(), f"key ids {', '.join(ids)}")
+            yield GivenKey(name.upper(), f"key ids {_key_ids(_keys(words))}")
+    rings = settings.payload_encryption_keys_by_tenant
+    if rings is not None:
+        name = "PAYLOAD_ENCRYPTION_KEYS_BY_TENANT"
+        text = rings.get_secret_value().strip()
+        for tenant_id, ring in parse_rings(text, name, lambda words, what: _keys(words)).items():
+            yield GivenKey(name, f"tenant {uuid_text(tenant_id)}, key ids {_key_ids(ring)}")
+
+
+def _keys(words: list[str]) -> tuple[bytes, ...]:
+    return tuple(FORMATS.parse_key(word.strip()) for word in words)
+
+
+def _key_ids(keys: tuple[bytes, ...]) -> str:
+    return ", ".join(FORMATS.key_id(key).hex() for key in keys)
 
 
 def _key(secret: SecretStr) -> bytes:

@@ -239,7 +239,8 @@ async def _record(
     async with open_loop(), AsyncExitStack() as stack:
         await patiently(partial(migrate, where.admin_dsn, where.logins, checkpoint=checkpoint))
         node_id = uuid_bytes(manifest.sequencer_id)
-        journal = await patiently(partial(enter_journal, stack, settings, node_id, where))
+        enter = partial(enter_journal, stack, settings, node_id, where, though_restored=True)
+        journal = await patiently(enter)
         await patiently(partial(journal.record_restoration, restoration_id, "backup", details))
         return await shown(journal)
 
@@ -277,7 +278,9 @@ async def _compare_and_confirm(
     settings: Settings, dsn: str, node_id: Uuid, asked: Confirmation, evidence: Evidence
 ) -> Comparison:
     async with open_loop(), AsyncExitStack() as stack:
-        journal = await patiently(partial(enter_journal, stack, settings, node_id, Database(dsn, None)))
+        where = Database(dsn, None)
+        enter = partial(enter_journal, stack, settings, node_id, where, though_restored=True)
+        journal = await patiently(enter)
         pending = await patiently(journal.pending_restoration)
         if pending is None:
             raise StartRefused(

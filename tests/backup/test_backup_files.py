@@ -162,7 +162,9 @@ def test_a_member_that_is_missing_or_nobodys_is_named(source: Path) -> None:
         names_in(path, None)
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "postgres/../../outside"])
+@pytest.mark.parametrize(
+    "name", ["../outside", "/etc/passwd", "postgres/../../outside", "keys//etc/passwd", "keys/./seed"]
+)
 def test_a_name_that_leads_outside_is_refused(source: Path, name: str) -> None:
     path = write(source, passphrase=None)
     rewritten(path, lambda name, content: content, extra=name)
