@@ -26,7 +26,7 @@ from typing import BinaryIO, Protocol, cast
 
 import msgspec
 
-from config.files import sync_folder
+from config.files import open_private, sync_folder
 from journal.age import VERSION_LINE, AgeError, OpeningReader, SealingWriter
 from journal.units import Checkpoint
 
@@ -121,7 +121,7 @@ def write(
     )
     try:
         draft.unlink(missing_ok=True)  # of a backup that was killed; nobody else writes under our lock
-        with open(draft, "xb", opener=_private) as raw:
+        with open_private(draft, "xb") as raw:
             out = _Hashing(raw)
             _pack(cast(BinaryIO, out), manifest, small, cluster, passphrase)
             raw.flush()
@@ -368,7 +368,3 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 def _digest_of(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from config.certificates import load
+from config.certificates import CertificateError, load
 from config.exposure import (
     Exposed,
     admin_address,
@@ -71,8 +71,12 @@ def certificates(at: Surroundings) -> Verdict:
         if at.settings.tls_terminated_by_proxy:
             return unknown("the proxy's certificate is not ours to see", "watch it there: 14 days at least")
         return passed("no listener speaks TLS")
+    try:
+        found = {listener: load(pair) for listener, pair in files.items()}
+    except CertificateError as error:
+        return failed(str(error), "give it a pair that can be served: no server starts with this one")
     days, listener = min(
-        ((load(pair).not_after_s - time.time()) / _DAY_S, listener) for listener, pair in files.items()
+        ((one.not_after_s - time.time()) / _DAY_S, listener) for listener, one in found.items()
     )
     told = f"{listener}: {days:.0f} days left"
     if days < DAYS_LEFT_MIN:

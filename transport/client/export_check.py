@@ -22,6 +22,7 @@ from transport.client.errors import BadAnswer
 from transport.client.export_form import (
     AGENT_KEYS,
     AUDIT_ENTRIES,
+    FILES_LACKING_MAX,
     MANIFEST,
     PLAN,
     POLICY,
@@ -34,6 +35,7 @@ from transport.client.export_form import (
     Plan,
     PlannedStream,
     commitments_file,
+    count_of_files,
     digest_of,
     events_file,
     files_of,
@@ -116,6 +118,8 @@ def _check_files(folder: Path, plan: Plan, report: ExportReport) -> Iterator[str
     if not compare_digest(digest_of(folder / PLAN).sha256, manifest.plan_sha256):
         report.say(PLAN, f"it is not the one that {MANIFEST} was made for")
     listed = {entry.file: entry for entry in manifest.files}
+    if (count := count_of_files(plan)) > len(listed) + FILES_LACKING_MAX:
+        raise DamagedExport(f"{folder / PLAN}: it demands {count} files, {MANIFEST} lists {len(listed)}")
     due = files_of(plan)
     for name in sorted(set(listed) - set(due)):
         report.say(MANIFEST, f"it lists {name!r}, which has no place in this export")
