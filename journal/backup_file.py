@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol, Self, cast
 
 import msgspec
 
@@ -35,6 +35,7 @@ MANIFEST, HEADS, KEYS, POSTGRES = "manifest.json", "heads.jsonl", "keys", "postg
 PG_MANIFEST = f"{POSTGRES}/backup_manifest"
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 PG_MANIFEST_BYTES_MAX = 512 * 1024 * 1024
+HEADER_BYTES_MAX = 64 * 1024
 _GZIP = b"\x1f\x8b"
 _READ_BYTES = 1024 * 1024
 _NOT_IN_PG_MANIFEST = ("pg_wal/",)
@@ -332,8 +333,19 @@ def _members(path: Path, passphrase: str | None) -> Iterator[Iterator[_Member]]:
             yield _walk(path, cast(BinaryIO, zipped))
 
 
+class _BoundedInfo(tarfile.TarInfo):
+    """Headers before a member (long names, pax records) are read into memory whole: not a stranger's."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        info = super().frombuf(buf, encoding, errors)
+        if not (info.isreg() or info.isdir()) and info.size > HEADER_BYTES_MAX:
+            raise tarfile.ReadError(f"a header of {info.size} bytes")
+        return info
+
+
 def _walk(path: Path, zipped: BinaryIO) -> Iterator[_Member]:
-    with tarfile.open(fileobj=zipped, mode="r|") as tar:
+    with tarfile.open(fileobj=zipped, mode="r|", tarinfo=_BoundedInfo) as tar:
         for info in tar:
             name = PurePosixPath(info.name)
             leads_outside = name.is_absolute() or ".." in name.parts

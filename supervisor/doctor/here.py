@@ -119,6 +119,11 @@ def database_credentials(at: Surroundings) -> Verdict:
             f"{', '.join(plain)}: a password in a plain variable",
             f"give {plain[0]}_FILE or {plain[0]}_COMMAND instead, or no password (a client certificate)",
         )
+    if at.settings.database_url is not None and "PGPASSWORD" in at.environ:
+        return failed(
+            "PGPASSWORD: a password in a plain variable, which every child inherits",
+            "unset it and give DATABASE_URL_FILE or DATABASE_URL_COMMAND",
+        )
     if at.settings.database_url is None:
         return passed("the embedded database has no password: only this account reaches its socket")
     return passed("from a file or a command, or without a password")

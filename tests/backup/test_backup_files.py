@@ -172,6 +172,14 @@ def test_a_name_that_leads_outside_is_refused(source: Path, name: str) -> None:
         names_in(path, None)
 
 
+def test_a_header_is_not_read_into_memory_whatever_its_size(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 1 << 40
+    (tmp_path / "bomb").write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024)))
+    with pytest.raises(BackupError, match="a header of 1099511627776 bytes"):
+        backup_file.read_manifest(tmp_path / "bomb", None)
+
+
 def test_what_is_no_backup_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"something else")
     with pytest.raises(BackupError, match="neither an age file nor a gzipped one"):

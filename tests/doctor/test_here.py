@@ -43,6 +43,7 @@ BAD: dict[str, list[Bad]] = {
     "database credentials come from a secrets manager": [
         Bad("FAIL", "DATABASE_URL: a password", {"database_url": f"postgresql://u:{PASSWORD}@db/x"}),
         Bad("FAIL", "DATABASE_ADMIN_URL: a", {"database_admin_url": f"postgres://db/x?password={PASSWORD}"}),
+        Bad("FAIL", "PGPASSWORD", {"database_url": "postgres://u@db/x"}, environ={"PGPASSWORD": PASSWORD}),
     ],
     "other secrets come from files or commands": [
         Bad("warn", "BOOTSTRAP_ADMIN_API_KEY", {"bootstrap_admin_api_key": PASSWORD}),
