@@ -50,7 +50,7 @@ class ArchiveFolder:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)  # until the process ends
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for draft in path.glob(f"*{DRAFT}"):  # of a run that died
+            for draft in path.glob(f"*events-*-*{DRAFT}"):  # of a run that died
                 draft.unlink()
             self._listed = self._read_manifest()
         except BlockingIOError:
