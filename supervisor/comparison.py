@@ -32,8 +32,8 @@ from ves.records import Uuid
 LINE_BYTES_MAX = 16 * 1024 * 1024
 MISSING_MAX = 1_000_000
 VOID_MAX = 10_000_000_000
-"""Numbers of one stream. Whoever forges a receipt by an unknown key, or a commitment, for the last number there
-is would else end the stream."""
+"""Numbers of one stream. Whoever forges a receipt by an unknown key, or a commitment, for the last number
+there is would else end the stream."""
 PAGE = 1000
 
 Stream = tuple[Uuid, Uuid]
