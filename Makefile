@@ -2,7 +2,7 @@ PYTHON ?= python3
 RUN := .venv/bin
 PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-slow simulate chaos drill fuzz check sbom security demo bench lock clean
+.PHONY: run test test-slow test-thorough simulate chaos drill fuzz check sbom security demo bench lock clean
 
 run: .venv/run.stamp  ## the server on 127.0.0.1:8080, embedded PostgreSQL, data in ./.sequencer
 	exec $(RUN)/sequencer serve
@@ -14,8 +14,11 @@ test: .venv/dev.stamp  ## all tests but the slow ones
 	$(RUN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: .venv/dev.stamp  ## crash, restart and chaos tests
-	$(RUN)/python -m pytest -m "slow and not alone" -n 2 --dist worksteal
+	$(RUN)/python -m pytest -m "slow and not alone and not thorough" -n 2 --dist worksteal
 	$(RUN)/python -m pytest -m alone
+
+test-thorough: .venv/dev.stamp  ## what test-slow has some of: kills at every single point, longer runs
+	$(RUN)/python -m pytest -m thorough -n 2 --dist worksteal
 
 simulate: .venv/dev.stamp  ## the whole house in virtual time under seeded faults: SEEDS=n FIRST=k
 	$(RUN)/python -m tests.simulation $(or $(SEEDS),500) --first $(or $(FIRST),1)
@@ -41,7 +44,7 @@ sbom: .venv/dev.stamp  ## build/sbom.json: what is in a release, as CycloneDX
 	$(RUN)/python -m tests.hygiene.sbom build/sbom.json
 
 security: .venv/dev.stamp  ## each line of the security guide: the tests that SECURITY.md names for it, and how they do
-	CI=true $(RUN)/python -m tests.security_report
+	CI=true $(RUN)/python -m tests.security_report $(if $(OUTCOMES),--outcomes $(OUTCOMES))
 
 bench: .venv/run.stamp  ## throughput and latency of the whole service on this machine
 	$(RUN)/python -m bench.ingest

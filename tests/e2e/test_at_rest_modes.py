@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import uuid
@@ -9,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
+from journal.embedded import embedded_dsn
+from journal.embedded_cluster import APP_LOGIN, OWNER
 from tests.e2e.world import Server, Tenant
 from ves.at_rest import key_id
 
@@ -58,6 +62,11 @@ class Stage:
         [start, *_] = operator(self.server, "/api/v1/admin/audit", action="server.start").json()["entries"]
         details = json.loads(start["entry"])["details"]
         assert (details["payload_encryption_mode"], details["at_rest_key"]) == (mode, told["current_key"])
+        return self.tenant
+
+    @property
+    def tenant_now(self) -> Tenant:
+        assert self.tenant is not None
         return self.tenant
 
     def read(self, number: int) -> httpx.Response:
@@ -107,10 +116,35 @@ def test_a_database_goes_through_all_modes_and_each_reads_what_it_should(
     assert operator(stage.server, "/health/detailed").json()["encryption_at_rest"]["unencrypted_reads"] == 1
     stage.stop()
 
+    stage.server.environment["PAYLOAD_ENCRYPTION_MODE"] = "required"
+    assert "plaintext was written" in refused_start(stage.server)
+    stage.server.environment["PAYLOAD_ENCRYPTION_MODE"] = "optional"
+    sealed = stage.server.command("admin", "reencrypt-ves-events")
+    assert sealed.returncode == 0, sealed.stdout + sealed.stderr
+    stage.live("required")
+    assert stage.readable(1, 2, 3, 4)
+    again = stage.tenant_now.post(plain).json()
+    assert (again["eventsAccepted"], again["eventsReplayed"]) == (0, 1)
+    assert stage.post(5)
+    stage.stop()
+
+
+def test_plaintext_that_somebody_wrote_into_the_database_is_not_given_out(
+    own_server: Callable[..., Server],
+) -> None:
+    stage = Stage(own_server)
     tenant = stage.live("required")
-    assert stage.readable(1, 2, 4)
-    refused = stage.read(3)
-    row = f"tenant {tenant.tenant_id}, store {tenant.store_id}, sequence_number 3"
+    plain = stage.post(1)
+    stage.post(2)
+    asyncio.run(
+        behind_the_servers_back(
+            stage.server,
+            "ALTER TABLE record.ves_events DISABLE TRIGGER append_only_update",
+            "UPDATE record.ves_events SET payload_sealed = '{\"n\":1}' WHERE sequence_number = 1",
+        )
+    )
+    refused = stage.read(1)
+    row = f"tenant {tenant.tenant_id}, store {tenant.store_id}, sequence_number 1"
     assert refused.status_code == 503
     told = (
         f"the payload stored at {row} does not open: its key is missing from the ring, or the row was changed"
@@ -124,10 +158,19 @@ def test_a_database_goes_through_all_modes_and_each_reads_what_it_should(
     kind = 'sequencer_security_events_total{kind="stored_value_unopened"}'
     assert metric(stage.server, kind) == 2
     assert row in stage.server.log.read_text()
+    assert stage.readable(2)
     again = tenant.post(plain).json()
     assert (again["eventsAccepted"], again["eventsReplayed"]) == (0, 1), "a replay needs no payload"
-    assert stage.post(5)
     stage.stop()
+
+
+async def behind_the_servers_back(server: Server, *statements: str) -> None:
+    connection = await asyncpg.connect(embedded_dsn(server.data_dir).replace(APP_LOGIN, OWNER))
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 def keys_of(server: Server) -> Path:

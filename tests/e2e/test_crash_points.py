@@ -31,6 +31,7 @@ from tests.e2e.test_incidents import CRASHES as OF_AN_INCIDENT
 from tests.e2e.test_receipt_key_rotation import OF_A_ROTATION
 from tests.e2e.test_reencryption import OF_A_REENCRYPTION, OF_A_RETIREMENT
 from tests.e2e.world import ROOT, Agent, Server, Tenant
+from tests.sweeps import with_some
 
 STEPS_OF_A_UNIT = ("begin", "commit_sent_before", "committed")
 SMALL = {
@@ -539,7 +540,7 @@ ACTS: dict[str, Callable[[Case], None]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", AT_WORK)
+@pytest.mark.parametrize("point", with_some(AT_WORK, lambda point: ".begin" not in point))
 def test_a_server_that_is_killed_at_work_goes_on_from_what_is_durable(
     own_server: Callable[..., Server], estate: Estate, tmp_path: Path, point: str
 ) -> None:

@@ -119,7 +119,13 @@ def test_a_running_server_takes_up_a_new_receipt_key_and_the_old_receipts_stay_w
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("running", [True, False], ids=["beside the server", "without it"])
+@pytest.mark.parametrize(
+    "running",
+    [
+        pytest.param(True, id="beside the server"),
+        pytest.param(False, id="without it", marks=pytest.mark.thorough),
+    ],
+)
 @pytest.mark.parametrize("point", OF_A_ROTATION)
 def test_a_rotation_that_is_killed_between_any_two_steps_leaves_a_key_that_somebody_has(
     own_server: Callable[..., Server], point: str, running: bool

@@ -25,6 +25,7 @@ import pytest
 from journal.embedded import embedded_dsn
 from tests.e2e.nodes import Operated, operated_postgres
 from tests.e2e.world import Load, Server, Tenant
+from tests.sweeps import with_some
 from ves.at_rest import RingKey, Row, ves_payload_aad
 from ves.kdf import Purpose
 
@@ -51,6 +52,15 @@ OF_A_RETIREMENT = [
     "retire.forbidden",
     *unit("retire_at_rest_key"),
 ]
+KILLED_EACH_TIME = (
+    "reencrypt.sealed:2",
+    "reencrypt.commit_sent_before",
+    "reencrypt.committed:2",
+    "end_plaintext.commit_sent_before",
+    "forbid_at_rest_keys.committed:3",
+    "retire.forbidden",
+    "retire_at_rest_key.committed",
+)
 
 
 class Keys:
@@ -286,7 +296,7 @@ class Reader:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", OF_A_REENCRYPTION)
+@pytest.mark.parametrize("point", with_some(OF_A_REENCRYPTION, KILLED_EACH_TIME.__contains__))
 def test_a_reencryption_killed_at_any_step_is_finished_by_the_next_one(
     live: Server, keys: Keys, point: str
 ) -> None:
@@ -327,7 +337,7 @@ def test_a_reencryption_killed_at_any_step_is_finished_by_the_next_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", OF_A_RETIREMENT)
+@pytest.mark.parametrize("point", with_some(OF_A_RETIREMENT, KILLED_EACH_TIME.__contains__))
 def test_a_retirement_killed_at_any_step_is_finished_by_the_next_one(
     live: Server, keys: Keys, point: str
 ) -> None:

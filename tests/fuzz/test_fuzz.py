@@ -88,6 +88,7 @@ def run(*words: str, corpus: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @every
 def test_a_short_run_guided_by_coverage_finds_nothing(name: str, tmp_path: Path) -> None:
     said = run(name, "--duration", "4", corpus=tmp_path)
@@ -96,6 +97,7 @@ def test_a_short_run_guided_by_coverage_finds_nothing(name: str, tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["payload", "at-rest-frame", "forwarded"])
 def test_a_planted_mistake_is_found_by_the_run_guided_by_coverage(name: str, tmp_path: Path) -> None:
     said = run(name, "--duration", "60", "--planted", corpus=tmp_path)

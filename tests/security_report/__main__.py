@@ -2,11 +2,13 @@
 
 Runs exactly those tests. Exit 0: every line has its row, and every named test ran and passed. A failed,
 skipped or not collected test, a line without a row, and a row still ``pending`` are failures; ``open`` and
-``duty`` are told apart and counted. ``--list`` only shows what would be run.
+``duty`` are told apart and counted. ``--list`` only shows what would be run. ``--outcomes FOLDER``: what
+``tests/conftest.py`` has recorded there of runs of this very state is not run again.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections import Counter, defaultdict
@@ -14,25 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Outcomes
 from tests.security_report.guide import LINES
 from tests.security_report.table import Row, faults, judge, rows
 
 ROOT = Path(__file__).resolve().parents[2]
 BAD = ("FAIL", "pending")
-
-
-class Recorder:
-    """A pytest plugin: how each test ended, by node id."""
-
-    def __init__(self) -> None:
-        self.outcomes: dict[str, str] = {}
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        worst = self.outcomes.get(report.nodeid, "passed")
-        if report.outcome != "passed":
-            self.outcomes[report.nodeid] = report.outcome
-        elif report.when == "call" or worst != "passed":
-            self.outcomes[report.nodeid] = worst
 
 
 def where_defined() -> dict[str, list[str]]:
@@ -52,6 +41,16 @@ def selections(table: list[Row]) -> dict[str, list[str]]:
         name: defined.get(name, []) if name.startswith("test_") else [name] if (ROOT / name).exists() else []
         for name in names
     }
+
+
+def recorded(folder: Path) -> dict[str, str]:
+    """Of all runs in it; the worst counts."""
+    found: dict[str, str] = {}
+    for file in sorted(folder.glob("*.json")):
+        for test, outcome in json.loads(file.read_text()).items():
+            if found.get(test, "passed") == "passed":
+                found[test] = outcome
+    return found
 
 
 def outcomes_by_name(wanted: dict[str, list[str]], ran: dict[str, str]) -> dict[str, dict[str, str]]:
@@ -90,10 +89,15 @@ def main() -> int:
     if "--list" in sys.argv[1:]:
         print("\n".join(asked))
         return 0
-    recorder = Recorder()
+    recorder = Outcomes()
+    if "--outcomes" in sys.argv[1:]:
+        recorder.ended = recorded(Path(sys.argv[sys.argv.index("--outcomes") + 1]))
+        known = [one for one in asked if any(_is_of(test, one) for test in recorder.ended)]
+        print(f"{len(known)} of {len(asked)} were run before")
+        asked = [one for one in asked if one not in known]
     if asked:
         pytest.main(["-q", "-p", "no:cacheprovider", *asked], plugins=[recorder])
-    counts = report(table, outcomes_by_name(wanted, recorder.outcomes))
+    counts = report(table, outcomes_by_name(wanted, recorder.ended))
     print("\n" + "\n".join(wrong) if wrong else "")
     print(", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())))
     return 1 if wrong or any(counts[bad] for bad in BAD) else 0

@@ -117,16 +117,7 @@ LINES: Final[dict[str, Line]] = {
 }
 
 LATER: Final[dict[str, str]] = {
-    "at-rest-rotation": "re-encryption",
-    "at-rest-proofs": "validity proofs",
-    "network-policies": "deployment files",
-    "firewall": "deployment files",
-    "vector-infrastructure": "the container image",
-    "asset-sequencer-key": "anchoring",
     "anchor-account": "anchoring",
-    "anchor-usage": "anchoring",
     "non-repudiation": "anchoring",
-    "check-network": "deployment files",
-    "check-backups": "the database's security",
 }
 """Lines whose row may say ``open``, and what they wait for."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.security_report.__main__ import ROOT, Recorder, outcomes_by_name, selections
+from tests.conftest import Outcomes
+from tests.security_report.__main__ import ROOT, outcomes_by_name, recorded, selections
 from tests.security_report.guide import LATER, LINES
 from tests.security_report.table import HEADING, Row, faults, judge, rows
 
@@ -88,7 +91,14 @@ def test_a_test_that_fails_while_it_is_set_up_or_torn_down_has_not_passed() -> N
         ([("setup", "skipped"), ("teardown", "passed")], "skipped"),
         ([("setup", "passed"), ("call", "passed"), ("teardown", "failed")], "failed"),
     ):
-        recorder = Recorder()
+        recorder = Outcomes()
         for when, outcome in story:
             recorder.pytest_runtest_logreport(Report(when, outcome))  # type: ignore[arg-type]
-        assert recorder.outcomes[Report.nodeid] == expected, story
+        assert recorder.ended[Report.nodeid] == expected, story
+
+
+def test_recorded_runs_are_read_and_the_worst_end_of_a_test_counts(tmp_path: Path) -> None:
+    (tmp_path / "1.json").write_text('{"tests/x.py::test_a": "passed", "tests/x.py::test_b": "failed"}')
+    (tmp_path / "2.json").write_text('{"tests/x.py::test_a": "skipped", "tests/x.py::test_b": "passed"}')
+    assert recorded(tmp_path) == {"tests/x.py::test_a": "skipped", "tests/x.py::test_b": "failed"}
+    assert recorded(tmp_path / "none") == {}
