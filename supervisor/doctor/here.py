@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
@@ -195,7 +195,7 @@ def live_credentials(at: Surroundings) -> Verdict:
         return warned("API_KEY_MODE=test", "set API_KEY_MODE=live in production")
     if at.settings.jwt_secret is not None:
         return warned(
-            "JWT_SECRET: tokens of the old kind are accepted", "use JWT_JWKS_FILE, unset JWT_SECRET"
+            "tokens of the old kind are accepted (JWT_SECRET)", "use JWT_JWKS_FILE, unset JWT_SECRET"
         )
     return passed("API_KEY_MODE=live, no shared token secret")
 
@@ -257,7 +257,8 @@ def _plain_secrets(settings: Settings) -> Iterator[tuple[str, SecretStr]]:
 
 def _holds_a_password(address: SecretStr) -> bool:
     parts = urlsplit(address.get_secret_value())
-    return bool(":" in parts.netloc.rpartition("@")[0] or "password=" in parts.query)
+    names = parse_qs(parts.query)
+    return ":" in parts.netloc.rpartition("@")[0] or "password" in names
 
 
 def _guarded(data_dir: Path) -> Iterator[Path]:
