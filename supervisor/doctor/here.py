@@ -191,11 +191,11 @@ def tls_key_log(at: Surroundings) -> Verdict:
 
 @HERE.check("Deployment", "only live credentials are accepted")
 def live_credentials(at: Surroundings) -> Verdict:
-    if at.settings.api_key_mode == "test":
+    if at.settings.api_key_mode not in ("live",):
         return warned("API_KEY_MODE=test", "set API_KEY_MODE=live in production")
     if at.settings.jwt_secret is not None:
         return warned(
-            "tokens of the old kind are accepted (JWT_SECRET)", "use JWT_JWKS_FILE, unset JWT_SECRET"
+            "JWT_SECRET: tokens of the old kind are accepted", "use JWT_JWKS_FILE, unset JWT_SECRET"
         )
     return passed("API_KEY_MODE=live, no shared token secret")
 
