@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 
 def sync_folder(folder: Path) -> None:
@@ -13,3 +14,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_private(path: Path | str, mode: Literal["wb", "xb", "ab"]) -> BinaryIO:
+    """A file that, if it is made here, is its owner's alone, whatever folder it is in."""
+    return open(path, mode, opener=_private)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)

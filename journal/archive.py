@@ -21,6 +21,7 @@ from journal.locks import raise_epoch, tenant_lock
 from journal.migrate import check_schema
 from journal.pools import open_units
 from journal.port import AuditEntry, JournalError
+from journal.restorations import rest_until_confirmed
 from journal.units import Checkpoint, Units
 from ves.records import Uuid
 
@@ -156,6 +157,7 @@ async def open_archive(
     ) as units:
         archive = Archive(units, node_id, checkpoint)
         await archive.check_fitness()
+        await rest_until_confirmed(units)
         yield archive
 
 

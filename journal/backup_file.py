@@ -22,11 +22,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol, Self, cast
 
 import msgspec
 
-from config.files import sync_folder
+from config.files import open_private, sync_folder
 from journal.age import VERSION_LINE, AgeError, OpeningReader, SealingWriter
 from journal.units import Checkpoint
 
@@ -35,6 +35,7 @@ MANIFEST, HEADS, KEYS, POSTGRES = "manifest.json", "heads.jsonl", "keys", "postg
 PG_MANIFEST = f"{POSTGRES}/backup_manifest"
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 PG_MANIFEST_BYTES_MAX = 512 * 1024 * 1024
+HEADER_BYTES_MAX = 64 * 1024
 _GZIP = b"\x1f\x8b"
 _READ_BYTES = 1024 * 1024
 _NOT_IN_PG_MANIFEST = ("pg_wal/",)
@@ -121,7 +122,7 @@ def write(
     )
     try:
         draft.unlink(missing_ok=True)  # of a backup that was killed; nobody else writes under our lock
-        with open(draft, "xb", opener=_private) as raw:
+        with open_private(draft, "xb") as raw:
             out = _Hashing(raw)
             _pack(cast(BinaryIO, out), manifest, small, cluster, passphrase)
             raw.flush()
@@ -217,7 +218,6 @@ class _Expected:
     """What is known of members before they come."""
 
     sha256: dict[str, str]
-    sizes: dict[str, int] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
 
 
@@ -333,11 +333,24 @@ def _members(path: Path, passphrase: str | None) -> Iterator[Iterator[_Member]]:
             yield _walk(path, cast(BinaryIO, zipped))
 
 
+class _BoundedInfo(tarfile.TarInfo):
+    """Headers before a member (long names, pax records) are read into memory whole: not a stranger's."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        info = super().frombuf(buf, encoding, errors)
+        if not (info.isreg() or info.isdir()) and info.size > HEADER_BYTES_MAX:
+            raise tarfile.ReadError(f"a header of {info.size} bytes")
+        return info
+
+
 def _walk(path: Path, zipped: BinaryIO) -> Iterator[_Member]:
-    with tarfile.open(fileobj=zipped, mode="r|") as tar:
+    with tarfile.open(fileobj=zipped, mode="r|", tarinfo=_BoundedInfo) as tar:
         for info in tar:
             name = PurePosixPath(info.name)
-            if name.is_absolute() or ".." in name.parts or not (info.isreg() or info.isdir()):
+            leads_outside = name.is_absolute() or ".." in name.parts
+            # One spelling only: what follows "keys/" in "keys//etc/x" would be an absolute path.
+            if leads_outside or str(name) != info.name or not (info.isreg() or info.isdir()):
                 raise BackupError(f"{path}: {info.name!r} may not be in a backup")
             content = cast(BinaryIO, tar.extractfile(info)) if info.isreg() else None
             yield _Member(path, info.name, info.size, info.isdir(), content)
@@ -367,7 +380,3 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 def _digest_of(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

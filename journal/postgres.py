@@ -558,6 +558,10 @@ class PostgresJournal:
         """From now on every unit that would write is JournalAway, and the database is not asked."""
         self._units.resting = why
 
+    async def rest_until_confirmed(self) -> None:
+        """As ``rest_from_writing``, if this database was restored and nobody has confirmed it."""
+        await restorations.rest_until_confirmed(self._units)
+
     async def pending_restoration(self) -> Restoration | None:
         return await self._read(restorations.pending)
 

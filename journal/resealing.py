@@ -18,6 +18,7 @@ from journal.migrate import check_schema
 from journal.own_keys import is_at_rest_key
 from journal.pools import open_units
 from journal.port import SchemaMismatch
+from journal.restorations import rest_until_confirmed
 from journal.sealed_tables import SEALED_TABLES, Key, SealedTable
 from journal.units import Checkpoint, Undo, Units
 from ves.records import Uuid
@@ -156,6 +157,7 @@ async def open_resealing(
     ) as units:
         journal = ResealingJournal(units)
         await journal.check_fitness()
+        await rest_until_confirmed(units)
         yield journal
 
 

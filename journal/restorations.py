@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from journal.aio import cross
 from journal.audit import write_audit
 from journal.port import AuditEntry, JournalError, Voided
-from journal.units import Undo
+from journal.units import Undo, Units
 from ves.constants import ZERO_HASH
 from ves.records import Uuid
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 GIVEN_MAX = 1000
 """Numbers looked up in one statement."""
+UNCONFIRMED = (
+    "this database was restored and nobody has confirmed it yet, so nothing was written: "
+    "sequencer restore confirm first"
+)
 
 Cause = Literal["backup", "behind"]
 
@@ -69,6 +74,13 @@ async def pending(connection: Connection) -> Restoration | None:
         "WHERE c.restoration_id = r.restoration_id) ORDER BY r.restored_at LIMIT 1"
     )
     return None if row is None else Restoration(*row)
+
+
+async def rest_until_confirmed(units: Units) -> None:
+    """While a restoration waits nothing is written through these, or a restore to a later time would lose it,
+    and the audit chain would have two ends."""
+    if await cross(lambda: units.read(pending)) is not None:
+        units.resting = UNCONFIRMED
 
 
 async def record(

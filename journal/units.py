@@ -83,7 +83,7 @@ class Units:
         self.disk_full: str | None = None
         """Why the last unit that wrote could not, if that was for want of space."""
         self.resting: str | None = None
-        """Why nothing is written at present, although the database would let us."""
+        """Why nothing is written, although the database would let us, until an operator acts."""
         self._counts: Counter[str] = Counter()
 
     def vitals(self) -> JournalVitals:
@@ -138,7 +138,7 @@ class Units:
 
     async def _transaction(self, act: Callable[[Connection], Awaitable[T]], begin: str, named: str) -> T:
         if self.resting is not None:
-            raise JournalAway(self.resting)
+            raise JournalRefused(self.resting)
         until = asyncio.get_running_loop().time() + self._deadline_s
         self._checkpoint(f"{named}.begin")
         try:

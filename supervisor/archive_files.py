@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from config.files import sync_folder
+from config.files import open_private, sync_folder
 from journal.archive import DueRange, EventTable, StreamName
 from journal.units import Checkpoint
 from ves.encoding import uuid_text
@@ -50,7 +50,7 @@ class ArchiveFolder:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)  # until the process ends
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for draft in path.glob(f"*{DRAFT}"):  # of a run that died
+            for draft in path.glob(f"*events-*-*{DRAFT}"):  # of a run that died
                 draft.unlink()
             self._listed = self._read_manifest()
         except BlockingIOError:
@@ -85,7 +85,7 @@ class ArchiveFolder:
         digest, size, events = hashlib.sha256(), 0, 0
         draft = path.with_suffix(DRAFT)
         try:
-            with draft.open("wb") as file:
+            with open_private(draft, "wb") as file:
 
                 def put(line: str) -> None:
                     nonlocal size
@@ -114,7 +114,7 @@ class ArchiveFolder:
 
     def _append(self, entry: _Listed) -> None:
         """Durable: only then are rows moved."""
-        with (self._path / MANIFEST).open("ab") as file:
+        with open_private(self._path / MANIFEST, "ab") as file:
             file.write(msgspec.json.encode(entry) + b"\n")
             file.flush()
             os.fsync(file.fileno())

@@ -24,7 +24,7 @@ import trio
 from pydantic import SecretStr
 
 from actors.faults import arm_from_environment, checkpoint
-from config.files import sync_folder
+from config.files import open_private, sync_folder
 from config.own_keys import parsed_key
 from config.secrets import load_receipt_seeds
 from config.settings import Settings
@@ -198,7 +198,7 @@ async def _look(settings: Settings, dsn: str, node_id: Uuid, heads: Path) -> _Kn
             ],
             [key_id.hex() for key_id in await journal.at_rest_key_ids()],
         )
-        with open(heads, "wb", opener=_private) as lines:  # noqa: ASYNC230 - nobody else is in this loop
+        with open_private(heads, "wb") as lines:
             await _write_heads(journal, lines, known)
         return known
 
@@ -289,7 +289,7 @@ def _note(data_dir: Path, written: Written, manifest: Manifest, *, encrypted: bo
         manifest.events,
     )
     draft = data_dir / f"{LAST_BACKUP}.tmp"
-    with open(draft, "wb", opener=_private) as file:
+    with open_private(draft, "wb") as file:
         file.write(msgspec.json.encode(last) + b"\n")
         file.flush()
         os.fsync(file.fileno())
@@ -308,7 +308,3 @@ def _verify(file: Path) -> None:
     manifest = backup_file.read(file, passphrase_of(settings), lambda name: None, count)
     print(f"{file} is whole: {counted} files hold against their manifest")
     print(describe(manifest))
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)

@@ -31,6 +31,9 @@ from ves.records import Uuid
 
 LINE_BYTES_MAX = 16 * 1024 * 1024
 MISSING_MAX = 1_000_000
+VOID_MAX = 10_000_000_000
+"""Numbers of one stream. Whoever forges a receipt by an unknown key, or a commitment, for the last number
+there is would else end the stream."""
 PAGE = 1000
 
 Stream = tuple[Uuid, Uuid]
@@ -111,12 +114,11 @@ class Comparison:
     def lines(self) -> Iterator[str]:
         """Every finding, one a line."""
         for one, event_id in self.given_again:
-            yield f"GIVEN AGAIN: {_named(one.given)} is now event {uuid_text(event_id)} ({one.source})"
+            yield f"GIVEN AGAIN: {_named(one.given)} is now event {uuid_text(event_id)} ({self._source(one)})"
         for one in self.damaged:
-            yield f"DAMAGED: {_named(one.given)} is gone below the head ({one.source})"
+            yield f"DAMAGED: {_named(one.given)} is gone below the head ({self._source(one)})"
         for one in self.missing:
-            unverified = ", by a key this database does not know" if one.given in self.unverified else ""
-            yield f"MISSING: {_named(one.given)} ({one.source}{unverified})"
+            yield f"MISSING: {_named(one.given)} ({self._source(one)})"
         for batch in self.lost_commitments:
             yield (
                 f"MISSING: commitment {batch.batch_id} of store {batch.store_id} through "
@@ -128,6 +130,10 @@ class Comparison:
                 "on from before it, and kept heads will show that"
             )
         yield from (f"NOT COUNTED: {text}" for text in self.forged)
+
+    def _source(self, one: Shown) -> str:
+        unverified = ", by a key this database does not know" if one.given in self.unverified else ""
+        return one.source + unverified
 
     def summary(self) -> str:
         return (
@@ -225,11 +231,17 @@ def _voids(found: Comparison, heads: dict[Stream, int], margin: int) -> Iterator
     """Per stream everything after its head, up to the greatest number known to be given, and a margin for
     those nobody could show. The margin is every stream's: which ones went on after the copy, nobody knows."""
     reached = dict(heads) if margin else {}
-    ends: Iterable[tuple[Stream, int]] = [
-        *((one.given.stream, one.given.sequence_number) for one in found.missing),
-        *((one.stream, one.sequence_end) for one in found.lost_commitments),
+    ends: Iterable[tuple[Stream, int, str]] = [
+        *((one.given.stream, one.given.sequence_number, one.source) for one in found.missing),
+        *((one.stream, one.sequence_end, f"commitment {one.batch_id}") for one in found.lost_commitments),
     ]
-    for stream, number in ends:
+    for stream, number, source in ends:
+        if number > heads.get(stream, 0) + VOID_MAX:
+            raise StartRefused(
+                f"{source}: number {number} of store {uuid_text(stream[1])}, whose head is "
+                f"{heads.get(stream, 0)}, would void more than {VOID_MAX} numbers: nobody gave so many; "
+                "leave it out"
+            )
         reached[stream] = max(reached.get(stream, 0), number)
     for stream, number in sorted(reached.items()):
         head = heads.get(stream, 0)

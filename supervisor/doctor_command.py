@@ -28,7 +28,7 @@ from supervisor.doctor.database import DATABASE, Examined
 from supervisor.doctor.here import HERE, Surroundings
 from supervisor.doctor.server import SERVER
 from supervisor.doctor.yours import yours
-from supervisor.shell import StartRefused, database_beside, read_settings, readably
+from supervisor.shell import RESTORING, StartRefused, database_beside, read_settings, readably
 from transport.cli.console import Server
 from transport.client.errors import ClientError
 
@@ -84,7 +84,9 @@ def _database(settings: Settings) -> list[Finding]:
         with database_beside(settings) as dsn:
             return trio.run(_database_checks, settings, dsn)
     except (StartRefused, EmbeddedPostgresError) as error:
-        verdict = Verdict("cannot tell", str(error), "run it where the server runs, in its environment")
+        remedy = "run it where the server runs, in its environment"
+        there = any((settings.data_dir / name).exists() for name in ("postgres", RESTORING))
+        verdict = Verdict("FAIL" if there else "cannot tell", str(error), remedy)
     except Exposed as error:
         verdict = Verdict("FAIL", str(error), "docs/database.md, TLS")
     return _not_asked(verdict)

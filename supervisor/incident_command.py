@@ -25,7 +25,7 @@ import trio
 
 from actors.faults import arm_from_environment, checkpoint
 from actors.security_events import SecurityEvents
-from config.files import sync_folder
+from config.files import open_private, sync_folder
 from config.own_keys import ReceiptSeeds
 from config.secret_sources import SecretsError
 from config.secrets import load_receipt_seeds
@@ -259,7 +259,7 @@ async def _list_events(
     path = house.to / "events.jsonl"
     digest = sha256()
     after: tuple[Uuid, int] | None = None
-    with path.open("wb") as out:
+    with open_private(path, "wb") as out:
         while True:
             page = await patiently(
                 partial(
@@ -372,7 +372,7 @@ async def _list_entries(house: House, asked: Window, sums: Counter[tuple[str, st
     """Newest first, as they were hashed: lines, SHA-256, and whether there were too many."""
     digest, lines = sha256(), 0
     place: AuditPlace | None = None
-    with (house.to / "audit.jsonl").open("wb") as out:
+    with open_private(house.to / "audit.jsonl", "wb") as out:
         while lines < ENTRIES_MAX:
             wish = AuditWish(tenant_id=asked.tenant_id, from_us=asked.from_us, to_us=asked.to_us, after=place)
             page = await patiently(partial(house.journal.find_audit_entries, wish, limit=_PAGE))
@@ -417,7 +417,7 @@ async def _heads(journal: Journal) -> list[dict[str, Any]]:
 def write_file(path: Path, parts: list[bytes]) -> None:
     """Whole and durable under its name, or not there."""
     unfinished = path.with_name(f".{path.name}.part")
-    with unfinished.open("wb") as out:
+    with open_private(unfinished, "wb") as out:
         out.writelines(parts)
         out.flush()
         os.fsync(out.fileno())

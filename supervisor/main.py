@@ -162,7 +162,8 @@ async def run_house(
             await patiently(partial(migrate, where.admin_dsn, where.logins, checkpoint=checkpoint))
         async with AsyncExitStack() as stack:
             node_id = secrets.sequencer_id
-            journal = await patiently(partial(enter_journal, stack, settings, node_id, where, as_server=True))
+            enter = partial(enter_journal, as_server=True, though_restored=True)
+            journal = await patiently(partial(enter, stack, settings, node_id, where))
             await patiently(partial(refuse_to_forget_pins, settings, journal))
             claimed = await patiently(partial(claim_keys, journal, secrets))
             given = GivenNumbers(settings.data_dir / GIVEN_NUMBERS)

@@ -22,7 +22,7 @@ import trio
 from actors.faults import arm_from_environment, checkpoint
 from actors.given_numbers import FILE as GIVEN_NUMBERS
 from actors.given_numbers import GivenNumbers
-from config.files import sync_folder
+from config.files import open_private, sync_folder
 from config.secrets import load_receipt_seeds, prepare_data_dir
 from config.settings import Settings
 from journal import backup_file, base_backup
@@ -189,7 +189,7 @@ def _unpack(wish: _Wish, passphrase: str | None, cluster: Cluster) -> None:
         if place is None:
             return None
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return open(place, "xb", opener=_private)
+        return open_private(place, "xb")
 
     backup_file.read(wish.file, passphrase, make, open_file)
     _sync(
@@ -239,7 +239,8 @@ async def _record(
     async with open_loop(), AsyncExitStack() as stack:
         await patiently(partial(migrate, where.admin_dsn, where.logins, checkpoint=checkpoint))
         node_id = uuid_bytes(manifest.sequencer_id)
-        journal = await patiently(partial(enter_journal, stack, settings, node_id, where))
+        enter = partial(enter_journal, stack, settings, node_id, where, though_restored=True)
+        journal = await patiently(enter)
         await patiently(partial(journal.record_restoration, restoration_id, "backup", details))
         return await shown(journal)
 
@@ -277,7 +278,9 @@ async def _compare_and_confirm(
     settings: Settings, dsn: str, node_id: Uuid, asked: Confirmation, evidence: Evidence
 ) -> Comparison:
     async with open_loop(), AsyncExitStack() as stack:
-        journal = await patiently(partial(enter_journal, stack, settings, node_id, Database(dsn, None)))
+        where = Database(dsn, None)
+        enter = partial(enter_journal, stack, settings, node_id, where, though_restored=True)
+        journal = await patiently(enter)
         pending = await patiently(journal.pending_restoration)
         if pending is None:
             raise StartRefused(
@@ -295,7 +298,3 @@ async def _compare_and_confirm(
             result.audit(pending.restoration_id, asked.reason),
         )
         return result
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)

@@ -196,9 +196,17 @@ def database_beside(settings: Settings, *, admin: bool = False) -> Iterator[str]
 
 
 async def enter_journal(
-    stack: AsyncExitStack, settings: Settings, node_id: Uuid, where: Database, *, as_server: bool = False
+    stack: AsyncExitStack,
+    settings: Settings,
+    node_id: Uuid,
+    where: Database,
+    *,
+    as_server: bool = False,
+    though_restored: bool = False,
 ) -> PostgresJournal:
-    """``as_server``: as the server's own login, which must be one that grants and triggers bind."""
+    """``as_server``: as the server's own login, which must be one that grants and triggers bind. While a
+    restoration waits for its confirmation it only reads, unless ``though_restored``: for those who record it,
+    confirm it, or judge it themselves."""
     limits = Limits(
         connections_max=settings.db_connections_max,
         unit_deadline_s=settings.db_unit_deadline_s,
@@ -206,11 +214,14 @@ async def enter_journal(
         lock_timeout_s=settings.db_lock_timeout_s,
         idle_in_transaction_timeout_s=settings.db_idle_in_transaction_timeout_s,
     )
-    return await stack.enter_async_context(
+    journal = await stack.enter_async_context(
         open_journal(
             where.app_dsn, node_id=node_id, limits=limits, checkpoint=checkpoint, as_server=as_server
         )
     )
+    if not though_restored:
+        await journal.rest_until_confirmed()
+    return journal
 
 
 async def patiently(unit: Callable[[], Awaitable[T]]) -> T:

@@ -141,11 +141,16 @@ async def pgaudit(at: Examined) -> Verdict:
     remedy = "docs/database.md, pgaudit"
     if "pgaudit.log" not in found:
         return warned("pgaudit is not loaded", remedy)
-    classes = {word.strip() for word in found["pgaudit.log"].lower().split(",")}
-    lacking = sorted({"write", "ddl", "role"} - classes) if "all" not in classes else []
-    if lacking:
+    if lacking := pgaudit_lacks(found["pgaudit.log"]):
         return failed(f"pgaudit.log = '{found['pgaudit.log']}' lacks {', '.join(lacking)}", remedy)
     return passed(f"pgaudit.log = '{found['pgaudit.log']}'")
+
+
+def pgaudit_lacks(setting: str) -> list[str]:
+    """Which of the classes needed it does not log; one with a minus is taken away again."""
+    classes = [word.strip() for word in setting.lower().split(",")]
+    logged = {"write", "ddl", "role"} if "all" in classes else set(classes)
+    return sorted({"write", "ddl", "role"} - (logged - {word[1:] for word in classes if word[:1] == "-"}))
 
 
 @_check("Compliance", "who may seal anew and archive is known")

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
-from config.certificates import load
+from config.certificates import CertificateError, load
 from config.exposure import (
     Exposed,
     admin_address,
@@ -71,8 +71,12 @@ def certificates(at: Surroundings) -> Verdict:
         if at.settings.tls_terminated_by_proxy:
             return unknown("the proxy's certificate is not ours to see", "watch it there: 14 days at least")
         return passed("no listener speaks TLS")
+    try:
+        found = {listener: load(pair) for listener, pair in files.items()}
+    except CertificateError as error:
+        return failed(str(error), "give it a pair that can be served: no server starts with this one")
     days, listener = min(
-        ((load(pair).not_after_s - time.time()) / _DAY_S, listener) for listener, pair in files.items()
+        ((one.not_after_s - time.time()) / _DAY_S, listener) for listener, one in found.items()
     )
     told = f"{listener}: {days:.0f} days left"
     if days < DAYS_LEFT_MIN:
@@ -114,6 +118,11 @@ def database_credentials(at: Surroundings) -> Verdict:
         return failed(
             f"{', '.join(plain)}: a password in a plain variable",
             f"give {plain[0]}_FILE or {plain[0]}_COMMAND instead, or no password (a client certificate)",
+        )
+    if at.settings.database_url is not None and "PGPASSWORD" in at.environ:
+        return failed(
+            "PGPASSWORD: a password in a plain variable, which every child inherits",
+            "unset it and give DATABASE_URL_FILE or DATABASE_URL_COMMAND",
         )
     if at.settings.database_url is None:
         return passed("the embedded database has no password: only this account reaches its socket")
@@ -248,7 +257,8 @@ def _plain_secrets(settings: Settings) -> Iterator[tuple[str, SecretStr]]:
 
 def _holds_a_password(address: SecretStr) -> bool:
     parts = urlsplit(address.get_secret_value())
-    return bool(":" in parts.netloc.rpartition("@")[0] or "password=" in parts.query)
+    names = parse_qs(parts.query)
+    return ":" in parts.netloc.rpartition("@")[0] or "password" in names
 
 
 def _guarded(data_dir: Path) -> Iterator[Path]:

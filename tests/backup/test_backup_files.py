@@ -162,12 +162,22 @@ def test_a_member_that_is_missing_or_nobodys_is_named(source: Path) -> None:
         names_in(path, None)
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "postgres/../../outside"])
+@pytest.mark.parametrize(
+    "name", ["../outside", "/etc/passwd", "postgres/../../outside", "keys//etc/passwd", "keys/./seed"]
+)
 def test_a_name_that_leads_outside_is_refused(source: Path, name: str) -> None:
     path = write(source, passphrase=None)
     rewritten(path, lambda name, content: content, extra=name)
     with pytest.raises(BackupError, match="may not be in a backup"):
         names_in(path, None)
+
+
+def test_a_header_is_not_read_into_memory_whatever_its_size(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 1 << 40
+    (tmp_path / "bomb").write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024)))
+    with pytest.raises(BackupError, match="a header of 1099511627776 bytes"):
+        backup_file.read_manifest(tmp_path / "bomb", None)
 
 
 def test_what_is_no_backup_is_told_so(tmp_path: Path) -> None:

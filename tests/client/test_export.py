@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -459,3 +460,24 @@ def test_a_report_keeps_a_hundred_problems_and_counts_all() -> None:
     for n in range(150):
         report.say("here", str(n))
     assert (len(report.problems), report.problems_found, report.ok) == (100, 150, False)
+
+
+async def test_a_strangers_plan_costs_the_verifier_nothing(tmp_path: Path) -> None:
+    asked = await exported(tmp_path / "x")
+    plan = json.loads((tmp_path / "x" / "export.json").read_text())
+    plan["streams"][0]["through"] = plan["streams"][0]["head_sequence"] = 10**15
+    (tmp_path / "x" / "export.json").write_text(json.dumps(plan))
+    with pytest.raises(DamagedExport, match="it demands 250000000000001 files"):
+        check_export(tmp_path / "x", asked.keys(), None)
+    (tmp_path / "x" / "export.json").unlink()
+    (tmp_path / "x" / "export.json").symlink_to("/dev/zero")
+    with pytest.raises(DamagedExport, match="symbolic link"):
+        check_export(tmp_path / "x", asked.keys(), None)
+
+
+async def test_payloads_in_an_export_are_their_owners_alone(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir(mode=0o755)  # made before, open to others
+    await exported(tmp_path / "x")
+    files = [path for path in (tmp_path / "x").rglob("*") if path.is_file()]
+    assert files
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}

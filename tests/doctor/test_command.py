@@ -121,6 +121,10 @@ def test_without_a_server_the_rest_is_examined_and_a_bad_address_fails(tmp_path:
     kinds = {check["item"]: check["verdict"] for check in json.loads(said.stdout)["checks"]}
     assert kinds["the database answers"] == "pass"
     assert kinds["the server is ready"] == "cannot tell"
+    (node.data_dir / "restoring").touch()
+    said = node.command("doctor", "--json")
+    assert (said.returncode, "did not end" in said.stdout) == (1, True), "no server starts on half a database"
+    (node.data_dir / "restoring").unlink()
     for url, evidence in (
         ("postgresql://u:opensesame@db.example.com/x?sslmode=require", "leads to db.example.com"),
         ("postgresql://u:opensesame@127.0.0.1:1/x", "ConnectionRefusedError"),

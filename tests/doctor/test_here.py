@@ -43,6 +43,7 @@ BAD: dict[str, list[Bad]] = {
     "database credentials come from a secrets manager": [
         Bad("FAIL", "DATABASE_URL: a password", {"database_url": f"postgresql://u:{PASSWORD}@db/x"}),
         Bad("FAIL", "DATABASE_ADMIN_URL: a", {"database_admin_url": f"postgres://db/x?password={PASSWORD}"}),
+        Bad("FAIL", "PGPASSWORD", {"database_url": "postgres://u@db/x"}, environ={"PGPASSWORD": PASSWORD}),
     ],
     "other secrets come from files or commands": [
         Bad("warn", "BOOTSTRAP_ADMIN_API_KEY", {"bootstrap_admin_api_key": PASSWORD}),
@@ -143,7 +144,7 @@ async def test_a_certificate_without_two_weeks_left_fails(data_dir: Path, tmp_pa
         assert found.kind == kind
         assert "days left" in found.evidence
     key.unlink()
-    assert (await verdict(item, at)).kind == "cannot tell"
+    assert (await verdict(item, at)).kind == "FAIL", "no server starts with it"
     behind = surroundings(data_dir, ABROAD | {"tls_terminated_by_proxy": True})
     assert (await verdict(item, behind)).kind == "cannot tell"
 

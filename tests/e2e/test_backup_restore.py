@@ -100,6 +100,8 @@ def test_a_restore_that_is_killed_is_begun_anew_and_never_served_before(
     assert tenant.moved_to(target).head() == 2
     assert tenant.post(tenant.agent.event({"n": 3})).headers["x-error-code"] == "NOT_READY"
     assert target.terminate() == 0
+    for words in (["receipt-key", "rotate"], ["admin", "archive", "--older-than", "30d"]):
+        assert "sequencer restore confirm first" in said(target.command(*words), 1), words
     for point in OF_A_CONFIRMATION:
         dying(target, point, "restore", "confirm", "--reason", "test", "--without-evidence")
     assert "nothing waits for" in said(target.command("restore", "confirm", "--reason", "x"), 1)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
+
 import httpx
 import pytest
+import trio
 
 from actors.policies import PolicyBook
 from journal.port import AuditEntry, JournalAway
@@ -70,6 +73,38 @@ async def test_nothing_of_a_pinned_tenant_enters_through_a_credential_of_no_tena
         answer = await posted(house, BOOTSTRAP, path)
         assert code(answer) == (421, "WRONG_REGION")
         assert "us-east-1" in answer.text
+
+
+async def test_no_key_schema_or_proof_of_a_pinned_tenant_enters_through_an_operator() -> None:
+    async with serving(region="eu-west-1") as house, house.client(BOOTSTRAP) as client:
+        await pin(house, "us-east-1")
+        batch_id = uuid.UUID(bytes=house.journal.commit([b"x" * 32], 1).batch_id)
+        named = {"tenantId": str(TENANT)}
+        key = named | {"agentId": str(TENANT), "keyId": 1, "publicKey": "11" * 32}
+        schema = named | {"eventType": "order.created", "schemaJson": True}
+        proof = {"proofType": "x", "proofVersion": 1, "proofB64": "eA=="}
+        for path, body in (
+            ("/api/v1/agents/keys", key),
+            ("/api/v1/schemas", schema),
+            (f"/api/v1/ves/validity/{batch_id}/proofs?tenant_id={TENANT}", proof),
+        ):
+            assert code(await client.post(path, json=body)) == (421, "WRONG_REGION"), path
+
+
+async def test_who_waits_for_events_while_the_tenant_is_pinned_elsewhere_gets_none() -> None:
+    async with serving(region="eu-west-1") as house, house.client(house.api_key("admin")) as client:
+        answers: list[httpx.Response] = []
+        stream = {"tenant_id": str(TENANT), "store_id": str(TENANT)}
+
+        async def wait() -> None:
+            answers.append(await client.get("/api/v1/ves/events", params=stream | {"from": 1, "wait_s": 1}))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.sleep(0.3)
+            await pin(house, "us-east-1")
+            house.house.policies.forget([TENANT.bytes])
+        assert code(answers[0]) == (421, "WRONG_REGION")
 
 
 async def test_operators_pin_and_lift_and_everybody_else_is_refused() -> None:

@@ -18,7 +18,7 @@ from journal import examination
 from journal.aio import cross, open_loop
 from journal.connections import use_our_types
 from supervisor.doctor.checks import Verdict
-from supervisor.doctor.database import DATABASE, Examined
+from supervisor.doctor.database import DATABASE, Examined, pgaudit_lacks
 
 
 @asynccontextmanager
@@ -193,3 +193,17 @@ async def test_a_database_without_our_schema_is_told_apart(empty_database: Datab
         found = await verdicts(dsn)
     assert found["the database's schema is this program's"].kind == "FAIL"
     assert found["the audit trail's ends verify"] == Verdict("cannot tell", "UndefinedTableError", "")
+
+
+@pytest.mark.parametrize(
+    ("setting", "lacking"),
+    [
+        ("all", []),
+        ("Write, ddl,role", []),
+        ("read", ["ddl", "role", "write"]),
+        ("all, -write", ["write"]),
+        ("none", ["ddl", "role", "write"]),
+    ],
+)
+def test_what_pgaudit_leaves_out_is_seen(setting: str, lacking: list[str]) -> None:
+    assert pgaudit_lacks(setting) == lacking

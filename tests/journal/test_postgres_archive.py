@@ -13,6 +13,7 @@ from journal_builders import a_commitment, a_group, an_event, decided, question,
 from journal_worlds import LIMITS, PostgresWorld, admin_dsn, sql
 
 from actors.faults import Fault, InjectedFault, armed, checkpoint
+from journal.aio import cross
 from journal.archive import (
     LEGACY_EVENTS,
     VES_EVENTS,
@@ -179,6 +180,43 @@ async def test_a_step_that_fails_in_the_middle_moved_nothing(stream: Stream, poi
         assert await archive.move(VES_EVENTS, stream.name, 1, 2) == 2
         assert await archive.move(VES_EVENTS, stream.name, 1, 2) == 0, "nothing is moved twice"
     assert await stream.seen() == before
+
+
+async def test_a_row_that_is_being_sealed_anew_is_waited_for_and_moved_with_its_new_seal(
+    stream: Stream,
+) -> None:
+    old = await sql(
+        stream.world.owner_dsn,
+        f"SELECT payload_sealed FROM record.ves_events WHERE tenant_id = '{stream.tenant.hex()}' ORDER BY 1",
+    )
+    sealing = await cross(lambda: asyncpg.connect(admin_dsn(stream.world.owner_dsn)))
+    try:
+        await cross(
+            lambda: sealing.execute(
+                "BEGIN; UPDATE record.ves_events SET payload_sealed = 'anew' "
+                f"WHERE tenant_id = '{stream.tenant.hex()}' AND sequence_number <= 2"
+            )
+        )
+        async with the_archive(stream.world) as archive, trio.open_nursery() as nursery:
+            moved: list[int] = []
+
+            async def move() -> None:
+                moved.append(await archive.move(VES_EVENTS, stream.name, 1, 5))
+
+            nursery.start_soon(move)
+            await trio.sleep(0.3)
+            assert moved == [], "it waits"
+            await cross(lambda: sealing.execute("COMMIT"))
+    finally:
+        await cross(sealing.close)
+    assert moved == [5]
+    new = await sql(
+        stream.world.owner_dsn,
+        "SELECT payload_sealed FROM record.ves_events_archive "
+        f"WHERE tenant_id = '{stream.tenant.hex()}' ORDER BY sequence_number",
+    )
+    assert [row[0] == b"anew" for row in new] == [True, True, False, False, False]
+    assert {row[0] for row in new[2:]} <= {row[0] for row in old}
 
 
 async def test_readers_and_writers_beside_it_never_miss_or_double_an_event(stream: Stream) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from journal_builders import AUDIT, a_commitment, an_event, decided, uuid
-from journal_worlds import PostgresWorld
+from journal_worlds import LIMITS, PostgresWorld, admin_dsn
 
-from journal.port import Away, CommitmentCounter, JournalAway, Stored, Voided
-from journal.postgres import PostgresJournal
+from actors.faults import checkpoint
+from journal.archive import VES_EVENTS, StreamName, open_archive
+from journal.port import Away, CommitmentCounter, JournalAway, JournalRefused, Stored, Voided
+from journal.postgres import PostgresJournal, open_journal
+from journal.resealing import open_resealing
 from journal.restorations import Given, RestorationMoved
 from ves.records import Uuid
 
@@ -115,3 +120,29 @@ async def test_a_head_that_moved_since_the_comparison_voids_nothing(postgres: Po
     assert await journal.read_voided(tenant, store) == []
     assert await journal.pending_restoration() is not None
     await journal.confirm_restoration(restoration_id, "lost", "", [], AUDIT)
+
+
+async def test_until_it_is_confirmed_commands_beside_the_server_write_nothing_either(
+    postgres: PostgresWorld,
+) -> None:
+    journal, dsn = journal_of(postgres), admin_dsn(postgres.owner_dsn)
+    archiving = partial(open_archive, dsn, node_id=uuid(), limits=LIMITS, checkpoint=checkpoint)
+    resealing = partial(open_resealing, dsn, limits=LIMITS, checkpoint=checkpoint)
+    stream = StreamName(uuid(), uuid())
+    restoration_id = await a_restoration(journal)
+    async with open_journal(postgres.dsn, node_id=uuid(), limits=LIMITS) as beside:
+        await beside.rest_until_confirmed()
+        with pytest.raises(JournalRefused, match="restore confirm first"):
+            await beside.audit(AUDIT)
+    async with archiving() as archive, resealing() as sealing:
+        assert await archive.archived(VES_EVENTS, stream, 1, 9) == 0, "looking is allowed"
+        for act in (
+            partial(archive.audit, AUDIT),
+            partial(archive.move, VES_EVENTS, stream, 1, 9),
+            partial(sealing.forbid, []),
+        ):
+            with pytest.raises(JournalRefused, match="restore confirm first"):
+                await act()
+    await journal.confirm_restoration(restoration_id, "test", "", [], AUDIT)
+    async with archiving() as archive:
+        assert await archive.move(VES_EVENTS, stream, 1, 9) == 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
@@ -35,6 +35,8 @@ _SECONDS = {"d": 86_400, "h": 3600, "m": 60}
 KeyId = Annotated[int, Parameter(name="--key", validator=Number(gte=0, lte=U32_MAX))]
 When = Annotated[str | None, Parameter()]
 Flag = Annotated[bool, Parameter(negative=())]
+FileName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")]
+"""Beside the report, nowhere else."""
 
 
 class KeyCompromise(NamedTuple):
@@ -66,9 +68,15 @@ class SignedReport(msgspec.Struct):
 
     report: dict[str, Any]
     sequencer_id: str
-    key_version: int
+    key_version: Annotated[int, msgspec.Meta(ge=1, le=U32_MAX)]
     public_key: str
     signature: str
+
+
+class ReportedFile(msgspec.Struct):
+    """What the report says of a file beside it."""
+
+    sha256: str
 
 
 def incident_app(key_compromise: Callable[[KeyCompromise], int], report: Callable[[Window], int]) -> App:
@@ -190,13 +198,16 @@ def _verify(folder: Path, trust: Path | None, pins: Path | None, as_json: bool) 
     believed = Pins(pins or default_path()).all_keys() if trust is None else read_trust(trust).keys()
     where = folder / REPORT
     signed = decode(read_file(where), SignedReport, str(where))
-    problems = _problems(folder, signed)
     try:
         name = ReceiptKeyName(uuid_bytes(signed.sequencer_id), signed.key_version)
-    except ValueError:
-        raise BadAnswer(f"{where}: sequencer_id is no UUID") from None
+        shown, signature = hex_bytes(signed.public_key, 32), hex_bytes(signed.signature, 64)
+        files = msgspec.convert(signed.report.get("files", {}), dict[FileName, ReportedFile])
+    except ValueError as wrong:
+        raise BadAnswer(f"{where}: {wrong}") from None
+    problems = _problems(folder, files)
+    if not report_holds(shown, name.sequencer_id, name.key_version, signed.report, signature):
+        problems.insert(0, "the signature does not belong to this report")
     trusted = believed.get(name)
-    shown = hex_bytes(signed.public_key, 32)
     if trusted is not None and trusted != shown:
         problems.append("it shows another key for its sequencer's version than the trusted one")
     if problems:
@@ -210,16 +221,16 @@ def _verify(folder: Path, trust: Path | None, pins: Path | None, as_json: bool) 
     return code
 
 
-def _problems(folder: Path, signed: SignedReport) -> list[str]:
-    sequencer_id, shown = uuid_bytes(signed.sequencer_id), hex_bytes(signed.public_key, 32)
-    signature = hex_bytes(signed.signature, 64)
+def _problems(folder: Path, files: dict[str, ReportedFile]) -> list[str]:
     problems = []
-    if not report_holds(shown, sequencer_id, signed.key_version, signed.report, signature):
-        problems.append("the signature does not belong to this report")
-    for name, listed in sorted(dict(signed.report.get("files", {})).items()):
-        if "/" in name or not (folder / name).is_file():
+    for name, listed in sorted(files.items()):
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
             problems.append(f"{name} is missing")
-        elif sha256((folder / name).read_bytes()).hexdigest() != listed["sha256"]:
+            continue
+        with path.open("rb") as file:
+            found = file_digest(file, "sha256").hexdigest()
+        if found != listed.sha256:
             problems.append(f"{name} is not the file that was reported")
     return problems
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from config.files import sync_folder
+from config.files import open_private, sync_folder
 from transport.client.errors import BadAnswer, ClientError, Refused
 from transport.client.export_form import (
     AGENT_KEYS,
@@ -128,7 +128,7 @@ class Export:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = path.with_name(f".{path.name}.draft")
         async with aclosing(self._lines(name)) as lines:
-            with draft.open("wb") as file:
+            with open_private(draft, "wb") as file:
                 async for line in lines:
                     file.write(line + b"\n")
                 file.flush()
@@ -136,7 +136,7 @@ class Export:
         draft.replace(path)
         sync_folder(path.parent)
         entry = msgspec.structs.replace(digest_of(path), file=name)
-        with (self._folder / PROGRESS).open("ab") as progress:
+        with open_private(self._folder / PROGRESS, "ab") as progress:
             progress.write(encode(entry) + b"\n")
             progress.flush()
             os.fsync(progress.fileno())
@@ -354,7 +354,7 @@ def begun(folder: Path) -> Plan | None:
 def write_whole(path: Path, content: bytes) -> None:
     """Complete and durable, or not there."""
     draft = path.with_name(f".{path.name}.draft")
-    with draft.open("wb") as file:
+    with open_private(draft, "wb") as file:
         file.write(content + b"\n")
         file.flush()
         os.fsync(file.fileno())

@@ -23,6 +23,7 @@ from transport.client.errors import BadAnswer
 from transport.client.export_form import (
     AGENT_KEYS,
     AUDIT_ENTRIES,
+    FILES_LACKING_MAX,
     MANIFEST,
     PLAN,
     POLICY,
@@ -36,6 +37,7 @@ from transport.client.export_form import (
     PlannedStream,
     beyond_voided,
     commitments_file,
+    count_of_files,
     digest_of,
     event_starts,
     events_file,
@@ -107,6 +109,8 @@ def _check_files(folder: Path, plan: Plan, report: ExportReport) -> Iterator[str
     if not compare_digest(digest_of(folder / PLAN).sha256, manifest.plan_sha256):
         report.say(PLAN, f"it is not the one that {MANIFEST} was made for")
     listed = {entry.file: entry for entry in manifest.files}
+    if (count := count_of_files(plan)) > len(listed) + FILES_LACKING_MAX:
+        raise DamagedExport(f"{folder / PLAN}: it demands {count} files, {MANIFEST} lists {len(listed)}")
     due = files_of(plan)
     for name in sorted(set(listed) - set(due)):
         report.say(MANIFEST, f"it lists {name!r}, which has no place in this export")

@@ -35,6 +35,8 @@ PLAN, PROGRESS, MANIFEST = "export.json", "progress.jsonl", "manifest.json"
 SEQUENCER, AGENT_KEYS, SCHEMAS = "sequencer.json", "agent-keys.jsonl", "schemas.jsonl"
 POLICY, AUDIT_ENTRIES = "policy.json", "audit.jsonl"
 FILE_EVENTS = 1000
+FILES_LACKING_MAX = 1000
+"""In the manifest, of those that the plan demands; whoever lacks more has another plan."""
 LINE_BYTES_MAX = 64 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
 
@@ -228,6 +230,12 @@ def files_of(plan: Plan) -> list[str]:
     return [*found, AGENT_KEYS]
 
 
+def count_of_files(plan: Plan) -> int:
+    """How many ``files_of`` would name: a plan of a few bytes may demand more than a memory holds."""
+    of_events = (-(-(s.through - s.first + 1) // plan.file_events) for s in plan.streams)
+    return sum(of_events) + len(plan.streams)
+
+
 def digest_of(path: Path) -> ListedFile:
     """What a manifest says of this file. OSError if it cannot be read."""
     digest, size, lines = hashlib.sha256(), 0, 0
@@ -264,6 +272,8 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _bytes(path: Path) -> bytes:
+    if path.is_symlink():
+        raise DamagedExport(f"{path}: it is a symbolic link, an export has none")
     try:
         return path.read_bytes()
     except OSError as error:

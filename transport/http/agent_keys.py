@@ -6,6 +6,7 @@ from journal.port import KeyConflict
 from transport.http.errors import ApiError, Code
 from transport.http.new_keys import key_of
 from transport.http.replies import agent_key_reply
+from transport.http.residency import must_be_served_here
 from transport.http.routing import Route
 from transport.http.shapes import (
     AgentKeysQuery,
@@ -26,6 +27,7 @@ from ves.timestamps import utc_text
 async def register_key(visit: Visit) -> KeyRegisteredReply:
     body = await visit.json(RegisterKeyBody)
     name = key_name(visit, body, body.key_id)
+    await must_be_served_here(visit.house, name.tenant_id)
     key = key_of(body, name, visit.house.settings.require_pop)
     entry = visit.act(
         "agent_key.register",

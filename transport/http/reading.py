@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from actors.messages import Open, SealedPayload
 from transport.http.errors import ApiError, Code
 from transport.http.replies import event_reply
+from transport.http.residency import must_be_served_here
 from transport.http.routing import Route
 from transport.http.shapes import (
     EntityPath,
@@ -39,6 +40,8 @@ async def list_events(visit: Visit) -> EventsReply:
     wait_s = min(query.wait_s, visit.remaining_s - ANSWER_SHARE_S)
     if wait_s > 0:
         await visit.door.heads.wait_for(tenant_id, store_id, sequence=start, wait_s=wait_s)
+        if visit.who.tenant_id is not None:
+            await must_be_served_here(visit.house, tenant_id)  # it may have been pinned meanwhile
     async with visit.door.pages:
         page = await visit.house.journal.read_events(
             tenant_id,

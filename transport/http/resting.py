@@ -13,6 +13,7 @@ from transport.http.routing import Route
 RETRY_S = 60.0
 WRITES_NOTHING = {
     ("POST", "/api/v1/ves/proofs/verify"),
+    ("POST", "/api/v1/proofs/verify"),
     ("POST", "/api/v1/schemas/validate"),
 }
 """Besides GET, and besides what operators do with actors, which needs no database."""

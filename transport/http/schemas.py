@@ -19,6 +19,7 @@ from journal.port import EventSchema, Moved, SchemaLimit, SchemaStatus
 from transport.http.bodies import read_json
 from transport.http.callers import denied
 from transport.http.errors import ApiError, Code
+from transport.http.residency import must_be_served_here
 from transport.http.routing import Route
 from transport.http.schema_shapes import (
     CreateSchemaBody,
@@ -60,6 +61,7 @@ async def create_schema(visit: Visit) -> SchemaCreatedReply:
     )
     tenant_id = visit.uuid(body, "tenant_id")
     _must_govern(visit, tenant_id)
+    await must_be_served_here(visit.house, tenant_id)
     _must_fit(body.event_type, "eventType", EVENT_TYPE_BYTES_MAX)
     text = msgspec.json.encode(body.schema_json)
     if len(text) > SCHEMA_BYTES_MAX:

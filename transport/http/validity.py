@@ -19,6 +19,7 @@ from journal.port import ProofConflict, StoredProof, ValidityProof
 from transport.http import found_by_id
 from transport.http.bodies import read_json
 from transport.http.errors import ApiError, Code
+from transport.http.residency import must_be_served_here
 from transport.http.routing import Route
 from transport.http.shapes import BatchPath, OptionalStreamQuery
 from transport.http.validity_shapes import (
@@ -70,6 +71,7 @@ async def inputs(visit: Visit) -> InputsReply:
 
 async def submit(visit: Visit) -> ValidityProofReply:
     commitment = await found_by_id.commitment(visit)
+    await must_be_served_here(visit.house, commitment.tenant_id)
     body = read_json(await visit.body(bytes_max=BODY_BYTES_MAX), SubmitProofBody)
     submitted, proof = _read_body(body, commitment)
     if is_stark(submitted.proof_type) and visit.house.settings.ves_stark_verify_on_submit:
