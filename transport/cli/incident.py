@@ -229,8 +229,8 @@ def _problems(folder: Path, files: dict[str, ReportedFile]) -> list[str]:
             problems.append(f"{name} is missing")
             continue
         with path.open("rb") as file:
-            found = file_digest(file, "sha256").hexdigest()
-        if found != listed.sha256:
+            found, reported = file_digest(file, "sha256").hexdigest(), listed.sha256
+        if found != reported:
             problems.append(f"{name} is not the file that was reported")
     return problems
 
