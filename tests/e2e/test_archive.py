@@ -22,6 +22,7 @@ from tests.auditor.audit import audit
 from tests.auditor.reading import over_http, read_stream
 from tests.e2e.nodes import Operated
 from tests.e2e.world import Server, Tenant
+from tests.sweeps import some_or_all
 
 ALL_OF_IT = ("--older-than", "0s", "--yes")
 OF_AN_ARCHIVE = [
@@ -36,6 +37,12 @@ OF_AN_ARCHIVE = [
     "archive_audit.begin",
     "archive_audit.commit_sent_before",
     "archive_audit.committed",
+]
+KILLED_EACH_TIME = [
+    "archive.deleted",
+    "archive.committed",
+    "archive_file.named",
+    "archive_audit.commit_sent_before",
 ]
 
 
@@ -161,13 +168,14 @@ def test_each_run_is_in_the_audit_trail_with_its_numbers(server: Server) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("points", some_or_all(KILLED_EACH_TIME, OF_AN_ARCHIVE))
 def test_a_run_that_is_killed_anywhere_is_run_again(
-    own_server: Callable[..., Server], tmp_path: Path
+    own_server: Callable[..., Server], tmp_path: Path, points: list[str]
 ) -> None:
     small = {"VERIFIERS": "1", "ENCRYPTORS": "1", "COMMITMENT_INTERVAL_SECS": "3600"}
     server = own_server(**small).start()
     server.wait_ready()
-    for point in OF_AN_ARCHIVE:
+    for point in points:
         nth = (
             1 if point.startswith("archive_file") else 2
         )  # in the middle of a range, and the entry at the end

@@ -19,6 +19,7 @@ import pytest
 from tests.chaos.database import Postgres, wait_until
 from tests.drill.run import drill
 from tests.e2e.world import Server, Tenant
+from tests.sweeps import some_or_all
 
 PASSPHRASE = "a passphrase of the tests"
 OF_A_BACKUP = ["backup.begun", "backup.copied", "backup.written", "backup.named"]
@@ -32,6 +33,7 @@ OF_A_RESTORE = [
     "restore.recorded",
     "restore.done",
 ]
+RESTORES_KILLED_EACH_TIME = ["restore.replayed", "record_restoration.committed", "restore.done"]
 OF_A_CONFIRMATION = [f"confirm_restoration.{step}" for step in ("begin", "commit_sent_before", "committed")]
 SMALL = {"VERIFIERS": "1", "ENCRYPTORS": "1", "COMMITMENT_INTERVAL_SECS": "3600"}
 
@@ -83,19 +85,20 @@ def test_a_backup_that_is_killed_leaves_no_file_or_a_whole_one(
     assert not list((server.data_dir / "postgres").glob("backup.tmp*"))
 
 
+@pytest.mark.parametrize("points", some_or_all(RESTORES_KILLED_EACH_TIME, OF_A_RESTORE))
 def test_a_restore_that_is_killed_is_begun_anew_and_never_served_before(
-    own_server: Callable[..., Server], passphrase: Path, tmp_path: Path
+    own_server: Callable[..., Server], passphrase: Path, tmp_path: Path, points: list[str]
 ) -> None:
     server, tenant = stopped(own_server, passphrase)
     file = tmp_path / "a.backup"
     said(server.command("backup", "--to", str(file)))
     target = own_server("restored", **server.environment)
-    for point in OF_A_RESTORE[:-1]:
+    for point in points[:-1]:
         dying(target, point, "restore", str(file))
         refused = said(target.command("serve"), 1)
         assert "a restore into" in refused, refused
         assert "did not end" in refused
-    dying(target, OF_A_RESTORE[-1], "restore", str(file))
+    dying(target, points[-1], "restore", str(file))
     target.start()
     assert tenant.moved_to(target).head() == 2
     assert tenant.post(tenant.agent.event({"n": 3})).headers["x-error-code"] == "NOT_READY"

@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e.verdict import acknowledged_everything, audited
 from tests.e2e.world import Load, Server, Tenant
+from tests.sweeps import with_some
 
 pytestmark = pytest.mark.slow
 
@@ -29,9 +30,10 @@ WRITE_PATH = [
     "append.committed",
     "sequencer.appended",
 ]
+KILLED_EACH_TIME = ("sequencer.sealed", "append.copied", "append.commit_sent_before", "append.committed")
 
 
-@pytest.mark.parametrize("point", WRITE_PATH)
+@pytest.mark.parametrize("point", with_some(WRITE_PATH, KILLED_EACH_TIME.__contains__))
 def test_a_crash_on_the_write_path_loses_and_doubles_nothing(
     own_server: Callable[..., Server], point: str
 ) -> None:

@@ -21,6 +21,7 @@ from tests.auditor.audit import ReceiptKeys, audit
 from tests.auditor.reading import over_http, read_stream
 from tests.e2e.nodes import operated_postgres
 from tests.e2e.world import Server, Tenant
+from tests.sweeps import with_some
 
 SMALL = {"VERIFIERS": "1", "ENCRYPTORS": "1", "COMMITMENT_INTERVAL_SECS": "3600"}
 OF_A_ROTATION = [
@@ -159,7 +160,10 @@ def test_a_rotation_that_is_killed_between_any_two_steps_leaves_a_key_that_someb
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", [p for p in OF_A_ROTATION if p.startswith("rotate")])
+@pytest.mark.parametrize(
+    "point",
+    with_some((p for p in OF_A_ROTATION if p.startswith("rotate")), lambda p: p.endswith("committed")),
+)
 def test_a_start_with_a_new_given_key_that_is_killed_is_begun_again(
     own_server: Callable[..., Server], point: str
 ) -> None:
