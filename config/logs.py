@@ -96,6 +96,7 @@ def _adopt_standard_logging(level: str, before: list[Any], last: list[Any]) -> N
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    logging.getLogger("httpx").setLevel(max(logging.WARNING, root.level))  # else a line per request of ours
 
 
 def _redacted(name: str, value: Any, depth: int) -> Any:

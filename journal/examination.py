@@ -116,7 +116,11 @@ async def _sample(connection: Connection, table: str, column: str) -> Sample:
 
 
 async def at_rest_keys(connection: Connection) -> int:
-    count: int = await connection.fetchval("SELECT count(*) FROM record.at_rest_keys")
+    """Not yet retired."""
+    count: int = await connection.fetchval(
+        "SELECT count(*) FROM record.at_rest_keys "
+        "WHERE key_id NOT IN (SELECT key_id FROM record.at_rest_key_retirements)"
+    )
     return count
 
 

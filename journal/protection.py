@@ -1,6 +1,7 @@
 """How the schema protects the record, as one line per fact, and whether it still does.
 
-``protection.txt`` is what the migrations make; ``read_protection`` is what a database has. Lines that are
+``protection.txt`` is what the migrations make, besides the triggers against retired at-rest keys;
+``read_protection`` is what a database has. Lines that are
 only in one of them are tampering, or an act of somebody who meant well: a trigger switched off, a function
 rewritten, a right given, a rule or a constraint changed. Changes nothing and judges nothing. Whoever owns the
 database can also mend it before we look: receipts and commitments are for that.
@@ -67,6 +68,14 @@ UNION ALL SELECT 'grant ' || g.what || ' to ' || coalesce(r.rolname, 'PUBLIC') |
     WHERE a.grantee <> g.owner GROUP BY g.what, a.grantee, r.rolname
 """
 
+_BOTH = {"": "INSERT OR UPDATE", "_archive": "UPDATE"}
+_SEALED: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("ves_events", "payload_sealed", _BOTH),
+    ("events", "payload_encrypted", _BOTH),
+    ("ves_validity_proofs", "proof", {"": "INSERT OR UPDATE"}),
+)
+"""Table, its sealed column, and upon which acts it and its archive are judged: migration 14."""
+
 
 class Differences(NamedTuple):
     """Sorted lines."""
@@ -90,4 +99,23 @@ async def read_protection(connection: Connection) -> list[str]:
 
 async def differences(connection: Connection) -> Differences:
     found = set(await read_protection(connection))
-    return Differences(sorted(expected() - found), sorted(found - expected()))
+    wanted = expected() | await _against_retired_keys(connection)
+    return Differences(sorted(wanted - found), sorted(found - wanted))
+
+
+async def _against_retired_keys(connection: Connection) -> set[str]:
+    """The triggers that ``record.forbid_at_rest_keys`` makes, as PostgreSQL shows them."""
+    there = await connection.fetchval("SELECT to_regclass('record.at_rest_key_retirements') IS NOT NULL")
+    rows = await connection.fetch("SELECT key_id FROM record.at_rest_key_retirements") if there else []
+    if not rows:
+        return set()
+    keys = [f"'\\x{key_id.hex()}'::bytea" for key_id in sorted(row[0] for row in rows)]
+    one_of = keys[0] if len(keys) == 1 else f"ANY (ARRAY[{', '.join(keys)}])"
+    sse1, sse2 = (f"'\\x{magic.hex()}'::bytea" for magic in (b"SSE1", b"SSE2"))
+    return {
+        f"trigger A CREATE TRIGGER retired_keys AFTER {acts} ON record.{table}{kind} FOR EACH ROW WHEN ("
+        f"((substr(new.{column}, 1, 4) = {sse1}) OR ((substr(new.{column}, 1, 4) = {sse2}) AND "
+        f"(substr(new.{column}, 5, 8) = {one_of})))) EXECUTE FUNCTION record.refuse_retired_key()"
+        for table, column, kinds in _SEALED
+        for kind, acts in kinds.items()
+    }

@@ -88,8 +88,10 @@ def _restore(file: Path, data_dir: Path | None, wal: Path | None, latest: bool, 
     settings = read_settings()
     arm_from_environment(os.environ)
     wal = wal or settings.backup_wal_dir
-    if (latest or until is not None) and (wal is None or not wal.is_dir()):
+    if (latest or until is not None) and wal is None:
         raise StartRefused("--to-latest and --to-time need --wal: the folder that BACKUP_WAL_DIR named")
+    if (latest or until is not None) and wal is not None and not wal.is_dir():
+        raise StartRefused(f"--wal: {wal} is no folder")
     passphrase = passphrase_of(settings)
     manifest = backup_file.read_manifest(file, passphrase)
     wish = _Wish(file, data_dir or settings.data_dir, wal, latest, _checked_time(until, manifest))

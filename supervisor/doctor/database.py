@@ -165,7 +165,7 @@ async def admins(at: Examined) -> Verdict:
 @_check("Operations", "the write-ahead log is kept elsewhere")
 async def write_ahead_log(at: Examined) -> Verdict:
     found = await facts.archiving(at.connection)
-    remedy = "docs/database.md, what to keep"
+    remedy = "BACKUP_WAL_DIR, docs/backup.md; with a database of your own docs/database.md, what to keep"
     if found.mode != "off" and found.failed_since:
         return failed("archiving fails", "PostgreSQL's log says why; a full WAL disk ends writing")
     if found.mode != "off" and found.archived_ago_s is not None:
@@ -201,7 +201,7 @@ async def agent_keys(at: Examined) -> Verdict:
     count = await facts.agent_keys_older_than(at.connection, at.settings.agent_key_max_age_days)
     if count:
         told = f"{count} older than {at.settings.agent_key_max_age_days} days"
-        return failed(told, "sequencer agent-key list --overdue; docs/agent-keys.md")
+        return failed(told, "sequencer agent-key list --status overdue; docs/agent-keys.md")
     return passed(f"none is older than {at.settings.agent_key_max_age_days} days")
 
 
@@ -211,17 +211,23 @@ async def at_rest(at: Examined) -> Verdict:
     looked_at = sum(sample.rows for sample in samples)
     plain = [f"{s.table}: {s.plain} of {s.rows}" for s in samples if s.plain]
     if plain:
-        return failed(f"not encrypted: {_some(plain)}", "re-encrypt; docs/operations.md")
+        return failed(
+            f"not encrypted: {_some(plain)}",
+            "sequencer admin reencrypt-…; docs/operations.md, changing at-rest keys",
+        )
     keys = {key for sample in samples for key in sample.key_ids}
     recorded = await facts.at_rest_keys(at.connection)
     if len(keys) > 1 or (keys and any(sample.old_frames for sample in samples)):
         return warned(
             f"{looked_at} rows looked at: {len(keys)} keys in use, "
             f"{sum(sample.old_frames for sample in samples)} older frames",
-            "re-encrypt, then take the old keys out of the ring; keys of tenants count too",
+            "docs/operations.md, changing at-rest keys; keys of tenants count too",
         )
     if recorded > 1:
-        return warned(f"{recorded} keys recorded, one in use in {looked_at} rows", "retire the old keys")
+        return warned(
+            f"{recorded} keys recorded, one in use in {looked_at} rows",
+            "sequencer admin retire-at-rest-key; docs/operations.md",
+        )
     return passed(f"{looked_at} rows looked at, all encrypted")
 
 

@@ -12,7 +12,7 @@ _LINES: tuple[tuple[Section, str, str], ...] = (
     ("Deployment", "network policies are in force", "deploy/kubernetes/, docs/operations.md"),
     ("Operations", "logs are collected and watched", "docs/operations.md, duties"),
     ("Operations", "alerts reach somebody", "docs/alerts.md, deploy/prometheus/alerts.yml"),
-    ("Operations", "backups are encrypted and tried", "docs/operations.md, docs/database.md"),
+    ("Operations", "backups are encrypted and tried", "docs/backup.md"),
     ("Operations", "the incident response plan is tried", "docs/alerts.md, incident response"),
     ("Compliance", "data is where it has to be", "docs/operations.md, where tenants are served"),
     ("Compliance", "disks are encrypted", "docs/database.md, disks"),

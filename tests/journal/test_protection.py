@@ -137,6 +137,28 @@ async def test_what_is_gone_is_seen(database: Database) -> None:
     ]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+async def test_what_a_retirement_makes_is_no_difference_and_its_loss_is(
+    count: int, database: Database
+) -> None:
+    keys = [os.urandom(8).hex() for _ in range(count)]
+    tables = ("ves_events", "ves_events_archive", "events", "events_archive", "ves_validity_proofs")
+    listed = ", ".join(rf"'\x{key}'::bytea" for key in keys)
+    async with open_loop():
+        for table in tables:
+            await sql(database.owner_dsn, f"SELECT record.forbid_at_rest_keys('{table}', ARRAY[{listed}])")
+        assert len((await look(database.app_dsn)).added) == len(tables), "not recorded: nobody retired them"
+        for key in keys:
+            await sql(
+                database.owner_dsn,
+                rf"INSERT INTO record.at_rest_key_retirements (key_id, retired_at) VALUES ('\x{key}', now())",
+            )
+        assert await look(database.app_dsn) == Differences([], [])
+        await sql(database.owner_dsn, "DROP TRIGGER retired_keys ON record.events")
+        [gone] = (await look(database.app_dsn)).missing
+    assert gone.startswith("trigger A CREATE TRIGGER retired_keys AFTER INSERT OR UPDATE ON record.events ")
+
+
 async def test_a_role_that_may_log_in_is_seen(database: Database) -> None:
     """Roles are the whole server's, so this one goes back at once."""
     async with open_loop():

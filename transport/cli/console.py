@@ -236,6 +236,8 @@ def readably(work: Callable[[], int], *, as_json: bool) -> int:
         given = os.environ.get("SEQUENCER_API_KEY_FILE")
         if isinstance(error, Refused) and error.status in (401, 403) and given:
             notice(f"the API key came from SEQUENCER_API_KEY_FILE={given}; unset it to use another one")
+        elif isinstance(error, Refused) and error.code == "AUTH_REQUIRED":
+            notice("no API key was given: set SEQUENCER_API_KEY_FILE, or --api-key-file")
         return code
 
 

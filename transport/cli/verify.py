@@ -26,7 +26,7 @@ from transport.client.wire import Acknowledgement, ProofFile, ReceiptKeys, decod
 from ves.proofs import Problem
 from ves.receipt_keys import BrokenChain
 
-app = App(name="verify", help="Check receipts and proofs offline.")
+app = App(name="verify", help="Check receipts, proofs and exports offline.")
 
 Trust = Annotated[Path | None, Parameter()]
 Keys = Annotated[Path | None, Parameter()]
