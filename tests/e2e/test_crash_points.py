@@ -102,7 +102,7 @@ NOTHING_IS_STORED = {
 
 
 def _each_time(point: str) -> bool:
-    """Of each unit the moment after COMMIT: what dies before it has stored nothing and is tried by thorough."""
+    """Of each unit the moment after COMMIT: what dies before it has stored nothing."""
     return not point.partition(":")[0].endswith((".begin", ".commit_sent_before"))
 
 
