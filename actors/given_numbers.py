@@ -8,7 +8,6 @@ two seconds before a crash, or in a stream that was not among the last thousand,
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import structlog
 import trio
 
 from actors.mailbox import Inbox
-from config.files import sync_folder
+from config.files import write_whole
 from journal.restorations import GIVEN_MAX, Given
 from ves.encoding import uuid_bytes, uuid_text
 from ves.records import Uuid
@@ -93,7 +92,7 @@ class GivenNumbers:
             for a in self._newest.values()
         ]
         try:
-            await trio.to_thread.run_sync(_write, self._path, msgspec.json.encode(lines))
+            await trio.to_thread.run_sync(write_whole, self._path, msgspec.json.encode(lines))
         except OSError:
             self._changed = True
             raise
@@ -119,14 +118,3 @@ class NumbersKeeper:
             await self._given.write_down()
         except OSError as error:
             log.warning("the numbers given last cannot be written down", reason=str(error))
-
-
-def _write(path: Path, content: bytes) -> None:
-    draft = path.with_suffix(".tmp")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)

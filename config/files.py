@@ -16,6 +16,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Its owner's alone, complete and durable under its name, or as it was before."""
+    draft = path.with_name(f".{path.name}.draft")
+    with open_private(draft, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    sync_folder(path.parent)
+
+
 def open_private(path: Path | str, mode: Literal["wb", "xb", "ab"]) -> BinaryIO:
     """A file that, if it is made here, is its owner's alone, whatever folder it is in."""
     return open(path, mode, opener=_private)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from journal.commitment_rows import CommitmentRows
 from journal.port import (
     Away,
     CommitmentCounter,
@@ -33,6 +34,7 @@ _NODE_BYTES = 32
 _COLUMNS = """batch_id, tenant_id, store_id, ves_version, tree_depth, leaf_count, padded_leaf_count,
     merkle_root, prev_state_root, new_state_root, sequence_start, sequence_end, committed_at"""
 _SELECT = f"SELECT {_COLUMNS} FROM record.ves_commitments "  # noqa: S608  texts of this module only
+stored = CommitmentRows(_SELECT, Commitment)
 
 # A commitment ends before voided numbers at the latest, and the next one starts after them.
 _COMMITTABLE = """least(c.current_sequence, (
@@ -185,35 +187,6 @@ async def _advance(connection: Connection, commitment: Commitment, believed_thro
     return done == "UPDATE 1"
 
 
-async def read_one(
-    connection: Connection, batch_id: Uuid, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
-) -> Commitment | None:
-    row = await connection.fetchrow(
-        _SELECT + "WHERE batch_id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) "
-        "AND ($3::uuid[] IS NULL OR store_id = ANY($3))",
-        batch_id,
-        tenant_id,
-        None if store_ids is None else list(store_ids),
-    )
-    return None if row is None else Commitment(*row)
-
-
-async def find(
-    connection: Connection, tenant_id: Uuid, store_id: Uuid, sequence_number: int
-) -> Commitment | None:
-    row = await connection.fetchrow(
-        _SELECT + "WHERE tenant_id = $1 AND store_id = $2 AND sequence_start <= $3 "
-        "ORDER BY sequence_start DESC LIMIT 1",
-        tenant_id,
-        store_id,
-        sequence_number,
-    )
-    if row is None:
-        return None
-    commitment = Commitment(*row)
-    return commitment if commitment.sequence_end >= sequence_number else None
-
-
 async def list_page(
     connection: Connection,
     tenant_id: Uuid,
@@ -225,16 +198,7 @@ async def list_page(
     """``from_sequence`` is the least ``sequence_start``. Nothing is anchored yet: no anchor is recorded."""
     if anchored:
         return CommitmentPage([], False, from_sequence)
-    rows = await connection.fetch(
-        _SELECT + "WHERE tenant_id = $1 AND store_id = $2 AND sequence_start >= $3 "
-        "ORDER BY sequence_start LIMIT $4::bigint + 1",
-        tenant_id,
-        store_id,
-        from_sequence,
-        limit,
-    )
-    page = [Commitment(*row) for row in rows[:limit]]
-    return CommitmentPage(page, len(rows) > limit, page[-1].sequence_end + 1 if page else from_sequence)
+    return CommitmentPage(*await stored.page(connection, tenant_id, store_id, from_sequence, limit))
 
 
 async def read_nodes(connection: Connection, batch_id: Uuid, positions: list[int]) -> list[bytes]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import msgspec
 
+from journal.commitment_rows import CommitmentRows
 from journal.commitments import LEAF_SOURCES_MAX, nodes_at
 from journal.port import (
     LEGACY_ENTITIES_MAX,
@@ -35,6 +36,7 @@ _ONE_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ"
 _ENTITIES_PER_READ = 5000
 _COLUMNS = ", ".join(name.removesuffix("_us") for name in LegacyCommitment.__struct_fields__)
 _SELECT = f"SELECT {_COLUMNS} FROM record.batch_commitments "  # noqa: S608  names of our own fields
+stored = CommitmentRows(_SELECT, LegacyCommitment)
 
 _COUNTER = """
 SELECT b.sequence_end, b.new_state_root, c.current_sequence
@@ -125,49 +127,11 @@ async def _state_root(connection: Connection, tenant_id: Uuid, store_id: Uuid) -
         last = (rows[-1][0], rows[-1][1])
 
 
-async def read_one(
-    connection: Connection, batch_id: Uuid, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
-) -> LegacyCommitment | None:
-    row = await connection.fetchrow(
-        _SELECT + "WHERE batch_id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) "
-        "AND ($3::uuid[] IS NULL OR store_id = ANY($3))",
-        batch_id,
-        tenant_id,
-        None if store_ids is None else list(store_ids),
-    )
-    return None if row is None else LegacyCommitment(*row)
-
-
-async def find(
-    connection: Connection, tenant_id: Uuid, store_id: Uuid, sequence_number: int
-) -> LegacyCommitment | None:
-    row = await connection.fetchrow(
-        _SELECT + "WHERE tenant_id = $1 AND store_id = $2 AND sequence_start <= $3 "
-        "ORDER BY sequence_start DESC LIMIT 1",
-        tenant_id,
-        store_id,
-        sequence_number,
-    )
-    if row is None:
-        return None
-    commitment = LegacyCommitment(*row)
-    return commitment if commitment.sequence_end >= sequence_number else None
-
-
 async def list_page(
     connection: Connection, tenant_id: Uuid, store_id: Uuid, from_sequence: int, limit: int
 ) -> LegacyCommitmentPage:
     """``from_sequence`` is the least ``sequence_start``."""
-    rows = await connection.fetch(
-        _SELECT + "WHERE tenant_id = $1 AND store_id = $2 AND sequence_start >= $3 "
-        "ORDER BY sequence_start LIMIT $4::bigint + 1",
-        tenant_id,
-        store_id,
-        from_sequence,
-        limit,
-    )
-    page = [LegacyCommitment(*row) for row in rows[:limit]]
-    return LegacyCommitmentPage(page, len(rows) > limit, page[-1].sequence_end + 1 if page else from_sequence)
+    return LegacyCommitmentPage(*await stored.page(connection, tenant_id, store_id, from_sequence, limit))
 
 
 async def read_nodes(connection: Connection, batch_id: Uuid, positions: list[int]) -> list[bytes]:

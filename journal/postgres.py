@@ -276,12 +276,12 @@ class PostgresJournal:
     async def read_commitment(
         self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
     ) -> Commitment | None:
-        return await self._read(lambda c: commitments.read_one(c, batch_id, tenant_id, store_ids))
+        return await self._read(lambda c: commitments.stored.one(c, batch_id, tenant_id, store_ids))
 
     async def find_commitment(
         self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
     ) -> Commitment | None:
-        return await self._read(lambda c: commitments.find(c, tenant_id, store_id, sequence_number))
+        return await self._read(lambda c: commitments.stored.holding(c, tenant_id, store_id, sequence_number))
 
     async def list_commitments(
         self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, anchored: bool | None
@@ -315,12 +315,14 @@ class PostgresJournal:
     async def read_legacy_commitment(
         self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
     ) -> LegacyCommitment | None:
-        return await self._read(lambda c: legacy_commitments.read_one(c, batch_id, tenant_id, store_ids))
+        return await self._read(lambda c: legacy_commitments.stored.one(c, batch_id, tenant_id, store_ids))
 
     async def find_legacy_commitment(
         self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
     ) -> LegacyCommitment | None:
-        return await self._read(lambda c: legacy_commitments.find(c, tenant_id, store_id, sequence_number))
+        return await self._read(
+            lambda c: legacy_commitments.stored.holding(c, tenant_id, store_id, sequence_number)
+        )
 
     async def list_legacy_commitments(
         self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int

@@ -24,7 +24,7 @@ import trio
 from pydantic import SecretStr
 
 from actors.faults import arm_from_environment, checkpoint
-from config.files import open_private, sync_folder
+from config.files import open_private, write_whole
 from config.own_keys import parsed_key
 from config.secrets import load_receipt_seeds
 from config.settings import Settings
@@ -288,13 +288,7 @@ def _note(data_dir: Path, written: Written, manifest: Manifest, *, encrypted: bo
         manifest.streams,
         manifest.events,
     )
-    draft = data_dir / f"{LAST_BACKUP}.tmp"
-    with open_private(draft, "wb") as file:
-        file.write(msgspec.json.encode(last) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(data_dir / LAST_BACKUP)
-    sync_folder(data_dir)
+    write_whole(data_dir / LAST_BACKUP, msgspec.json.encode(last) + b"\n")
 
 
 def _verify(file: Path) -> None:

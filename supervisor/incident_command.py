@@ -25,7 +25,7 @@ import trio
 
 from actors.faults import arm_from_environment, checkpoint
 from actors.security_events import SecurityEvents
-from config.files import open_private, sync_folder
+from config.files import open_private, write_whole
 from config.own_keys import ReceiptSeeds
 from config.secret_sources import SecretsError
 from config.secrets import load_receipt_seeds
@@ -76,7 +76,7 @@ class House:
         content = SignedReport(
             report, uuid_text(self.sequencer_id), key.key_version, key.public_key.hex(), signature.hex()
         )
-        write_file(self.to / REPORT, [msgspec.json.format(msgspec.json.encode(content), indent=2), b"\n"])
+        write_whole(self.to / REPORT, msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
         checkpoint("incident.reported")
         details: dict[str, str | int | None] = {"report": report_hash(report).hex(), "outcome": "done"}
         entry = AuditEntry("cli", action, subject, tenant_id, details)
@@ -412,14 +412,3 @@ async def _heads(journal: Journal) -> list[dict[str, Any]]:
         ]
         after = page[-1].node_id
     return heads
-
-
-def write_file(path: Path, parts: list[bytes]) -> None:
-    """Whole and durable under its name, or not there."""
-    unfinished = path.with_name(f".{path.name}.part")
-    with open_private(unfinished, "wb") as out:
-        out.writelines(parts)
-        out.flush()
-        os.fsync(out.fileno())
-    unfinished.rename(path)
-    sync_folder(path.parent)

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from config.files import open_private, sync_folder
+from config.files import open_private, sync_folder, write_whole
 from transport.client.errors import BadAnswer, ClientError, Refused
 from transport.client.export_form import (
     AGENT_KEYS,
@@ -172,7 +172,7 @@ class Export:
             files=[done[name] for name in files_of(self._plan)],
             not_included=self._not_included(),
         )
-        write_whole(self._folder / MANIFEST, msgspec.json.format(encode(manifest), indent=1))
+        write_whole(self._folder / MANIFEST, msgspec.json.format(encode(manifest), indent=1) + b"\n")
         (self._folder / PROGRESS).unlink()
         sync_folder(self._folder)
         return manifest
@@ -338,7 +338,7 @@ async def _streams(client: Asking, tenant_id: Uuid) -> list[tuple[Uuid, int, int
 
 def begin(folder: Path, plan: Plan) -> None:
     """The plan is durable in an empty folder."""
-    write_whole(folder / PLAN, msgspec.json.format(encode(plan), indent=1))
+    write_whole(folder / PLAN, msgspec.json.format(encode(plan), indent=1) + b"\n")
 
 
 def begun(folder: Path) -> Plan | None:
@@ -349,17 +349,6 @@ def begun(folder: Path) -> Plan | None:
     if any(not path.name.endswith(".draft") for path in folder.iterdir()):
         raise DamagedExport(f"{folder} holds other things: name an empty or a new folder")
     return None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Complete and durable, or not there."""
-    draft = path.with_name(f".{path.name}.draft")
-    with open_private(draft, "wb") as file:
-        file.write(content + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)
 
 
 def _now() -> str:

@@ -28,7 +28,6 @@ from transport.http.visit import Visit
 from ves.encoding import uuid_text
 from ves.legacy_commitments import LegacyCommitment
 from ves.legacy_tree import leads_to_root, steps
-from ves.records import Uuid
 from ves.timestamps import zulu_text
 
 
@@ -95,7 +94,13 @@ async def prove(visit: Visit) -> LegacyProofReply:
     query = visit.query(ProofQuery)
     tenant_id, store_id = visit.stream(query)
     batch_id = visit.optional_uuid(query, "batch_id")
-    commitment = await _commitment_over(visit, tenant_id, store_id, sequence_number, batch_id)
+    journal = visit.house.journal
+    commitment = await found_by_id.commitment_over(
+        sequence_number,
+        batch_id,
+        named=lambda named: journal.read_legacy_commitment(named, tenant_id=tenant_id, store_ids=(store_id,)),
+        holding=lambda number: journal.find_legacy_commitment(tenant_id, store_id, sequence_number=number),
+    )
     leaf_index = sequence_number - commitment.sequence_start
     leaf, path, directions = await _read_path(visit, commitment, leaf_index)
     return LegacyProofReply(
@@ -108,24 +113,6 @@ async def prove(visit: Visit) -> LegacyProofReply:
         directions,
         commitment.event_count,
     )
-
-
-async def _commitment_over(
-    visit: Visit, tenant_id: Uuid, store_id: Uuid, sequence_number: int, batch_id: Uuid | None
-) -> LegacyCommitment:
-    journal = visit.house.journal
-    if batch_id is None:
-        found = await journal.find_legacy_commitment(tenant_id, store_id, sequence_number=sequence_number)
-        if found is None:
-            raise ApiError(Code.BATCH_NOT_FOUND, "no commitment holds this sequence number yet")
-        return found
-    found = await journal.read_legacy_commitment(batch_id, tenant_id=tenant_id, store_ids=(store_id,))
-    if found is None:
-        raise ApiError(Code.BATCH_NOT_FOUND, "no such commitment")
-    if not found.sequence_start <= sequence_number <= found.sequence_end:
-        span = f"{found.sequence_start} to {found.sequence_end}"
-        raise ApiError(Code.INVALID_FIELD_VALUE, f"sequence_number: the commitment holds {span}")
-    return found
 
 
 async def _read_path(
