@@ -53,6 +53,7 @@ lock:  ## renew requirements/*.lock
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
 	.venv-lock/bin/uv pip compile --quiet $(LOCK) pyproject.toml requirements/build.in -o requirements/run.lock
 	.venv-lock/bin/uv pip compile --quiet $(LOCK) pyproject.toml requirements/build.in --extra otel -c requirements/run.lock -o requirements/otel.lock
+	.venv-lock/bin/uv pip compile --quiet $(LOCK) pyproject.toml requirements/build.in --extra kms -c requirements/run.lock -o requirements/kms.lock
 	.venv-lock/bin/uv pip compile --quiet $(LOCK) pyproject.toml requirements/build.in --group dev -c requirements/run.lock -o requirements/dev.lock
 	rm -rf .venv-lock
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
@@ -67,9 +68,13 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url 
 	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
-.venv/dev.stamp: requirements/dev.lock .venv/run.stamp
+.venv/dev.stamp: requirements/dev.lock .venv/run.stamp node_modules/stamp
 	$(PIP) --require-hashes -r requirements/dev.lock
 	touch $@
 
+node_modules/stamp: package-lock.json
+	npm ci --ignore-scripts --no-audit --no-fund --silent
+	touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv node_modules

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -51,6 +52,11 @@ OF_THE_HOUSE = (
     "payload_encryption_key",
     "payload_encryption_keys_by_tenant",
     "sequencer_private_key",
+    "l2_rpc_url",
+    "anchor_database_url",
+    "anchor_keystore_password",
+    "anchor_pkcs11_pin",
+    "anchor_vault_token",
     "jwt_secret",
     "backup_passphrase",
 )
@@ -156,8 +162,66 @@ class Settings(BaseSettings):
     payload_encryption_key: SecretStr | None = None
     payload_encryption_keys_by_tenant: SecretStr | None = None
     """JSON; a tenant in it has this ring and not the other one: ``config.tenant_rings``."""
+    # The anchor: docs/anchoring.md.
+    anchor: Literal["off", "inside", "apart", "dev"] | None = None
+    """inside: this process anchors, as soon as no other node does; apart: `sequencer anchor run` does; dev:
+    inside, on a chain of our own on this machine. None: inside when L2_RPC_URL, SET_REGISTRY_ADDRESS and a
+    key are given, else off."""
+    l2_rpc_url: SecretStr | None = None
+    """JSON-RPC endpoints of one chain, comma-separated, the preferred one first; secret, for such addresses
+    often hold a provider's key."""
+    l2_chain_id: Annotated[int, Field(ge=1, le=2**53 - 1)] = 84_532_001
+    set_registry_address: str | None = None
+    """The contract's: 0x and 40 hex digits."""
+    anchor_database_url: SecretStr | None = None
+    """The anchor's own login, a member of sequencer_anchor; not needed with the embedded server."""
+    anchor_key: Literal["keystore", "raw", "pkcs11", "kms", "vault"] | None = None
+    """Where the anchoring account's key is. None: raw when SEQUENCER_PRIVATE_KEY is given, else keystore."""
     sequencer_private_key: SecretStr | None = None
-    """The anchoring account's key. Only named here: nothing in this version reads it."""
+    """raw: 64 hex digits. Only the anchor's signing process fetches it."""
+    anchor_keystore_file: Path | None = None
+    """keystore: encrypted (Web3 Secret Storage); None: anchor-keystore.json in DATA_DIR/keys."""
+    anchor_keystore_password: SecretStr | None = None
+    anchor_pkcs11_module: Path | None = None
+    """pkcs11: the device's library."""
+    anchor_pkcs11_token: str | None = None
+    """Its label."""
+    anchor_pkcs11_key: str = "anchor"
+    """The key pair's label, on secp256k1."""
+    anchor_pkcs11_pin: SecretStr | None = None
+    anchor_kms_key_id: str | None = None
+    """kms: id, ARN or alias of an ECC_SECG_P256K1 key; credentials as the AWS SDK finds them."""
+    anchor_vault_address: str | None = None
+    anchor_vault_path: str | None = None
+    anchor_vault_token: SecretStr | None = None
+    anchor_road: Literal["aggregate", "single"] = "aggregate"
+    """aggregate: one transaction for many commitments, of which a chain shows nothing but a root; single: one
+    each, which shows tenants, stores and counts to everybody."""
+    anchor_batch_threshold: Annotated[int, Field(ge=1, le=4096)] = 100
+    """Anchor when so many commitments wait …"""
+    anchor_interval_secs: Seconds = 60.0
+    """… or when the oldest waiting one is this old, …"""
+    anchor_fee_target_gwei: Annotated[float, Field(gt=0)] | None = None
+    """… but while gas costs more than this, wait …"""
+    anchor_age_max_secs: Seconds = 3600.0
+    """… until the oldest one is this old."""
+    anchor_fee_cap_gwei: Annotated[float, Field(gt=0, le=1_000_000)] = 200.0
+    """Never offer more for gas."""
+    anchor_budget_per_day_eth: Annotated[float, Field(gt=0, le=1_000_000)] = 0.1
+    """Never spend more in 24 hours; what waits then waits on."""
+    anchor_stuck_secs: Seconds = 60.0
+    """A transaction that no block took for so long is replaced by one that offers more."""
+    anchor_finality: Literal["tags", "depth"] = "tags"
+    """tags: the chain's safe and finalized blocks; depth: ANCHOR_FINALITY_CONFIRMATIONS."""
+    anchor_finality_confirmations: Annotated[int, Field(ge=1, le=10_000)] = 12
+    anchor_poll_secs: Seconds = 4.0
+    anchor_rpc_timeout_secs: Seconds = 10.0
+    anchor_lease_secs: Annotated[float, Field(ge=2, le=600)] = 20.0
+    """An anchor that does not renew its lease for so long is deposed by another node's."""
+    anchor_wait_secs: Annotated[float, Field(ge=0, le=25)] = 20.0
+    """How long a request to anchor waits for a block before it answers with the state so far."""
+    anchor_backlog_max: Count = 10_000
+    """More waiting commitments are worth an alert."""
 
     api_key_mode: Literal["live", "test"] = "live"
     """The kind of API keys this node issues; those of the other kind are refused."""
@@ -275,6 +339,11 @@ class Settings(BaseSettings):
         "payload_encryption_keys_by_tenant",
         "jwt_secret",
         "sequencer_private_key",
+        "l2_rpc_url",
+        "anchor_database_url",
+        "anchor_keystore_password",
+        "anchor_pkcs11_pin",
+        "anchor_vault_token",
         "backup_passphrase",
     )
     @classmethod
@@ -283,6 +352,13 @@ class Settings(BaseSettings):
             return value  # looked at when it is fetched
         if value is not None and not value.get_secret_value().strip():
             raise ValueError("is set but empty; unset it or give it a value")
+        return value
+
+    @field_validator("set_registry_address")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"0x[0-9a-fA-F]{40}", value):
+            raise ValueError("is no contract's address: 0x and 40 hex digits")
         return value
 
     @field_validator("trusted_proxies")
@@ -385,6 +461,20 @@ class Settings(BaseSettings):
     @property
     def encryptor_count(self) -> int:
         return self.encryptors or max(1, (os.cpu_count() or 1) // 2)
+
+    @property
+    def anchoring(self) -> Literal["off", "inside", "apart", "dev"]:
+        """Who anchors."""
+        if self.anchor is not None:
+            return self.anchor
+        given = self.l2_rpc_url is not None and self.set_registry_address is not None
+        key = self.sequencer_private_key is not None or self.anchor_key is not None
+        return "inside" if given and key else "off"
+
+    @property
+    def contract(self) -> bytes | None:
+        """20 bytes."""
+        return None if self.set_registry_address is None else bytes.fromhex(self.set_registry_address[2:])
 
     @property
     def agent_key_age_max_us(self) -> int:

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from ves.anchor_records import Inclusion
 from ves.audit import AuditCommitment, AuditRecord
 from ves.legacy import NumberedLegacyEvent, StoredLegacyEvent
 from ves.legacy_commitments import LegacyCommitment
@@ -253,6 +254,100 @@ class CommitmentPage(msgspec.Struct, frozen=True):
     has_more: bool
     next_from: int
     """``sequence_start`` to ask from for the next page."""
+
+
+# Anchors, as the doors see them; the anchor's own port is ``journal.anchor_port``.
+
+
+class CommitmentAnchor(msgspec.Struct, frozen=True):
+    """Where a commitment stands on its way to a chain. The members after ``road`` are None as long as they
+    are unknown: there is a transaction from ``submitted`` on, a block from ``included`` on."""
+
+    batch_id: Uuid
+    state: Literal["pending", "submitted", "included", "safe", "finalized", "reported"]
+    """reported: an anchorer of somebody else's says so, we have not looked."""
+    since_us: int
+    """When it entered the state."""
+    chain_id: int
+    contract: bytes | None
+    road: Literal["aggregate", "single"] | None
+    """None: reported."""
+    anchor_number: int | None
+    position: int | None
+    """In the aggregate; 0 on the single road."""
+    batch_count: int
+    """How many commitments share the transaction."""
+    tx_hash: bytes | None
+    block_number: int | None
+    block_hash: bytes | None
+    gas_used: int | None
+    """Of the whole transaction."""
+    effective_gas_price: int | None
+    """Wei."""
+    cause: str | None
+    """Of the last transition, for people: why it went back to pending."""
+
+
+class PendingCommitment(msgspec.Struct, frozen=True):
+    commitment: Commitment
+    anchor: CommitmentAnchor | None
+    """None: no anchor holds it yet."""
+
+
+class AnchorReport(msgspec.Struct, frozen=True):
+    """What an anchorer outside says of a commitment."""
+
+    batch_id: Uuid
+    chain_id: int
+    tx_hash: bytes
+    block_number: int | None
+
+
+class ReportStored(msgspec.Struct, frozen=True):
+    """``again``: the same transaction was known already."""
+
+    again: bool
+
+
+class ReportConflict(msgspec.Struct, frozen=True):
+    """Nothing stored: another transaction is on record, or our own anchor has the commitment."""
+
+
+class AnchorSummary(msgspec.Struct, frozen=True):
+    """All commitments of the database on their way. Times are 0 without one."""
+
+    waiting: int
+    """In no anchor yet, up to 100,000."""
+    oldest_waiting_us: int
+    open_anchors: dict[str, int]
+    """State -> anchors in it, without finalized ones."""
+    oldest_unfinalized_us: int
+    """``committed_at`` of the oldest commitment that is not finalized (nor reported)."""
+    anchored_batches: int
+    """In finalized anchors."""
+    anchored_events: int
+    gas_used: int
+    """Of finalized anchors."""
+    cost_wei: int
+    lease_holder: Uuid | None
+    lease_epoch: int
+    lease_held_until_us: int
+    now_us: int
+    """By the database's clock."""
+
+
+class AnchorEvidence(msgspec.Struct, frozen=True):
+    """All that is stored of one commitment's anchor and goes into evidence."""
+
+    anchor: CommitmentAnchor
+    root: bytes
+    first_index: int | None
+    previous_head: bytes | None
+    leaves: list[bytes]
+    """Of the whole aggregate, in order; empty on the single road."""
+    raw_transaction: bytes | None
+    """The one that a block includes."""
+    inclusion: Inclusion | None
 
 
 class LegacyLeafSource(msgspec.Struct, frozen=True, gc=False):
@@ -616,6 +711,33 @@ class JournalVitals(msgspec.Struct, frozen=True):
     connections: int = 0
     connections_in_use: int = 0
     connections_max: int = 0
+
+
+class AnchorRecord(Protocol):
+    """Anchors as the doors see them: the server reads them all and adds requests and reports."""
+
+    async def read_anchors(self, batch_ids: list[Uuid]) -> dict[Uuid, CommitmentAnchor]:
+        """Those that have one; at most 1,000 a call."""
+        ...
+
+    async def list_pending_anchors(self, *, limit: int) -> list[PendingCommitment]:
+        """Commitments of all tenants that are neither finalized nor reported, oldest first."""
+        ...
+
+    async def request_anchor(self, batch_id: Uuid, audit: AuditEntry) -> bool:
+        """The anchor takes it next, before its turn. False, and nothing stored: an anchor holds it, or it is
+        reported."""
+        ...
+
+    async def report_anchor(self, report: AnchorReport, audit: AuditEntry) -> ReportStored | ReportConflict:
+        """Raises LookupError for a batch that does not exist."""
+        ...
+
+    async def anchor_summary(self) -> AnchorSummary: ...
+
+    async def read_anchor_evidence(self, batch_id: Uuid) -> AnchorEvidence | None:
+        """None: no anchor holds it."""
+        ...
 
 
 class Journal(Protocol):

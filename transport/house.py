@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from actors.anchor_vitals import Anchoring
 from actors.at_rest_watch import AtRestWatch
 from actors.audit_spool import AuditSpool
 from actors.certificates import Certificates
@@ -87,5 +88,7 @@ class House:
     """What the sequencers count together."""
     strays: Callable[[], int]
     """Failures on the database driver's side that nobody waited for; not zero is worth an alert."""
+    anchoring: Anchoring | None = None
+    """The chain as this node sees it; None: ANCHOR is off."""
     read_only: str | None = None
     """Why this node writes nothing, for its whole life."""

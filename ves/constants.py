@@ -46,6 +46,12 @@ AUDIT_NODE = b"VES_AUDIT_NODE_V1"
 AUDIT_CHAIN = b"VES_AUDIT_CHAIN_V1"
 AUDIT_STATE_ROOT = b"VES_AUDIT_STATE_ROOT_V1"
 
+# Domain separators of aggregates on a chain (ours; ves/anchoring.py has the formulas).
+ANCHOR_LEAF = b"VES_ANCHOR_LEAF_V1"
+ANCHOR_PAD_LEAF = b"VES_ANCHOR_PAD_LEAF_V1"
+ANCHOR_NODE = b"VES_ANCHOR_NODE_V1"
+ANCHOR_HEAD = b"VES_ANCHOR_HEAD_V1"
+
 # Payload kinds (VES 3.4).
 PLAINTEXT = 0
 ENCRYPTED = 1

@@ -1,0 +1,219 @@
+"""What the anchor asks of the journal: its own port, on a login of its own that may add anchor rows, read
+commitments and little else.
+
+Write-ahead is the rule: a signed transaction is a row before any endpoint sees it, and every write names the
+lease it is done under; a deposed anchor writes nothing, and can at worst send bytes again that the journal
+knows. States of an anchor, each a new row: pending -> submitted -> included -> safe -> finalized, and back to
+pending when a reorganisation took its block or the contract refused it. PostgreSQL (``journal.anchors``) and
+the in-memory fake (``journal.memory_anchors``) pass one contract suite. Amounts are wei.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import msgspec
+
+from journal.port import AuditEntry, Away, Moved, Stored
+from ves.anchor_records import Inclusion
+from ves.records import Commitment, Uuid
+
+Road = Literal["aggregate", "single"]
+"""aggregate: one leaf among many, ``anchorMany``; single: ``anchor``, its roots in the open. A batch goes one
+of them, decided before anything is sent."""
+AnchorState = Literal["pending", "submitted", "included", "safe", "finalized"]
+Purpose = Literal["anchor", "deploy"]
+
+BACKLOG_COUNTED_MAX = 100_000
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """Ours until somebody else claims it, which ``epoch`` tells."""
+
+    holder: Uuid
+    epoch: int
+
+
+class LeaseHeld(msgspec.Struct, frozen=True):
+    """Another holder's, which renewed it in time."""
+
+    holder: Uuid
+    epoch: int
+    held_until_us: int
+    """By the database's clock."""
+    now_us: int
+
+
+class Anchor(msgspec.Struct, frozen=True):
+    """What one transaction is to put on the chain: decided once, never changed."""
+
+    anchor_number: int
+    """1, 2, 3 …, over all contracts."""
+    chain_id: int
+    contract: bytes
+    road: Road
+    batch_count: int
+    root: bytes
+    """Of the aggregate; of the single road the commitment's merkle_root."""
+    first_index: int | None
+    """Of the aggregate; None on the single road."""
+    previous_head: bytes | None
+    """Of the aggregate: the contract's head before it (``ves.anchoring.aggregate_head``)."""
+
+
+class PlannedBatch(msgspec.Struct, frozen=True):
+    batch_id: Uuid
+    leaf: bytes
+    """32 zero bytes on the single road."""
+
+
+class AnchorTransaction(msgspec.Struct, frozen=True):
+    """One signed transaction. Attempts of a nonce replace each other: a block includes at most one."""
+
+    chain_id: int
+    address: bytes
+    """Whose nonce it is."""
+    nonce: int
+    attempt: int
+    """1, 2, 3 … of this nonce."""
+    anchor_number: int | None
+    """None: it deploys the contract."""
+    purpose: Purpose
+    tx_hash: bytes
+    raw: bytes
+    gas_limit: int
+    max_fee_per_gas: int
+    max_priority_fee_per_gas: int
+    signed_at_us: int = 0
+    """By the database's clock; as read, not as written."""
+
+
+class AnchorTransition(msgspec.Struct, frozen=True):
+    """An anchor entered ``state``. The members after ``cause`` are known from ``submitted`` or ``included``
+    on, and say of a ``pending`` row what it comes from."""
+
+    anchor_number: int
+    transition_number: int
+    """1, 2, 3 … of this anchor; whoever comes second with a number stores nothing."""
+    state: AnchorState
+    cause: str | None = None
+    """``planned``; of a way back: ``reorganised``, ``reverted: <reason>``; for people."""
+    tx_hash: bytes | None = None
+    block_number: int | None = None
+    block_hash: bytes | None = None
+    gas_used: int | None = None
+    effective_gas_price: int | None = None
+    at_us: int = 0
+    """By the database's clock; as read, not as written."""
+
+
+class OpenAnchor(msgspec.Struct, frozen=True):
+    """An anchor that is not finalized, with all that is known of it."""
+
+    anchor: Anchor
+    last: AnchorTransition
+    transactions: list[AnchorTransaction]
+    """Ordered by (nonce, attempt)."""
+    commitment: Commitment | None
+    """Of the single road."""
+
+
+class WaitingBatch(msgspec.Struct, frozen=True):
+    """A commitment that no anchor holds."""
+
+    commitment: Commitment
+    previous_road: Road | None
+    """Of the stream's commitment right before it; None: there is none, or no anchor holds it yet."""
+    requested: bool
+    """Somebody asked for it to go now."""
+
+
+class Backlog(msgspec.Struct, frozen=True):
+    batches: list[WaitingBatch]
+    """Oldest first; requested ones before all others."""
+    waiting: int
+    """How many there are, up to BACKLOG_COUNTED_MAX."""
+    oldest_committed_at_us: int
+    """0: none."""
+    now_us: int
+    """By the database's clock."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where an account and a contract stand, as the journal knows it."""
+
+    next_nonce: int | None
+    """None: no transaction of this account is on record."""
+    next_index: int
+    """Leaves of all aggregates planned for this contract."""
+    head: bytes
+    """After those; 32 zero bytes before the first."""
+    next_anchor_number: int
+
+
+class AnchorJournal(Protocol):
+    """Raises JournalAway where nothing happened, JournalOutcomeUnknown where that cannot be told. ``Moved``:
+    nothing stored, the lease is another's or somebody was there first."""
+
+    async def claim_lease(self, holder: Uuid, *, lease_s: float) -> Lease | LeaseHeld:
+        """Free, run out or ours already: claimed under the next epoch."""
+        ...
+
+    async def renew_lease(self, lease: Lease, *, lease_s: float) -> bool:
+        """False: it is another's now."""
+        ...
+
+    async def release_lease(self, lease: Lease) -> None:
+        """The next one need not wait for it to run out. Nothing happens when it is another's."""
+        ...
+
+    async def standing(self, chain_id: int, contract: bytes, address: bytes) -> Standing: ...
+
+    async def read_open(self, chain_id: int, contract: bytes, *, limit: int) -> list[OpenAnchor]:
+        """Not finalized, by number."""
+        ...
+
+    async def refill_backlog(self) -> int:
+        """Puts into the backlog what no anchor and no report holds and is not in it; answers how many. Reads
+        all commitments: once a life."""
+        ...
+
+    async def read_backlog(self, *, limit: int) -> Backlog: ...
+
+    async def plan(self, lease: Lease, anchor: Anchor, batches: list[PlannedBatch]) -> Stored | Moved | Away:
+        """The anchor, its batches in order, and its first transition (pending, ``planned``); they leave the
+        backlog and the requests. Moved when one of them is taken meanwhile."""
+        ...
+
+    async def write_transaction(
+        self, lease: Lease, transaction: AnchorTransaction, audit: AuditEntry
+    ) -> Stored | Moved | Away:
+        """Write-ahead: before it is sent. ``audit`` tells of the use of the key, in the same transaction."""
+        ...
+
+    async def move(
+        self, lease: Lease, transition: AnchorTransition, inclusion: Inclusion | None = None
+    ) -> Stored | Moved | Away:
+        """``inclusion``: the proof that goes with ``included``; kept beside the transition, once."""
+        ...
+
+    async def spent_since(self, chain_id: int, address: bytes, since_us: int) -> int:
+        """Wei: what mined transactions signed since then have cost, and the most that the others may."""
+        ...
+
+    async def resume(
+        self,
+        lease: Lease,
+        *,
+        chain_id: int,
+        contract: bytes,
+        address: bytes,
+        standing: Standing,
+        reason: str,
+        audit: AuditEntry,
+    ) -> Stored | Moved | Away:
+        """An operator's word: go on from this nonce, index and head, which are the chain's, although the
+        journal does not know how they came about (a restored database, an account used by others)."""
+        ...
+
+    async def audit(self, entry: AuditEntry) -> None: ...

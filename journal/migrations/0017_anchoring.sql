@@ -1,0 +1,182 @@
+-- Anchors: what was put on a chain, by which signed bytes, and what became of it.
+--
+-- A role of its own works here, sequencer_anchor: it adds anchor rows and entries of its own audit chain, and
+-- reads commitments; the server's role reads anchors and adds reports and requests. One row is the lease that
+-- makes exactly one anchor of many nodes work: each of its writes names the epoch it was done under.
+
+DO $roles$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'sequencer_anchor') THEN
+        BEGIN
+            CREATE ROLE sequencer_anchor NOLOGIN;
+        EXCEPTION
+            WHEN duplicate_object OR unique_violation THEN
+                NULL; -- roles belong to the whole cluster: another database's migration made it meanwhile
+            WHEN insufficient_privilege THEN
+                RAISE EXCEPTION 'role sequencer_anchor does not exist and % may not create it', current_user
+                    USING ERRCODE = 'insufficient_privilege',
+                          HINT = 'migrate as a role with CREATEROLE, or let a superuser CREATE ROLE '
+                              || 'sequencer_anchor (NOLOGIN) first';
+        END;
+    END IF;
+END
+$roles$;
+
+CREATE TABLE record.anchor_leases (
+    single_row boolean PRIMARY KEY DEFAULT true CHECK (single_row),
+    holder uuid NOT NULL,
+    lease_epoch bigint NOT NULL CHECK (lease_epoch >= 1),
+    held_until timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
+CREATE TABLE record.anchors (
+    anchor_number bigint PRIMARY KEY CHECK (anchor_number >= 1),
+    chain_id bigint NOT NULL CHECK (chain_id >= 1),
+    contract bytea NOT NULL CHECK (octet_length(contract) = 20),
+    road text COLLATE "C" NOT NULL CHECK (road IN ('aggregate', 'single')),
+    batch_count integer NOT NULL CHECK (batch_count BETWEEN 1 AND 4096),
+    root bytea NOT NULL CHECK (octet_length(root) = 32),
+    first_index bigint CHECK (first_index >= 0),
+    previous_head bytea CHECK (octet_length(previous_head) = 32),
+    planned_at timestamptz NOT NULL,
+    lease_epoch bigint NOT NULL,
+    UNIQUE (chain_id, contract, first_index),
+    CHECK ((road = 'aggregate') = (first_index IS NOT NULL)),
+    CHECK ((road = 'aggregate') = (previous_head IS NOT NULL)),
+    CHECK (road = 'aggregate' OR batch_count = 1)
+);
+
+-- A commitment is in one anchor, ever.
+CREATE TABLE record.anchor_batches (
+    batch_id uuid PRIMARY KEY REFERENCES record.ves_commitments,
+    anchor_number bigint NOT NULL REFERENCES record.anchors,
+    position integer NOT NULL CHECK (position >= 0),
+    leaf bytea NOT NULL CHECK (octet_length(leaf) = 32),
+    UNIQUE (anchor_number, position)
+);
+
+-- Signed bytes, written before anybody is shown them.
+CREATE TABLE record.anchor_transactions (
+    chain_id bigint NOT NULL,
+    address bytea NOT NULL CHECK (octet_length(address) = 20),
+    nonce bigint NOT NULL CHECK (nonce >= 0),
+    attempt integer NOT NULL CHECK (attempt >= 1),
+    anchor_number bigint REFERENCES record.anchors,
+    purpose text COLLATE "C" NOT NULL CHECK (purpose IN ('anchor', 'deploy')),
+    tx_hash bytea NOT NULL UNIQUE CHECK (octet_length(tx_hash) = 32),
+    raw bytea NOT NULL,
+    gas_limit bigint NOT NULL,
+    max_fee_per_gas bigint NOT NULL,
+    max_priority_fee_per_gas bigint NOT NULL,
+    signed_at timestamptz NOT NULL,
+    lease_epoch bigint NOT NULL,
+    PRIMARY KEY (chain_id, address, nonce, attempt),
+    CHECK ((purpose = 'anchor') = (anchor_number IS NOT NULL))
+);
+CREATE INDEX anchor_transactions_anchor ON record.anchor_transactions (anchor_number);
+
+CREATE TABLE record.anchor_transitions (
+    anchor_number bigint NOT NULL REFERENCES record.anchors,
+    transition_number integer NOT NULL CHECK (transition_number >= 1),
+    state text COLLATE "C" NOT NULL
+        CHECK (state IN ('pending', 'submitted', 'included', 'safe', 'finalized')),
+    cause text COLLATE "C",
+    tx_hash bytea CHECK (octet_length(tx_hash) = 32),
+    block_number bigint,
+    block_hash bytea CHECK (octet_length(block_hash) = 32),
+    gas_used bigint,
+    effective_gas_price bigint,
+    at timestamptz NOT NULL,
+    lease_epoch bigint NOT NULL,
+    PRIMARY KEY (anchor_number, transition_number)
+);
+
+CREATE TABLE record.anchor_inclusions (
+    anchor_number bigint NOT NULL REFERENCES record.anchors,
+    block_hash bytea NOT NULL CHECK (octet_length(block_hash) = 32),
+    tx_hash bytea NOT NULL REFERENCES record.anchor_transactions (tx_hash),
+    block_number bigint NOT NULL,
+    block_header bytea NOT NULL,
+    transaction_index integer NOT NULL,
+    receipt bytea NOT NULL,
+    proof bytea[] NOT NULL,
+    PRIMARY KEY (anchor_number, block_hash)
+);
+
+-- An operator's word that the chain knows more than this journal.
+CREATE TABLE record.anchor_resumptions (
+    resumption_number bigint PRIMARY KEY CHECK (resumption_number >= 1),
+    chain_id bigint NOT NULL,
+    contract bytea NOT NULL CHECK (octet_length(contract) = 20),
+    address bytea NOT NULL CHECK (octet_length(address) = 20),
+    next_nonce bigint NOT NULL,
+    next_index bigint NOT NULL,
+    head bytea NOT NULL CHECK (octet_length(head) = 32),
+    resumed_at timestamptz NOT NULL,
+    reason text COLLATE "C" NOT NULL
+);
+
+-- What anchorers outside say they did.
+CREATE TABLE record.anchor_reports (
+    batch_id uuid PRIMARY KEY REFERENCES record.ves_commitments,
+    chain_id bigint NOT NULL,
+    tx_hash bytea NOT NULL CHECK (octet_length(tx_hash) = 32),
+    block_number bigint,
+    reported_at timestamptz NOT NULL,
+    actor text COLLATE "C" NOT NULL
+);
+
+SELECT record.keep('anchor_leases', true);
+SELECT record.keep('anchors');
+SELECT record.keep('anchor_batches');
+SELECT record.keep('anchor_transactions');
+SELECT record.keep('anchor_transitions');
+SELECT record.keep('anchor_inclusions');
+SELECT record.keep('anchor_resumptions');
+SELECT record.keep('anchor_reports');
+
+-- Which commitments wait for an anchor, so that nobody has to search among all of them; and which somebody
+-- wants next. Both can be made again.
+CREATE TABLE work.anchor_backlog (
+    batch_id uuid PRIMARY KEY,
+    committed_at timestamptz NOT NULL
+);
+CREATE INDEX anchor_backlog_age ON work.anchor_backlog (committed_at, batch_id);
+CREATE TABLE work.anchor_requests (
+    batch_id uuid PRIMARY KEY,
+    requested_at timestamptz NOT NULL
+);
+
+CREATE FUNCTION record.expect_an_anchor() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO work.anchor_backlog (batch_id, committed_at) VALUES (NEW.batch_id, NEW.committed_at);
+    RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION record.expect_an_anchor() FROM PUBLIC;
+CREATE TRIGGER expect_an_anchor AFTER INSERT ON record.ves_commitments
+    FOR EACH ROW EXECUTE FUNCTION record.expect_an_anchor();
+INSERT INTO work.anchor_backlog (batch_id, committed_at) SELECT batch_id, committed_at FROM record.ves_commitments;
+
+-- The server reads anchors and adds reports; the anchor's role does the rest.
+DO $grants$
+DECLARE
+    t text;
+BEGIN
+    FOREACH t IN ARRAY ARRAY['anchors', 'anchor_batches', 'anchor_transactions', 'anchor_transitions',
+        'anchor_inclusions', 'anchor_resumptions', 'anchor_leases'] LOOP
+        EXECUTE pg_catalog.format('REVOKE INSERT ON record.%I FROM sequencer_app', t);
+        EXECUTE pg_catalog.format('GRANT SELECT, INSERT ON record.%I TO sequencer_anchor', t);
+    END LOOP;
+END
+$grants$;
+REVOKE UPDATE ON record.anchor_leases FROM sequencer_app;
+GRANT UPDATE ON record.anchor_leases TO sequencer_anchor;
+GRANT USAGE ON SCHEMA record, work TO sequencer_anchor;
+GRANT SELECT ON record.schema_migrations, record.ves_commitments, record.anchor_reports,
+    record.restorations, record.restoration_confirmations TO sequencer_anchor;
+GRANT SELECT, INSERT ON record.audit_log TO sequencer_anchor;
+GRANT SELECT, INSERT, UPDATE ON record.audit_counters TO sequencer_anchor;
+GRANT SELECT, INSERT, DELETE ON work.anchor_backlog TO sequencer_anchor;
+GRANT SELECT, DELETE ON work.anchor_requests TO sequencer_anchor;
