@@ -418,7 +418,8 @@ class Settings(BaseSettings):
 
     def without_secrets(self) -> Settings:
         """For the house: what its owners have taken is nowhere else."""
-        return self.model_copy(update=dict.fromkeys(OF_THE_HOUSE))
+        # Who anchors may follow from what is given.
+        return self.model_copy(update=dict.fromkeys(OF_THE_HOUSE) | {"anchor": self.anchoring})
 
     @field_validator(*(f"rate_limit_{name}_burst" for name in RATE_CLASSES))
     @classmethod
