@@ -103,7 +103,7 @@ class KeyInDevice:
         try:
             return self._library.get_token(token_label=label)
         except pkcs11.NoSuchToken:
-            there = sorted({slot.get_token().label for slot in self._library.get_slots(token_present=True)})
+            there = self._labels()
             words = f"there are {', '.join(map(repr, there[:8]))}" if there else "there is none at all"
             text = f"no token is labelled {label!r} (ANCHOR_PKCS11_TOKEN): {words}"
             raise (SignerRefused if self._session is None else SignerAway)(text) from None
@@ -111,6 +111,13 @@ class KeyInDevice:
             raise SignerRefused(f"several tokens are labelled {label!r} (ANCHOR_PKCS11_TOKEN)") from None
         except pkcs11.PKCS11Error as error:
             raise _away(error) from None
+
+    def _labels(self) -> list[str]:
+        try:
+            slots = self._library.get_slots(token_present=True)
+            return sorted({slot.get_token().label for slot in slots} - {""})
+        except pkcs11.PKCS11Error:
+            return []
 
     def _refuse_risky_login(self, flags: TokenFlag) -> None:
         """What the device itself remembers of failed logins, whoever failed."""
@@ -144,20 +151,21 @@ class KeyInDevice:
 
     def _only(self, kind: ObjectClass) -> Any:
         label = self._place.label
-        what = "private" if kind == ObjectClass.PRIVATE_KEY else "public"
+        wanted = {Attribute.CLASS: kind, Attribute.KEY_TYPE: KeyType.EC, Attribute.LABEL: label}
         try:
-            return self._session.get_key(object_class=kind, key_type=KeyType.EC, label=label)
-        except pkcs11.NoSuchKey:
-            raise SignerRefused(
-                f"token {self._place.token!r} has no {what} EC key labelled {label!r} (ANCHOR_PKCS11_KEY)"
-            ) from None
-        except pkcs11.MultipleObjectsReturned:
-            raise SignerRefused(
-                f"token {self._place.token!r} has several {what} EC keys labelled {label!r} "
-                "(ANCHOR_PKCS11_KEY)"
-            ) from None
+            found = list(
+                self._session.get_objects(wanted)
+            )  # to the end: a search left open outlives its session
         except pkcs11.PKCS11Error as error:
             raise _away(error) from None
+        if len(found) != 1:
+            many = "several" if found else "no"
+            what = "private" if kind == ObjectClass.PRIVATE_KEY else "public"
+            raise SignerRefused(
+                f"token {self._place.token!r} has {many} {what} EC keys labelled {label!r} "
+                "(ANCHOR_PKCS11_KEY)"
+            )
+        return found[0]
 
     def __repr__(self) -> str:
         return "KeyInDevice(…)"
