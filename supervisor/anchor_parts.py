@@ -5,6 +5,7 @@ A module of its own, so that a house which anchors nothing imports nothing of a 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,10 +14,14 @@ from actors.mailbox import Actor
 from actors.security_events import SecurityEvents
 
 
+MakeAnchor = Callable[[SecurityEvents, Callable[[], int], random.Random], Actor]
+"""Given what counts events, the clock, and chance for pauses."""
+
+
 @dataclass(frozen=True)
 class AnchorParts:
     anchoring: Anchoring
-    actor: Callable[[SecurityEvents, Callable[[], int]], Actor] | None = None
-    """A life of the anchor, given what counts events and the clock; None: it anchors elsewhere."""
+    actor: MakeAnchor | None = None
+    """A life of the anchor; None: it anchors elsewhere."""
     keeper: Callable[[], Actor] | None = None
     """Of the development chain."""
