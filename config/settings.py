@@ -384,7 +384,7 @@ class Settings(BaseSettings):
             raise ValueError("is set but empty; unset it or give it a value")
         return value
 
-    @field_validator("database_url", "database_admin_url")
+    @field_validator("database_url", "database_admin_url", "anchor_database_url")
     @classmethod
     def _is_a_postgresql_address(cls, value: SecretStr | None) -> SecretStr | None:
         if isinstance(value, FetchedSecret):
@@ -418,7 +418,8 @@ class Settings(BaseSettings):
 
     def without_secrets(self) -> Settings:
         """For the house: what its owners have taken is nowhere else."""
-        return self.model_copy(update=dict.fromkeys(OF_THE_HOUSE))
+        # Who anchors may follow from what is given.
+        return self.model_copy(update=dict.fromkeys(OF_THE_HOUSE) | {"anchor": self.anchoring})
 
     @field_validator(*(f"rate_limit_{name}_burst" for name in RATE_CLASSES))
     @classmethod
