@@ -87,13 +87,19 @@ class KeyInKms:
         return address_of(key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
 
     def _ask(self, method: str, **arguments: Any) -> dict[str, Any]:
-        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+        from botocore.exceptions import (
+            BotoCoreError,
+            ClientError,
+            ConnectionError,
+            CredentialRetrievalError,
+            HTTPClientError,
+        )
 
         try:
             answer: dict[str, Any] = getattr(self._client, method)(KeyId=self._key_id, **arguments)
         except ClientError as error:
             raise self._told(error) from None
-        except HTTPClientError as error:
+        except (ConnectionError, HTTPClientError, CredentialRetrievalError) as error:
             raise SignerAway(f"KMS does not answer: {type(error).__name__}") from None
         except BotoCoreError as error:
             raise SignerRefused(_unusable(error)) from None
