@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from actors.anchor_fees import first_offer, gas_limit, worst_case
+from actors.anchor_fees import first_offer
 from actors.chain import Chain, ChainAway, ChainLies, ChainNotOurs, Reverted, SignerAway, SignerRefused, Taken
 from actors.chain_key_place import key_place
 from actors.chain_signer import ProcessSigner, SigningKey
@@ -31,7 +31,13 @@ from supervisor.shell import StartRefused, anchor_address, limits_of, own_sequen
 from transport.chain.opening import open_chain
 from transport.cli.anchor import Resumption
 from ves.anchor_calls import calldata, deployment, read_hash, read_number
-from ves.anchor_transactions import UnsignedTransaction, signed_bytes, signing_digest, transaction_hash
+from ves.anchor_transactions import (
+    UnsignedTransaction,
+    created_by,
+    signed_bytes,
+    signing_digest,
+    transaction_hash,
+)
 from ves.anchoring import anchor_node_id
 from ves.encoding import prefixed_hex, uuid_text
 from ves.records import Uuid
@@ -162,7 +168,7 @@ class _Deploy:
 
     async def work(self, bench: Bench) -> None:
         transaction = await self._unsigned(bench)
-        cost = worst_case(transaction.gas_limit, transaction.max_fee_per_gas)
+        cost = transaction.gas_limit * transaction.max_fee_per_gas
         account = prefixed_hex(bench.signer.address)
         print(
             f"deploying on chain {transaction.chain_id} from {account} (nonce {transaction.nonce}) costs at most "
@@ -186,10 +192,10 @@ class _Deploy:
         estimate = await chain.estimate_gas(address, None, code)
         if isinstance(estimate, Reverted):
             raise StartRefused(f"the chain would refuse it: {estimate.reason}")
-        limit = gas_limit(estimate)
         offer = first_offer(await chain.fees(), round(bench.settings.anchor_fee_cap_gwei * GWEI))
-        if limit is None or offer is None:
-            raise StartRefused(f"{estimate} gas, or its price, is beyond ANCHOR_FEE_CAP_GWEI: try later")
+        if offer is None:
+            raise StartRefused("gas costs more than ANCHOR_FEE_CAP_GWEI now: try later")
+        limit = estimate * 6 // 5
         return UnsignedTransaction(
             chain.chain_id, nonce, offer.max_priority_fee_per_gas, offer.max_fee_per_gas, limit, None, code
         )
@@ -220,7 +226,7 @@ class _Deploy:
                 "nonce": transaction.nonce,
                 "attempt": 1,
                 "tx_hash": prefixed_hex(transaction.tx_hash),
-                "max_cost_wei": str(worst_case(unsigned.gas_limit, unsigned.max_fee_per_gas)),
+                "max_cost_wei": str(unsigned.gas_limit * unsigned.max_fee_per_gas),
                 "purpose": "deploy",
             },
         )
@@ -239,7 +245,9 @@ class _Deploy:
             if not receipt.succeeded or await bench.chain.code_at(contract) != runtime_code():
                 raise StartRefused(f"{prefixed_hex(tx_hash)} is in a block, but the contract is not there")
             return contract
-        raise StartRefused(f"no block took {prefixed_hex(tx_hash)} yet: look for it, the anchor sends it again")
+        raise StartRefused(
+            f"no block took {prefixed_hex(tx_hash)} yet: look for it, the anchor sends it again"
+        )
 
 
 def _must_be_stored(outcome: object) -> None:

@@ -384,7 +384,11 @@ def anchor_children(
         yield ChildSpec(name="dev-chain", factory=anchor.keeper)
     if anchor is not None and anchor.actor is not None:
         make = anchor.actor
-        yield ChildSpec(name="anchor", factory=lambda: make(security, ports.now_us, ports.chance), shutdown_s=ANCHOR_STOP_S)
+        yield ChildSpec(
+            name="anchor",
+            factory=lambda: make(security, ports.now_us, ports.chance),
+            shutdown_s=ANCHOR_STOP_S,
+        )
 
 
 def at_rest_of(secrets: Secrets, security: SecurityEvents) -> AtRestWatch:
