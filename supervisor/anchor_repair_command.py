@@ -116,8 +116,8 @@ async def _claim(journal: AnchorJournal, holder: Uuid) -> Lease:
     if isinstance(lease, LeaseHeld):
         left_s = max(0, lease.held_until_us - lease.now_us) / 1e6
         raise StartRefused(
-            f"the anchor {uuid_text(lease.holder)} is at work: stop it (or its server), or wait {left_s:.0f} s "
-            "if it is gone"
+            f"the anchor {uuid_text(lease.holder)} is at work: stop it (or its server), or wait "
+            f"{left_s:.0f} s if it is gone"
         )
     return lease
 
@@ -170,9 +170,10 @@ class _Deploy:
         transaction = await self._unsigned(bench)
         cost = transaction.gas_limit * transaction.max_fee_per_gas
         account = prefixed_hex(bench.signer.address)
+        balance = await bench.chain.balance_of(bench.signer.address)
         print(
-            f"deploying on chain {transaction.chain_id} from {account} (nonce {transaction.nonce}) costs at most "
-            f"{cost / ETHER:.6f} of its {await bench.chain.balance_of(bench.signer.address) / ETHER:.6f} ether"
+            f"deploying on chain {transaction.chain_id} from {account} (nonce {transaction.nonce}) costs at "
+            f"most {cost / ETHER:.6f} of its {balance / ETHER:.6f} ether"
         )
         if not self.yes:
             print("nothing was sent; --yes sends it")

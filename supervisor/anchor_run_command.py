@@ -37,8 +37,8 @@ def run() -> None:
     prepare_data_dir(settings.data_dir)
     if settings.anchoring != "apart":
         raise StartRefused(
-            f"ANCHOR is {settings.anchoring}: it is for ANCHOR=apart, here and at the servers, that the anchor "
-            "runs in a process of its own"
+            f"ANCHOR is {settings.anchoring}: it is for ANCHOR=apart, here and at the servers, that the "
+            "anchor runs in a process of its own"
         )
     wish = wish_of(settings, anchor_address(settings), here=True)
     assert wish is not None
