@@ -43,7 +43,7 @@ from ves.encoding import prefixed_hex, uuid_text
 from ves.records import Uuid
 
 LEASE_S = 60.0
-INCLUDED_S = 300.0
+INCLUDED_LOOKS = 300
 POLL_S = 1.0
 NO_CONTRACT = bytes(20)
 
@@ -239,15 +239,17 @@ class _Deploy:
         return transaction.tx_hash
 
     async def _included(self, bench: Bench, tx_hash: bytes, nonce: int) -> bytes:
-        with trio.move_on_after(INCLUDED_S):
-            while (receipt := await bench.chain.receipt(tx_hash)) is None:
+        contract = created_by(bench.signer.address, nonce)
+        for _ in range(INCLUDED_LOOKS):
+            receipt = await bench.chain.receipt(tx_hash)
+            if receipt is None:
                 await trio.sleep(POLL_S)
-            contract = created_by(bench.signer.address, nonce)
-            if not receipt.succeeded or await bench.chain.code_at(contract) != runtime_code():
+            elif receipt.succeeded and await bench.chain.code_at(contract) == runtime_code():
+                return contract
+            else:
                 raise StartRefused(f"{prefixed_hex(tx_hash)} is in a block, but the contract is not there")
-            return contract
         raise StartRefused(
-            f"no block took {prefixed_hex(tx_hash)} yet: look for it, the anchor sends it again"
+            f"no block took {prefixed_hex(tx_hash)} yet: look for it; an anchor sends it again"
         )
 
 
