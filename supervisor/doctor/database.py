@@ -1,7 +1,7 @@
 """Checks of the database, with the server's own login: who it is, what protects the record, what can be lost.
 
-Each looks at facts of ``journal.examination`` and its neighbours; here is only what they come to. The anchor's
-login is looked at too, where its address is known.
+Each looks at facts of ``journal.examination`` and its neighbours; here is only what they come to. The
+anchor's login is looked at too, where its address is known.
 """
 
 from __future__ import annotations
