@@ -1,7 +1,7 @@
 """``sequencer anchor key``: whose account the anchor uses, where its key is, and whether it signs.
 
-Makes the keystore when there is none, as the anchor's first life would. Shows the address and the place, never
-the key, which this process does not have either: a signing process opens it, for the length of the command.
+Makes the keystore when there is none, as the anchor's first life would. Shows the address and the place,
+never the key, which this process does not have either: a signing process opens it for the command's length.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from config.secrets import prepare_data_dir
 from supervisor.shell import StartRefused, read_settings, readably
 from ves.secp256k1 import checksummed
 
-MEANINGLESS = sha256(b"sequencer anchor key --check: this digest is of no transaction and no message").digest()
+MEANINGLESS = sha256(b"sequencer anchor key --check: no transaction, no message").digest()
 """The only thing this command signs: nothing on any chain has it for a hash."""
 
 
