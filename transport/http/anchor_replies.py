@@ -98,9 +98,7 @@ def anchored_reply(
     )
 
 
-def _status(
-    state: State, *, already: bool
-) -> Literal["anchored", "already_anchored", "pending", "reported"]:
+def _status(state: State, *, already: bool) -> Literal["anchored", "already_anchored", "pending", "reported"]:
     if state in IN_A_BLOCK:
         return "already_anchored" if already else "anchored"
     return "reported" if state == "reported" else "pending"

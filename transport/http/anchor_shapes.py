@@ -31,7 +31,9 @@ Wei = Annotated[str, Meta(pattern="^[0-9]{1,78}$", description="Wei, decimal: to
 U64In = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Road = Annotated[
     Literal["aggregate", "single"],
-    Meta(description="aggregate: one leaf of a root over many commitments; single: a transaction of its own."),
+    Meta(
+        description="aggregate: one leaf of a root over many commitments; single: a transaction of its own."
+    ),
 ]
 State = Annotated[
     Literal["waiting", "pending", "submitted", "included", "safe", "finalized", "reported"],
@@ -43,7 +45,9 @@ State = Annotated[
 ]
 Confirmations = Annotated[
     Count | None,
-    Meta(description="Blocks from its own to the newest; null: not in a block, or the height is unknown here."),
+    Meta(
+        description="Blocks from its own to the newest; null: not in a block, or the height is unknown here."
+    ),
 ]
 LocalChain = Annotated[
     bool | None,
@@ -86,9 +90,9 @@ class CommitAndAnchorBody(msgspec.Struct):
     store_id: UuidText
     sequence_start: Sequence | None = None
     sequence_end: Sequence | None = None
-    max_events: Annotated[U64In, Meta(description="0 means 1; at most 65,536 are committed at once.")] | None = (
-        None
-    )
+    max_events: (
+        Annotated[U64In, Meta(description="0 means 1; at most 65,536 are committed at once.")] | None
+    ) = None
 
 
 class AnchorVerifiedReply(msgspec.Struct, kw_only=True):
@@ -97,7 +101,8 @@ class AnchorVerifiedReply(msgspec.Struct, kw_only=True):
 
     batch_id: UuidText
     anchored_on_chain: Annotated[
-        bool, Meta(description="The contract has exactly this commitment's roots, by the question in compared.")
+        bool,
+        Meta(description="The contract has exactly this commitment's roots, by the question in compared."),
     ]
     state: State
     road: Road | None
@@ -161,7 +166,8 @@ class AnchorStatusReply(msgspec.Struct, kw_only=True):
     contract: Address | None
     road: Road | None
     finality: Annotated[
-        str | None, Meta(description="When an anchor is called finalized.", examples=["the chain's finalized tag"])
+        str | None,
+        Meta(description="When an anchor is called finalized.", examples=["the chain's finalized tag"]),
     ]
     local_chain: LocalChain
     local_chain_note: str | None
