@@ -1,4 +1,4 @@
-"""What a commitment's anchor looks like on the wire: states, hashes, confirmations, cost. Nothing is asked here.
+"""What a commitment's anchor looks like on the wire: states, hashes, confirmations, cost. It asks nobody.
 
 Heights come from the anchor's own looks at the chain; a node that does not look knows none, and says so.
 """
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from actors.anchor_vitals import Anchoring
 from journal.port import CommitmentAnchor
 from transport.http.anchor_shapes import AnchoredReply, State
-from transport.http.anchor_waits import IN_A_BLOCK
+from transport.http.anchor_waits import IN_A_BLOCK, SETTLED
 from transport.http.replies import commitment_members
 from transport.http.shapes import AnchoredCommitmentReply, CommitmentAnchorReply
 from ves.encoding import prefixed_hex, uuid_text
@@ -42,7 +42,7 @@ def chain_members(anchor: CommitmentAnchor | None, anchoring: Anchoring | None) 
         return {}
     sent = anchor.tx_hash is not None
     return {
-        "is_anchored": anchor.state in IN_A_BLOCK,
+        "is_anchored": anchor.state in SETTLED,
         "chain_id": anchor.chain_id if sent else None,
         "chain_tx_hash": anchor.tx_hash.hex() if anchor.tx_hash is not None else None,
         "chain_block_number": anchor.block_number,

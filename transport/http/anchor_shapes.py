@@ -27,6 +27,7 @@ PENDING_MAX = 5000
 MAX_EVENTS_DEFAULT = 1024
 
 Address = Annotated[str, Meta(pattern="^0x[0-9a-f]{40}$", description="20 bytes, 0x lowercase hex.")]
+ChainId = Annotated[int, Meta(ge=1)]
 Wei = Annotated[str, Meta(pattern="^[0-9]{1,78}$", description="Wei, decimal: too large for JSON numbers.")]
 U64In = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Road = Annotated[
@@ -38,9 +39,10 @@ Road = Annotated[
 State = Annotated[
     Literal["waiting", "pending", "submitted", "included", "safe", "finalized", "reported"],
     Meta(
-        description="waiting: no anchor holds it; pending: an anchor holds it, nothing is sent; submitted: sent; "
-        "included: in a block that a reorganisation can take back; safe: in a block that the chain calls safe; "
-        "finalized: in one that it calls final; reported: somebody else says so, nobody here verified it."
+        description="waiting: no anchor holds it; pending: an anchor holds it, nothing is sent; submitted: "
+        "sent; included: in a block that a reorganisation can take back; safe: in a block that the chain "
+        "calls safe; finalized: in one that it calls final; reported: somebody else says so, nobody here "
+        "verified it."
     ),
 ]
 Confirmations = Annotated[
@@ -52,8 +54,8 @@ Confirmations = Annotated[
 LocalChain = Annotated[
     bool | None,
     Meta(
-        description="true: the chain is the sequencer's own, on its machine, and no third party witnesses it; "
-        "null: this node does not look at that chain."
+        description="true: the chain is the sequencer's own, on its machine, and no third party witnesses "
+        "it; null: this node does not look at that chain."
     ),
 ]
 
@@ -72,7 +74,7 @@ class AnchoredReply(msgspec.Struct, kw_only=True):
     finalized: bool
     message: Annotated[str, Meta(description="What the state means, for people.")]
     local_chain: LocalChain
-    chain_id: Annotated[int | None, Meta(ge=1)]
+    chain_id: ChainId | None
     chain_tx_hash: Hex32 | None
     chain_block_number: Count | None
     confirmations: Confirmations
@@ -109,13 +111,13 @@ class AnchorVerifiedReply(msgspec.Struct, kw_only=True):
     compared: Annotated[
         Literal["verifyIncluded", "verifyEventsRoot"],
         Meta(
-            description="verifyIncluded: this commitment's leaf, computed anew, under the stored aggregate root; "
-            "verifyEventsRoot: the batch's events root as stored under its id."
+            description="verifyIncluded: this commitment's leaf, computed anew, under the stored aggregate "
+            "root; verifyEventsRoot: the batch's events root as stored under its id."
         ),
     ]
     compared_with: Annotated[str, Meta(examples=["the node's RPC endpoint"])]
     local_chain: LocalChain
-    chain_id: Annotated[int, Meta(ge=1)]
+    chain_id: ChainId
     contract: Address
     block_number: Annotated[Count | None, Meta(description="Of its transaction, as recorded here.")]
 
@@ -162,7 +164,7 @@ class AnchorStatusReply(msgspec.Struct, kw_only=True):
 
     anchor_enabled: bool
     message: str
-    chain_id: Annotated[int | None, Meta(ge=1)]
+    chain_id: ChainId | None
     contract: Address | None
     road: Road | None
     finality: Annotated[
@@ -222,13 +224,13 @@ class ReportedReply(msgspec.Struct, omit_defaults=True, kw_only=True):
     status: Literal["anchored", "already_anchored"]
     chain_tx_hash: PrefixedHex32 | msgspec.UnsetType = msgspec.UNSET
     chain_id: U32 | msgspec.UnsetType = msgspec.UNSET
-    block_number: Count | None | msgspec.UnsetType = msgspec.UNSET
+    block_number: Count | msgspec.UnsetType | None = msgspec.UNSET
     checked: (
         Annotated[
             bool | None,
             Meta(
-                description="Whether our own endpoint knows it as mined and successful, in that block if one was "
-                "named; null: it was not asked or did not answer. Not whether it anchors this batch."
+                description="Whether our own endpoint knows it as mined and successful, in that block if one "
+                "was named; null: it was not asked or did not answer. Not whether it anchors this batch."
             ),
         ]
         | msgspec.UnsetType

@@ -55,8 +55,8 @@ NOT_CONFIGURED = "Anchor service not configured"
 TO_CONFIGURE = f"{NOT_CONFIGURED}. Set L2_RPC_URL, SET_REGISTRY_ADDRESS, SEQUENCER_PRIVATE_KEY"
 NEEDS_OPERATOR = "Anchor service is configured; it waits for an operator and anchors nothing now"
 LEGACY = (
-    "unsigned (legacy) commitments are not anchored: their state roots are not those that the contract chains; "
-    "only signed (VES) commitments are, by /api/v1/ves/anchor"
+    "unsigned (legacy) commitments are not anchored: their state roots are not those that the contract "
+    "chains; only signed (VES) commitments are, by /api/v1/ves/anchor"
 )
 
 log = structlog.get_logger("http.anchoring")
@@ -179,7 +179,7 @@ async def _commit_next(visit: Visit, tenant_id: Uuid, store_id: Uuid, events_max
 
 
 async def _anchored(visit: Visit, commitment: Commitment) -> Reply:
-    """Puts it at the head of the queue, unless it is sent already, and waits for a block as long as it may."""
+    """Puts it at the head of the queue, unless an anchor has it, and waits for a block as long as it may."""
     anchoring = _anchoring(visit)
     journal = visit.house.journal
     known = (await journal.read_anchors([commitment.batch_id])).get(commitment.batch_id)

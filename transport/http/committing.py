@@ -9,8 +9,8 @@ from __future__ import annotations
 from actors.messages import Commit, Committed, NothingToCommit, RangeRefused
 from journal.port import CommitmentAnchor
 from transport.http import found_by_id
-from transport.http.errors import ApiError, Code
 from transport.http.anchor_replies import anchored_commitment_reply, chain_members
+from transport.http.errors import ApiError, Code
 from transport.http.replies import commitment_members
 from transport.http.routing import Route
 from transport.http.shapes import (

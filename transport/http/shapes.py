@@ -324,7 +324,8 @@ class CommitmentReply(msgspec.Struct, kw_only=True):
     sequence_end: Sequence
     committed_at: Time
     is_anchored: Annotated[
-        bool, Meta(description="A block includes it now; anchor.state says whether that is final.")
+        bool,
+        Meta(description="In a block now, or reported: anchor.state says which, and whether it is final."),
     ] = False
 
 
@@ -335,20 +336,20 @@ class CommitmentAnchorReply(msgspec.Struct, kw_only=True):
         Literal["pending", "submitted", "included", "safe", "finalized", "reported"],
         Meta(
             description="pending: nothing is on the chain; submitted: sent; included: in a block that a "
-            "reorganisation can take back; safe; finalized; reported: somebody else says so, nobody here verified "
-            "it."
+            "reorganisation can take back; safe; finalized; reported: somebody else says so, nobody here "
+            "verified it."
         ),
     ]
     since: Annotated[Time, Meta(description="When it entered the state.")]
     cause: Annotated[str | None, Meta(description="Of the last change, for people.")]
     road: Annotated[Literal["aggregate", "single"] | None, Meta(description="null: reported.")]
     chain_id: Annotated[int, Meta(ge=0)]
-    contract: Annotated[str | None, Meta(pattern="^0x[0-9a-f]{40}$")]
+    contract: Annotated[str, Meta(pattern="^0x[0-9a-f]{40}$", description="Its address.")] | None
     local_chain: Annotated[
         bool | None,
         Meta(
-            description="true: the chain is the sequencer's own, and no third party witnesses it; null: this node "
-            "does not look at that chain."
+            description="true: the chain is the sequencer's own, and no third party witnesses it; null: this "
+            "node does not look at that chain."
         ),
     ]
     tx_hash: Hex32 | None
@@ -360,10 +361,16 @@ class CommitmentAnchorReply(msgspec.Struct, kw_only=True):
     batch_count: Annotated[Count, Meta(description="How many commitments share the transaction.")]
     position: Annotated[Count | None, Meta(description="Among them.")]
     gas_used: Annotated[Count | None, Meta(description="Of the whole transaction.")]
-    cost_wei: Annotated[
-        str | None,
-        Meta(pattern="^[0-9]+$", description="This commitment's share, decimal: too large for JSON numbers."),
-    ]
+    cost_wei: (
+        Annotated[
+            str,
+            Meta(
+                pattern="^[0-9]+$",
+                description="This commitment's share, decimal: too large for JSON numbers.",
+            ),
+        ]
+        | None
+    )
 
 
 class AnchoredCommitmentReply(CommitmentReply, kw_only=True):
