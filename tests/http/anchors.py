@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.anchor_vitals import Anchoring, AnchorVitals
 from actors.chain import Reverted, TransactionReceipt
-from journal.anchor_port import Anchor, AnchorState, AnchorTransition, PlannedBatch, Road
+from journal.anchor_port import Anchor, AnchorState, AnchorTransaction, AnchorTransition, PlannedBatch, Road
 from journal.memory_anchor_tables import AnchorTables
 from ves import anchor_calls
 from ves.anchoring import aggregate_root, anchor_leaf, uuid_word, verify_in_aggregate
@@ -108,4 +108,6 @@ def mined(chain: PaperChain, tables: AnchorTables, number: int, *commitments: Co
     else:
         [one] = commitments
         chain.roots[uuid_word(one.batch_id)] = one.merkle_root
+    signed = AnchorTransaction(CHAIN_ID, bytes(20), 0, 1, number, "anchor", TX_HASH, b"raw", 1, 1, 1)
+    tables.transactions.append(signed)
     moved(tables, number, "included")
