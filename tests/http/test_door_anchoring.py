@@ -141,8 +141,9 @@ async def test_who_waits_is_answered_as_soon_as_a_block_includes_it() -> None:
             anchors.moved(house.journal.anchors, number, "submitted")
             await trio.sleep(0.4)
             assert not answers, "a transaction that no block includes is no anchor"
-            with trio.fail_after(2):
-                anchors.mined(paper(house.anchoring), house.journal.anchors, number, one)
+            anchors.mined(paper(house.anchoring), house.journal.anchors, number, one)
+            mined_at = trio.current_time()
+        assert trio.current_time() - mined_at < 2
         told = answers[0].json()
         assert answers[0].status_code == 200
         assert told["status"] == "anchored"
@@ -183,7 +184,7 @@ async def test_no_answer_says_more_than_the_state_proves(
 
 
 async def test_of_many_who_wait_some_are_answered_at_once_and_all_share_one_look() -> None:
-    async with anchored(anchor_wait_secs=1.0, rate_limit_mode="off") as (house, client, one):
+    async with anchored(anchor_wait_secs=0.6, rate_limit_mode="off") as (house, client, one):
         answers: list[float] = []
         started = trio.current_time()
 
@@ -194,16 +195,16 @@ async def test_of_many_who_wait_some_are_answered_at_once_and_all_share_one_look
         async with trio.open_nursery() as nursery:
             for _ in range(WAITERS_OF_TENANT_MAX + 5):
                 nursery.start_soon(ask)
-        at_once = [seconds for seconds in answers if seconds < 1.0]
+        at_once = [seconds for seconds in answers if seconds < 0.6]
         assert len(at_once) == 5
-        # Each asks once for itself; ten waiters for a second look five times, not fifty.
+        # Each asks once for itself; ten waiters look a few times, not each a few times.
         assert house.journal.anchor_reads <= WAITERS_OF_TENANT_MAX + 5 + 6
         assert not house.public.door.anchor_waits._of_tenant
         assert not house.public.door.anchor_waits._waited_for
 
 
 async def test_a_journal_that_goes_away_while_somebody_waits_costs_only_news() -> None:
-    async with anchored(anchor_wait_secs=1.0) as (house, client, one):
+    async with anchored(anchor_wait_secs=0.6) as (house, client, one):
         answers: list[httpx.Response] = []
 
         async def ask() -> None:
@@ -335,7 +336,7 @@ async def test_a_chain_that_does_not_answer_or_is_not_believed_is_503(failure: A
 
 
 async def test_nobody_makes_us_ask_the_chain_for_what_is_not_his() -> None:
-    async with anchored(role="reader") as (house, client, one):
+    async with anchored(role="reader") as (house, _, one):
         assert house.anchoring is not None
         key = house.api_key(role="reader", stores=[OTHER_STORE])
         async with house.client(key) as other:
