@@ -1,4 +1,4 @@
-"""Anchoring in /metrics: what is told, how seldom the journal is asked, and what is rather absent than wrong."""
+"""Anchoring in /metrics: what is told, how seldom the journal is asked, what is absent rather than wrong."""
 
 from __future__ import annotations
 

@@ -15,9 +15,19 @@ import trio
 from actors.anchor_vitals import Anchoring
 from actors.chain import ChainAway, ChainLies, ChainNotOurs
 from actors.messages import Commit, Committed, RangeRefused
+from journal.port import AuditEntry
 from tests.http import anchors
 from tests.http.anchors import BLOCK, BLOCK_HASH, CHAIN_ID, CONTRACT, GAS_PRICE, GAS_USED, TX_HASH, paper
-from tests.http.doubles import BOOTSTRAP, OTHER_STORE, STREAM, TENANT, Cardboard, serving, stored
+from tests.http.doubles import (
+    BOOTSTRAP,
+    OTHER_STORE,
+    OTHER_TENANT,
+    STREAM,
+    TENANT,
+    Cardboard,
+    serving,
+    stored,
+)
 from transport.http.anchor_waits import WAITERS_OF_TENANT_MAX
 from ves.records import Commitment
 
@@ -226,6 +236,28 @@ async def test_what_is_not_there_or_not_his_is_the_same_404() -> None:
         for answer in (foreign, absent):
             assert (answer.status_code, answer.json()["message"]) == (404, "Commitment not found")
         assert not house.journal.anchors.requests
+
+
+async def test_an_operator_need_not_name_the_tenant_of_a_batch() -> None:
+    async with anchored() as (house, _, one), house.client(BOOTSTRAP) as operator:
+        assert (await operator.post(ASK, json={"batch_id": name(one)})).status_code == 202
+        assert (await operator.get(f"{ASK}/{name(one)}/verify")).status_code == 200
+        wrong = await operator.post(f"{ASK}?tenant_id={OTHER_TENANT}", json={"batch_id": name(one)})
+        assert wrong.status_code == 404
+
+
+async def test_nothing_of_a_tenant_that_is_pinned_elsewhere_is_anchored_or_looked_up() -> None:
+    async with anchored(region="eu-west-1") as (house, _, one), house.client(BOOTSTRAP) as operator:
+        entry = AuditEntry("test", "tenant_regions.set", "x", None, {})
+        await house.journal.set_regions(TENANT.bytes, regions=("us-east-1",), audit=entry)
+        for answer in (
+            await operator.post(ASK, json={"batch_id": name(one)}),
+            await operator.post(COMMIT, json=STREAM),
+            await operator.get(f"{ASK}/{name(one)}/verify"),
+        ):
+            assert (answer.status_code, answer.headers["x-error-code"]) == (421, "WRONG_REGION")
+        assert not house.journal.anchors.requests
+        assert not house.committer.asked
 
 
 # Committing and anchoring.
