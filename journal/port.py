@@ -310,7 +310,8 @@ class ReportStored(msgspec.Struct, frozen=True):
 
 
 class ReportConflict(msgspec.Struct, frozen=True):
-    """Nothing stored: another transaction is on record, or our own anchor has the commitment."""
+    """Nothing stored: another transaction is on record, or our own anchor has the commitment and puts it into
+    another one."""
 
 
 class AnchorSummary(msgspec.Struct, frozen=True):
@@ -725,22 +726,24 @@ class AnchorRecord(Protocol):
         ...
 
     async def request_anchor(self, batch_id: Uuid, audit: AuditEntry) -> bool:
-        """The anchor takes it next, before its turn. False, and nothing stored: an anchor holds it, or it is
-        reported."""
+        """The anchor takes it next, before its turn; asking again changes nothing. False, and nothing stored:
+        an anchor holds it, or it is reported. Raises LookupError for a batch that does not exist."""
         ...
 
     async def report_anchor(self, report: AnchorReport, audit: AuditEntry) -> ReportStored | ReportConflict:
         """Raises LookupError for a batch that does not exist."""
         ...
 
-    async def anchor_summary(self) -> AnchorSummary: ...
+    async def anchor_summary(self) -> AnchorSummary:
+        """Costs the same however many commitments are anchored."""
+        ...
 
     async def read_anchor_evidence(self, batch_id: Uuid) -> AnchorEvidence | None:
         """None: no anchor holds it."""
         ...
 
 
-class Journal(Protocol):
+class Journal(AnchorRecord, Protocol):
     """Raises JournalAway where nothing happened, JournalOutcomeUnknown where that cannot be told."""
 
     # The database itself.
@@ -840,7 +843,10 @@ class Journal(Protocol):
 
     async def list_commitments(
         self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, anchored: bool | None
-    ) -> CommitmentPage: ...
+    ) -> CommitmentPage:
+        """``anchored`` True: those whose anchor a block includes (it may be safe or finalized), and reported
+        ones; False: the others."""
+        ...
 
     async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
         """Merkle nodes by their index in ``levels`` (counted in 32-byte nodes), in the order asked."""
