@@ -207,21 +207,28 @@ async def enter_journal(
     """``as_server``: as the server's own login, which must be one that grants and triggers bind. While a
     restoration waits for its confirmation it only reads, unless ``though_restored``: for those who record it,
     confirm it, or judge it themselves."""
-    limits = Limits(
-        connections_max=settings.db_connections_max,
-        unit_deadline_s=settings.db_unit_deadline_s,
-        statement_timeout_s=settings.db_statement_timeout_s,
-        lock_timeout_s=settings.db_lock_timeout_s,
-        idle_in_transaction_timeout_s=settings.db_idle_in_transaction_timeout_s,
-    )
     journal = await stack.enter_async_context(
         open_journal(
-            where.app_dsn, node_id=node_id, limits=limits, checkpoint=checkpoint, as_server=as_server
+            where.app_dsn,
+            node_id=node_id,
+            limits=limits_of(settings, settings.db_connections_max),
+            checkpoint=checkpoint,
+            as_server=as_server,
         )
     )
     if not though_restored:
         await journal.rest_until_confirmed()
     return journal
+
+
+def limits_of(settings: Settings, connections_max: int) -> Limits:
+    return Limits(
+        connections_max=connections_max,
+        unit_deadline_s=settings.db_unit_deadline_s,
+        statement_timeout_s=settings.db_statement_timeout_s,
+        lock_timeout_s=settings.db_lock_timeout_s,
+        idle_in_transaction_timeout_s=settings.db_idle_in_transaction_timeout_s,
+    )
 
 
 async def patiently(unit: Callable[[], Awaitable[T]]) -> T:
