@@ -295,8 +295,9 @@ class _Event:
         if not believed:
             raise Unchecked(f"no key of sequencer {receipt.sequencer_id} is trusted")
         keys = follow(believed, sequencer_id, self._receipt_links)
-        if receipt.key_version not in keys:
+        if receipt.key_version < min(believed):
             raise Unchecked("nothing leads from a trusted key back to this older version")
+        _must(receipt.key_version in keys, f"the file does not have key version {receipt.key_version}")
         if receipt.key_version in believed:
             return f"version {receipt.key_version} of the sequencer's key is trusted"
         return f"trusted keys lead to version {receipt.key_version} of the sequencer's key"

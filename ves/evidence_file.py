@@ -18,7 +18,7 @@ from ves.canonical import NotCanonical, exceeds_depth, parse_strictly
 from ves.constants import BODY_DEPTH_MAX, I64_MAX, U32_MAX
 from ves.encoding import hex_bytes, prefixed_hex
 
-FORMAT = "VES-EVIDENCE-1"
+FORMAT: Literal["VES-EVIDENCE-1"] = "VES-EVIDENCE-1"
 FILE_BYTES_MAX = 8 * 1024 * 1024
 """A payload of 1 MiB, a receipt and its trie node of 128 KiB in hex, and the rest."""
 
