@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from journal.anchor_port import BACKLOG_COUNTED_MAX
 from journal.anchor_rows import BATCHES_MAX, LAST, ON_A_BLOCK, as_told
 from journal.audit import write_audit
 from journal.commitments import COLUMNS
@@ -29,8 +30,6 @@ from ves.records import Commitment, Uuid
 
 if TYPE_CHECKING:
     from journal.connections import Connection
-
-WAITING_COUNTED_MAX = 100_000
 
 _ANCHOR_COLUMNS = """b.batch_id, t.state, t.at, a.chain_id, a.contract, a.road, a.anchor_number, b.position,
     a.batch_count, t.tx_hash, t.block_number, t.block_hash, t.gas_used, t.effective_gas_price, t.cause"""
@@ -64,7 +63,7 @@ ORDER BY c.committed_at, c.batch_id
 
 _SUMMARY = f"""
 SELECT
-    (SELECT count(*) FROM (SELECT FROM work.anchor_backlog LIMIT {WAITING_COUNTED_MAX}) w),
+    (SELECT count(*) FROM (SELECT FROM work.anchor_backlog LIMIT {BACKLOG_COUNTED_MAX}) w),
     (SELECT min(committed_at) FROM work.anchor_backlog),
     (SELECT json_object_agg(state, anchors)::text FROM (
         SELECT t.state, count(*) AS anchors

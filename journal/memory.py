@@ -211,8 +211,8 @@ class MemoryDatabase:
             transaction.over.set()
 
 
-class MemoryJournal:
-    """See ``journal.port.Journal`` for what each method promises."""
+class MemoryNode:
+    """A node's way to the shared memory: units, what goes wrong on them, and its audit chain."""
 
     def __init__(
         self,
@@ -293,6 +293,15 @@ class MemoryJournal:
     def _fault(self, method: str) -> Fault | None:
         waiting = self._faults[method]
         return waiting.popleft() if waiting else None
+
+    def _audit(self, database: MemoryDatabase, entry: AuditEntry) -> None:
+        chain = database.audit_log[self._node_id]
+        text = entry_text(self._node_id, len(chain) + 1, database.now_us(), entry)
+        chain.append((text, entry_hash(chain[-1][1] if chain else ZERO_HASH, text)))
+
+
+class MemoryJournal(MemoryNode):
+    """See ``journal.port.Journal`` for what each method promises."""
 
     # The database itself.
 
@@ -1337,11 +1346,6 @@ class MemoryJournal:
     ) -> None:
         key_epoch, credential_epoch = database.epochs[tenant_id]
         database.epochs[tenant_id] = (key_epoch + keys, credential_epoch + credentials)
-
-    def _audit(self, database: MemoryDatabase, entry: AuditEntry) -> None:
-        chain = database.audit_log[self._node_id]
-        text = entry_text(self._node_id, len(chain) + 1, database.now_us(), entry)
-        chain.append((text, entry_hash(chain[-1][1] if chain else ZERO_HASH, text)))
 
 
 class _LockTimeout(JournalAway):

@@ -11,6 +11,8 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       sequencers            one per tenant, on first use, retired when idle
       committer             commitments, one at a time
       sweeper               asks the committer for what is due
+      dev-chain             keeps the development chain running (ANCHOR=dev)
+      anchor                puts commitments on a chain, unless another node's does
       revocations           polls revoked credentials
       token-keys            reads the tokens' key file again when it changes
       failed-attempts       writes failed authentications into the audit chain, summed up
@@ -30,7 +32,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import structlog
@@ -66,6 +68,7 @@ from config.exposure import files_of_listeners
 from config.secrets import Secrets
 from config.settings import Settings
 from journal.port import Journal, ReceiptKey
+from supervisor.anchor_parts import AnchorParts
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.overseer import TreeOverseer
 from supervisor.policy import Pauses
@@ -79,10 +82,12 @@ from ves.records import Uuid
 log = structlog.get_logger("house")
 
 PULSE_S = 1.0
-RESTING = frozenset({"sweeper", "audit-committer"})
+RESTING = frozenset({"sweeper", "anchor", "audit-committer"})
 """Not at home in a house that must not write: they would try again and again, and log each time."""
 AUDIT_SPOOL = "audit-spool.jsonl"
 UNREADY_BEATS = 5
+ANCHOR_STOP_S = 10.0
+"""It gives its lease back, so that the next one need not wait for it to run out."""
 SCHEMA_LETTERS_MAX = 32
 """Registering schemas is rare, and each may take seconds."""
 WORKER_DEATHS = 20
@@ -131,11 +136,13 @@ def build(
     token_keys: KeySet = NO_KEYS,
     strays: Callable[[], int] = lambda: 0,
     given: GivenNumbers | None = None,
+    anchor: AnchorParts | None = None,
     read_only: str | None = None,
     ports: Ports | None = None,
 ) -> Built:
     """Everybody introduced to everybody they need; nobody started. ``receipt_key``: the one claimed;
-    ``given``: where numbers are noted; ``read_only``: why nobody may write."""
+    ``given``: where numbers are noted; ``anchor``: if somebody anchors; ``read_only``: why nobody may
+    write."""
     ports = ports or Ports()
     readiness = Readiness()
     lag = LoopLag()
@@ -280,6 +287,7 @@ def build(
                 now_us=ports.now_us,
             ),
         ),
+        *anchor_children(anchor, security, ports),
         ChildSpec(
             name="revocations",
             factory=lambda: RevocationPoller(journal=journal, book=credentials, tokens=tokens),
@@ -363,9 +371,20 @@ def build(
         lag=lag,
         tally=tally,
         strays=strays,
+        anchoring=None if anchor is None else anchor.anchoring,
         read_only=read_only,
     )
     return Built(root, house)
+
+
+def anchor_children(
+    anchor: AnchorParts | None, security: SecurityEvents, ports: Ports
+) -> Iterator[ChildSpec]:
+    if anchor is not None and anchor.keeper is not None:
+        yield ChildSpec(name="dev-chain", factory=anchor.keeper)
+    if anchor is not None and anchor.actor is not None:
+        make = anchor.actor
+        yield ChildSpec(name="anchor", factory=lambda: make(security, ports.now_us, ports.chance), shutdown_s=ANCHOR_STOP_S)
 
 
 def at_rest_of(secrets: Secrets, security: SecurityEvents) -> AtRestWatch:

@@ -91,7 +91,7 @@ def _keccak256(data: bytes) -> bytes:
 
 
 def _rlp(fields: list[bytes | list[bytes]]) -> bytes:
-    import rlp  # type: ignore[import-untyped]
+    import rlp
 
     return bytes(rlp.encode(fields))
 

@@ -76,6 +76,7 @@ CREATE TABLE record.anchor_transactions (
     CHECK ((purpose = 'anchor') = (anchor_number IS NOT NULL))
 );
 CREATE INDEX anchor_transactions_anchor ON record.anchor_transactions (anchor_number);
+CREATE INDEX anchor_transactions_age ON record.anchor_transactions (chain_id, address, signed_at);
 
 CREATE TABLE record.anchor_transitions (
     anchor_number bigint NOT NULL REFERENCES record.anchors,

@@ -51,11 +51,11 @@ def test_no_key_no_data_and_no_history_is_in_the_build_context(tmp_path: Path) -
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
         *("pyproject.toml", "README.md", "LICENSE", "requirements"),
-        *("actors", "config", "journal", "supervisor", "transport", "ves"),
+        *("actors", "config", "contracts", "journal", "supervisor", "transport", "ves"),
     }
     found = [path for path in tmp_path.rglob("*") if path.is_file()]
     kinds = {path.suffix for path in found}
-    assert kinds <= {".py", ".sql", ".txt", ".lock", ".toml", ".md", ""}, kinds
+    assert kinds <= {".py", ".sql", ".sol", ".mjs", ".json", ".txt", ".lock", ".toml", ".md", ""}, kinds
 
 
 def test_every_package_of_the_image_has_a_hash() -> None:
