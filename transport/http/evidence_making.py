@@ -10,7 +10,6 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from journal.port import AgentKey, AnchorEvidence, PossessionProof, ReceiptKey
-from ves.anchor_transactions import transaction_hash
 from ves.anchoring import (
     aggregate_head,
     aggregate_levels,
@@ -196,13 +195,15 @@ def _commitment(facts: CommittedFacts) -> EvidenceCommitment:
 def _anchor(commitment: Commitment, found: AnchorEvidence) -> EvidenceAnchor | None:
     """None as long as no block holds it: a reorganisation may have taken the one that did."""
     anchor, inclusion, raw = found.anchor, found.inclusion, found.raw_transaction
-    if anchor.state not in IN_A_BLOCK or inclusion is None or raw is None or anchor.contract is None:
+    if anchor.state not in IN_A_BLOCK or inclusion is None or raw is None:
+        return None
+    if anchor.contract is None or anchor.tx_hash is None:
         return None
     return EvidenceAnchor(
         chain_id=anchor.chain_id,
         contract=prefixed_hex(anchor.contract),
         aggregate=_aggregate(commitment, found, anchor.contract),
-        transaction_hash=prefixed_hex(transaction_hash(raw)),
+        transaction_hash=prefixed_hex(anchor.tx_hash),
         transaction=prefixed_hex(raw),
         block=EvidenceBlock(
             number=inclusion.block_number,
