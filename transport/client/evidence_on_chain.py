@@ -58,8 +58,8 @@ class _Asking:
             raise ValueError(f"the chain has no block {block.number}")
         if found.block_hash != raw_of(block.hash):
             raise ValueError(
-                f"the chain's block {block.number} is {prefixed_hex(found.block_hash)}: a reorganisation took "
-                "the one in the file; ask the sequencer for new evidence"
+                f"the chain's block {block.number} is {prefixed_hex(found.block_hash)}: a reorganisation "
+                "took the one in the file; ask the sequencer for new evidence"
             )
         receipt = await self._chain.receipt(raw_of(self._anchor.transaction_hash))
         if receipt is None:

@@ -286,8 +286,8 @@ class SequencerClient:
         return await self._read(f"/api/v1/ves/events/{uuid_text(event_id)}", Envelope, stream.query())
 
     async def evidence(self, stream: Stream, event_id: Uuid, *, payload: bool) -> bytes:
-        """Everything that proves the event, as ``sequencer verify evidence`` reads it: whether it holds is not
-        judged here, that takes what somebody trusts. BadAnswer for anything but such a file."""
+        """Everything that proves the event, as ``sequencer verify evidence`` reads it. Whether it holds is
+        not judged here: that takes what somebody trusts. BadAnswer for anything but such a file."""
         path = f"/api/v1/ves/events/{uuid_text(event_id)}/evidence"
         query = stream.query() | ({"payload": "true"} if payload else {})
         raw = (await self._send("GET", path, query=query)).body
