@@ -1,10 +1,10 @@
 """The anchor: puts commitments on the chain, and follows each until it is final. One works over all nodes.
 
-It alone holds the lease and speaks to the signer. One life: open the signer, claim the lease or look again when
+It alone holds the lease and opens the signer. One life: open the signer, claim the lease or look again when
 it may have run out, then one look at everything each few seconds. A chain, database or signer that is away
-costs a pause, not a life; what takes an operator stops the work, says why, and is looked at again each minute;
-whatever else ends the life, and the next one reads everything anew. It never asks anybody and nobody asks it:
-commitments come to it through the journal.
+costs a pause, not a life; what takes an operator stops the work, says why, and is looked at again each
+minute; whatever else ends the life, and the next one reads everything anew. It never asks anybody and nobody
+asks it: commitments come to it through the journal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 import structlog
-import trio
 
 from actors.anchor_lease import Deposed, LeasedJournal
 from actors.anchor_policy import AnchorPolicy
@@ -49,6 +48,7 @@ class _Life:
     signer: ChainSigner
     suspicions: Suspicions = field(default_factory=Suspicions)
     tenure: Tenure | None = None
+    refilled: bool = False
     failures: int = 0
     """Looks in a row that found chain or journal away."""
 
@@ -156,8 +156,7 @@ class Anchor:
         checkpoint("anchor.claimed")
         log.info("anchor claimed the lease", epoch=claimed.epoch)
         leased = LeasedJournal(self._journal, claimed, lease_s=self._policy.lease_s)
-        if life.first_tenure:
-            added = await self._journal.refill_backlog()
+        await self._refill(life)
         return Tenure(
             journal=self._journal,
             leased=leased,
@@ -170,6 +169,18 @@ class Anchor:
             pauses=self._growing,
             now_us=self._now_us,
         )
+
+    async def _refill(self, life: _Life) -> None:
+        """Once is enough, and not worth a death: what is stored comes there by itself."""
+        if life.refilled:
+            return
+        life.refilled = True
+        try:
+            added = await self._journal.refill_backlog()
+        except JournalAway as error:
+            log.info("anchor backlog not refilled", reason=str(error))
+        else:
+            log.info("anchor backlog refilled", added=added)
 
     async def _resign(self, life: _Life) -> None:
         if life.tenure is not None:

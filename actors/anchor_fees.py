@@ -23,8 +23,8 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 def first_offer(quote: FeeQuote, cap: int) -> Offer | None:
-    """Enough for a base fee that doubles, which takes at least six full blocks. None: no block would take what
-    the cap allows."""
+    """Enough for a base fee that doubles, which takes at least six full blocks. None: no block would take
+    what the cap allows."""
     if quote.base_fee_per_gas > cap:
         return None
     fee = min(cap, 2 * quote.base_fee_per_gas + quote.max_priority_fee_per_gas)

@@ -2,8 +2,8 @@
 
 Anchoring costs money, so commitments wait until there are many or one is old; while gas is dear they wait
 longer, up to a bound; those somebody asked for wait for nothing. Which road a commitment goes is decided once
-and for its whole stream: a stream that is on the aggregate road stays there, because the contract's single road
-takes only the range that follows the last one it took. Sends nothing, reads nothing, knows no clock.
+and for its whole stream: a stream that is on the aggregate road stays there, because the contract's single
+road takes only the range that follows the last one it took. Sends nothing, reads nothing, knows no clock.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ class Chosen(msgspec.Struct, frozen=True):
 
 def choose(mode: Road, waiting: Sequence[WaitingBatch]) -> Chosen | None:
     """What the next anchor holds. On the single road whatever comes first goes alone; those on the aggregate
-    road go together. A commitment whose predecessor waits, too, on a road that is not decided yet, comes after
-    it: None only when there is nothing at all."""
-    ends = {(_stream(batch), batch.commitment.sequence_end) for batch in waiting}
-    roads = [(batch, _road(mode, batch, ends)) for batch in waiting]
+    road go together. A commitment whose predecessor waits, too, on a road that is not decided yet, comes
+    after it: None only when there is nothing at all."""
+    present = {batch.commitment.batch_id for batch in waiting}
+    roads = [(batch, _road(mode, batch, present)) for batch in waiting]
     for batch, road in roads:
         if road == "single":
             return Chosen("single", [batch])
@@ -77,18 +77,13 @@ def choose(mode: Road, waiting: Sequence[WaitingBatch]) -> Chosen | None:
     return None
 
 
-def _road(mode: Road, batch: WaitingBatch, ends: set[tuple[tuple[Uuid, Uuid], int]]) -> Road | None:
+def _road(mode: Road, batch: WaitingBatch, present: set[Uuid]) -> Road | None:
     """None: only when its predecessor, which waits, has one."""
     if mode == "aggregate" or batch.previous_road == "aggregate":
         return "aggregate"
-    start = batch.commitment.sequence_start
-    if start == 1 or batch.previous_road == "single":
+    if batch.previous_batch_id is None or batch.previous_road == "single":
         return "single"
-    return None if (_stream(batch), start - 1) in ends else "aggregate"
-
-
-def _stream(batch: WaitingBatch) -> tuple[Uuid, Uuid]:
-    return batch.commitment.tenant_id, batch.commitment.store_id
+    return None if batch.previous_batch_id in present else "aggregate"
 
 
 def plan(

@@ -82,7 +82,9 @@ class Sender:
             if place == 0 and is_stuck(one, now_us, self._policy.stuck_s):
                 await self._replace(one.attempts, now_us)
             elif not waits:
-                raise NotYet("pool refuses", "the pool wants more for gas: it is offered more when it is stuck")
+                raise NotYet(
+                    "pool refuses", "the pool wants more for gas: it is offered more when it is stuck"
+                )
 
     async def _send(self, transaction: AnchorTransaction) -> bool:
         """False: it costs the pool too little. Raises NotYet for what more money does not heal."""
@@ -184,7 +186,9 @@ class Sender:
         signature = await self._signer.sign(signing_digest(unsigned))
         raw = signed_bytes(unsigned, signature.y_parity, signature.r, signature.s)
         if sender_of(decode_transaction(raw)) != self._signer.address:
-            raise SignerRefused("the key that signed is not the account's: look at ANCHOR_KEY and its settings")
+            raise SignerRefused(
+                "the key that signed is not the account's: look at ANCHOR_KEY and its settings"
+            )
         checkpoint("anchor.signed")
         transaction = AnchorTransaction(
             chain_id=unsigned.chain_id,

@@ -64,7 +64,7 @@ class NeedsOperator(NotYet):
 
 
 class Horizon(msgspec.Struct, frozen=True):
-    """Numbers of the newest block, and of the newest that are safe and final. None: the chain does not say."""
+    """Numbers of the newest block, and of the newest safe and final ones. None: the chain does not say."""
 
     latest: int
     safe: int | None
@@ -74,7 +74,8 @@ class Horizon(msgspec.Struct, frozen=True):
 def horizon_of(policy: AnchorPolicy, latest: int, safe: Block | None, finalized: Block | None) -> Horizon:
     """By depth, a block has one confirmation when it is the latest one."""
     if policy.finality == "tags":
-        return Horizon(latest, safe and safe.number, finalized and finalized.number)
+        numbers = [None if block is None else block.number for block in (safe, finalized)]
+        return Horizon(latest, *numbers)
     half = -(-policy.confirmations // 2)
     return Horizon(latest, latest - half + 1, latest - policy.confirmations + 1)
 
@@ -89,10 +90,12 @@ def next_transition(anchor: OpenAnchor, receipts: Receipts, horizon: Horizon) ->
     last, success = anchor.last, succeeded(anchor, receipts)
     if last.state in ON_CHAIN:
         if success is None or (success.tx_hash, success.block_hash) != (last.tx_hash, last.block_hash):
-            return _after(last, "pending", cause=REORGANISED)
+            return _taken_back(last)
         return _risen(last, horizon)
     if success is not None:
         return _in_block(last, "included", success)
+    if last.gas_used is not None and last.tx_hash not in receipts:  # it was refused in a block that is gone
+        return _taken_back(last)
     failure = _failed(anchor, receipts)
     if failure is None or (last.state, last.block_hash, last.tx_hash) == (
         "pending",
@@ -128,10 +131,16 @@ def _reached(number: int | None, *horizons: int | None) -> bool:
     return number is not None and any(number <= horizon for horizon in horizons if horizon is not None)
 
 
-def _after(last: AnchorTransition, state: AnchorState, *, cause: str | None = None) -> AnchorTransition:
-    """With where ``last`` was: of ``pending``, where it was taken from."""
+def _after(last: AnchorTransition, state: AnchorState) -> AnchorTransition:
+    """In the same block."""
+    number = last.transition_number + 1
+    return msgspec.structs.replace(last, transition_number=number, state=state, cause=None, at_us=0)
+
+
+def _taken_back(last: AnchorTransition) -> AnchorTransition:
+    """With where it was; what it cost is not known again."""
     return msgspec.structs.replace(
-        last, transition_number=last.transition_number + 1, state=state, cause=cause, at_us=0
+        _after(last, "pending"), cause=REORGANISED, gas_used=None, effective_gas_price=None
     )
 
 
@@ -196,9 +205,9 @@ def next_unsent(anchors: Sequence[OpenAnchor]) -> OpenAnchor | None:
     return next((anchor for anchor in anchors if anchor.last.state not in ON_CHAIN), None)
 
 
-def is_taken_by_others(anchor: OpenAnchor, next_nonce: int, mined: Receipts) -> bool:
-    """Blocks use its last nonce, but for none of the transactions we signed."""
-    if not anchor.transactions:
+def is_taken_by_others(anchor: OpenAnchor, next_nonce: int, mined: Receipts, standing: Standing) -> bool:
+    """Blocks use its last nonce, but for none of the transactions we signed, and no operator knows of it."""
+    if not anchor.transactions or anchor.transactions[-1].nonce < standing.resumed_nonce:
         return False
     nonce = anchor.transactions[-1].nonce
     ours = [t.tx_hash for t in anchor.transactions if t.nonce == nonce]

@@ -1,10 +1,10 @@
 """What the anchor does while it holds the lease: one look at chain and journal, and what follows from it.
 
-The order is the argument: the account's nonce is read before the journal, the journal before the receipts, so
-that whatever the first one knows of, the next one explains. First what was sent is followed, then what no block
-took is kept in the pool, then what is planned gets its transaction, and only when nothing of ours is outside
-the chain is anything planned. What does not fit together is looked at twice before it stops the anchor:
-endpoints lag behind each other.
+The order is the argument: the account's nonce is read before the journal, the journal before the receipts,
+so that whatever the first one knows of, the next one explains. First what was sent is followed, then what no
+block took is kept in the pool, then what is planned gets its transaction, and only when nothing of ours is
+outside the chain is anything planned. What does not fit together is looked at twice before it stops the
+anchor: endpoints lag behind each other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
 import trio
 
 from actors.anchor_fees import DAY_US
@@ -107,7 +106,8 @@ class Tenure:
             raise self._suspicions.suspect("account used elsewhere", _STRANGE_NONCE)
         backlog = await self._journal.read_backlog(limit=1)
         anchors = await self._follow(horizon, backlog.now_us)
-        if any(is_taken_by_others(a, next_nonce, self._follower.mined) for a in _unmined(anchors)):
+        unmined = [anchor for anchor in anchors if anchor.last.state not in ON_CHAIN]
+        if any(is_taken_by_others(a, next_nonce, self._follower.mined, standing) for a in unmined):
             raise self._suspicions.suspect("account used elsewhere", _STRANGE_NONCE)
         await self._send(anchors, standing, next_nonce, backlog)
 
@@ -227,8 +227,8 @@ class Tenure:
         block = await self._chain.block(newest.block_number)
         if block is None or block.block_hash != newest.block_hash:
             text = (
-                f"the block of anchor {newest.anchor_number} was final and is gone: the chain broke its word, or "
-                "the endpoint is not what it was. Compare with other endpoints, and look at docs/anchoring.md"
+                f"the block of anchor {newest.anchor_number} was final and is gone: the chain broke its "
+                "word, or the endpoint is not what it was. Compare with others, and see docs/anchoring.md"
             )
             raise self._suspicions.suspect("finalized anchor gone", text)
 
@@ -249,8 +249,8 @@ class Tenure:
         expected = expected_on_contract(anchors, standing)
         if (count, head) != expected:
             text = (
-                f"the contract has {count} commitments in aggregates, our journal says {expected[0]}: somebody "
-                "else anchors there, or the database was restored. See sequencer anchor resume"
+                f"the contract has {count} commitments in aggregates, our journal says {expected[0]}: "
+                "somebody else anchors there, or the database was restored. See sequencer anchor resume"
             )
             raise self._suspicions.suspect("contract stands elsewhere", text)
 
@@ -262,10 +262,6 @@ class Tenure:
 
 
 _STRANGE_NONCE = (
-    "the chain knows a transaction of our account that our journal does not: the account is used elsewhere, its "
-    "key is somebody else's, too, or the database was restored. See sequencer anchor resume"
+    "the chain knows a transaction of our account that our journal does not: the account is used elsewhere, "
+    "its key is somebody else's, too, or the database was restored. See sequencer anchor resume"
 )
-
-
-def _unmined(anchors: list[OpenAnchor]) -> list[OpenAnchor]:
-    return [anchor for anchor in anchors if anchor.last.state not in ON_CHAIN]

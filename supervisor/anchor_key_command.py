@@ -19,7 +19,9 @@ from config.secrets import prepare_data_dir
 from supervisor.shell import StartRefused, read_settings, readably
 from ves.secp256k1 import checksummed
 
-MEANINGLESS = sha256(b"sequencer anchor key --check: this digest is of no transaction and no message").digest()
+MEANINGLESS = sha256(
+    b"sequencer anchor key --check: this digest is of no transaction and no message"
+).digest()
 """The only thing this command signs: nothing on any chain has it for a hash."""
 
 

@@ -13,7 +13,6 @@ from actors.anchor_vitals import Anchoring
 from actors.mailbox import Actor
 from actors.security_events import SecurityEvents
 
-
 MakeAnchor = Callable[[SecurityEvents, Callable[[], int], random.Random], Actor]
 """Given what counts events, the clock, and chance for pauses."""
 

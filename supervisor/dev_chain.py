@@ -132,7 +132,9 @@ class DevChain:
         return bytes.fromhex(contract[2:])
 
     def _deploy(self, owner: str) -> str:
-        receipt = self._must({"from": owner, "data": "0x" + deployment(creation_code(), permissionless=False).hex()})
+        receipt = self._must(
+            {"from": owner, "data": "0x" + deployment(creation_code(), permissionless=False).hex()}
+        )
         contract: str = receipt["contractAddress"]
         if self._made.contract not in (None, contract):
             raise DevChainError(

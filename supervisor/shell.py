@@ -206,8 +206,8 @@ def anchor_address(settings: Settings) -> str:
         return database_address(settings, "anchor_database_url", os.environ)
     if not (settings.data_dir / "server.json").exists():
         raise StartRefused(
-            "no server runs on DATA_DIR: the anchor's database is the embedded one of a running server, or that "
-            "of ANCHOR_DATABASE_URL"
+            "no server runs on DATA_DIR: the anchor's database is the embedded one of a running server, or "
+            "that of ANCHOR_DATABASE_URL"
         )
     return embedded_dsn(settings.data_dir, settings.pg_bin, anchor=True)
 

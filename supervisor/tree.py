@@ -11,8 +11,9 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       sequencers            one per tenant, on first use, retired when idle
       committer             commitments, one at a time
       sweeper               asks the committer for what is due
-      dev-chain             keeps the development chain running (ANCHOR=dev)
-      anchor                puts commitments on a chain, unless another node's does
+      anchoring             an annex: it may die as it likes and takes nobody with it
+        dev-chain           keeps the development chain running (ANCHOR=dev)
+        anchor              puts commitments on a chain, unless another node's does
       revocations           polls revoked credentials
       token-keys            reads the tokens' key file again when it changes
       failed-attempts       writes failed authentications into the audit chain, summed up
@@ -32,7 +33,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -69,6 +70,8 @@ from config.secrets import Secrets
 from config.settings import Settings
 from journal.port import Journal, ReceiptKey
 from supervisor.anchor_parts import AnchorParts
+from supervisor.annex import Annex
+from supervisor.branch import Branch
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.overseer import TreeOverseer
 from supervisor.policy import Pauses
@@ -82,7 +85,7 @@ from ves.records import Uuid
 log = structlog.get_logger("house")
 
 PULSE_S = 1.0
-RESTING = frozenset({"sweeper", "anchor", "audit-committer"})
+RESTING = frozenset({"sweeper", "anchoring", "audit-committer"})
 """Not at home in a house that must not write: they would try again and again, and log each time."""
 AUDIT_SPOOL = "audit-spool.jsonl"
 UNREADY_BEATS = 5
@@ -254,7 +257,7 @@ def build(
     readiness.wait_for("database", "not asked yet")
     if read_only is not None:
         readiness.wait_for("restored", read_only)
-    everybody: list[ChildSpec | DynamicSupervisor[Uuid] | Pool] = [
+    everybody: list[ChildSpec | Branch] = [
         ChildSpec(
             name="registry",
             factory=lambda: KeyRegistry(journal=journal),
@@ -287,7 +290,7 @@ def build(
                 now_us=ports.now_us,
             ),
         ),
-        *anchor_children(anchor, security, ports),
+        *annex_for(anchor, security, ports),
         ChildSpec(
             name="revocations",
             factory=lambda: RevocationPoller(journal=journal, book=credentials, tokens=tokens),
@@ -377,14 +380,18 @@ def build(
     return Built(root, house)
 
 
-def anchor_children(
-    anchor: AnchorParts | None, security: SecurityEvents, ports: Ports
-) -> Iterator[ChildSpec]:
-    if anchor is not None and anchor.keeper is not None:
-        yield ChildSpec(name="dev-chain", factory=anchor.keeper)
-    if anchor is not None and anchor.actor is not None:
-        make = anchor.actor
-        yield ChildSpec(name="anchor", factory=lambda: make(security, ports.now_us, ports.chance), shutdown_s=ANCHOR_STOP_S)
+def annex_for(anchor: AnchorParts | None, security: SecurityEvents, ports: Ports) -> list[Annex]:
+    """None where somebody else anchors, or nobody."""
+    if anchor is None or anchor.actor is None:
+        return []
+    make = anchor.actor
+    spec = ChildSpec(
+        name="anchor",
+        factory=lambda: make(security, ports.now_us, ports.chance),
+        shutdown_s=ANCHOR_STOP_S,
+    )
+    keeper = [] if anchor.keeper is None else [ChildSpec(name="dev-chain", factory=anchor.keeper)]
+    return [Annex("anchoring", [*keeper, spec])]
 
 
 def at_rest_of(secrets: Secrets, security: SecurityEvents) -> AtRestWatch:

@@ -34,7 +34,7 @@ from transport.client.wire import decode
 STATUS = "/api/v1/anchor/status"
 ANCHOR = "/api/v1/ves/anchor"
 RESTART = "/api/v1/admin/actors/restart"
-ACTOR = "house/anchor"
+ACTOR = "house/anchoring/anchor"
 REASON_CHARACTERS_MAX = 500
 IMPATIENT = ImpatientAdmin()
 

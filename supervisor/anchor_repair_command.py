@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from actors.anchor_fees import first_offer, gas_limit, worst_case
+from actors.anchor_fees import first_offer
 from actors.chain import Chain, ChainAway, ChainLies, ChainNotOurs, Reverted, SignerAway, SignerRefused, Taken
 from actors.chain_key_place import key_place
 from actors.chain_signer import ProcessSigner, SigningKey
@@ -31,13 +31,19 @@ from supervisor.shell import StartRefused, anchor_address, limits_of, own_sequen
 from transport.chain.opening import open_chain
 from transport.cli.anchor import Resumption
 from ves.anchor_calls import calldata, deployment, read_hash, read_number
-from ves.anchor_transactions import UnsignedTransaction, signed_bytes, signing_digest, transaction_hash
+from ves.anchor_transactions import (
+    UnsignedTransaction,
+    created_by,
+    signed_bytes,
+    signing_digest,
+    transaction_hash,
+)
 from ves.anchoring import anchor_node_id
 from ves.encoding import prefixed_hex, uuid_text
 from ves.records import Uuid
 
 LEASE_S = 60.0
-INCLUDED_S = 300.0
+INCLUDED_LOOKS = 300
 POLL_S = 1.0
 NO_CONTRACT = bytes(20)
 
@@ -110,8 +116,8 @@ async def _claim(journal: AnchorJournal, holder: Uuid) -> Lease:
     if isinstance(lease, LeaseHeld):
         left_s = max(0, lease.held_until_us - lease.now_us) / 1e6
         raise StartRefused(
-            f"the anchor {uuid_text(lease.holder)} is at work: stop it (or its server), or wait {left_s:.0f} s "
-            "if it is gone"
+            f"the anchor {uuid_text(lease.holder)} is at work: stop it (or its server), or wait "
+            f"{left_s:.0f} s if it is gone"
         )
     return lease
 
@@ -162,11 +168,12 @@ class _Deploy:
 
     async def work(self, bench: Bench) -> None:
         transaction = await self._unsigned(bench)
-        cost = worst_case(transaction.gas_limit, transaction.max_fee_per_gas)
+        cost = transaction.gas_limit * transaction.max_fee_per_gas
         account = prefixed_hex(bench.signer.address)
+        balance = await bench.chain.balance_of(bench.signer.address)
         print(
-            f"deploying on chain {transaction.chain_id} from {account} (nonce {transaction.nonce}) costs at most "
-            f"{cost / ETHER:.6f} of its {await bench.chain.balance_of(bench.signer.address) / ETHER:.6f} ether"
+            f"deploying on chain {transaction.chain_id} from {account} (nonce {transaction.nonce}) costs at "
+            f"most {cost / ETHER:.6f} of its {balance / ETHER:.6f} ether"
         )
         if not self.yes:
             print("nothing was sent; --yes sends it")
@@ -186,10 +193,10 @@ class _Deploy:
         estimate = await chain.estimate_gas(address, None, code)
         if isinstance(estimate, Reverted):
             raise StartRefused(f"the chain would refuse it: {estimate.reason}")
-        limit = gas_limit(estimate)
         offer = first_offer(await chain.fees(), round(bench.settings.anchor_fee_cap_gwei * GWEI))
-        if limit is None or offer is None:
-            raise StartRefused(f"{estimate} gas, or its price, is beyond ANCHOR_FEE_CAP_GWEI: try later")
+        if offer is None:
+            raise StartRefused("gas costs more than ANCHOR_FEE_CAP_GWEI now: try later")
+        limit = estimate * 6 // 5
         return UnsignedTransaction(
             chain.chain_id, nonce, offer.max_priority_fee_per_gas, offer.max_fee_per_gas, limit, None, code
         )
@@ -220,7 +227,7 @@ class _Deploy:
                 "nonce": transaction.nonce,
                 "attempt": 1,
                 "tx_hash": prefixed_hex(transaction.tx_hash),
-                "max_cost_wei": str(worst_case(unsigned.gas_limit, unsigned.max_fee_per_gas)),
+                "max_cost_wei": str(unsigned.gas_limit * unsigned.max_fee_per_gas),
                 "purpose": "deploy",
             },
         )
@@ -232,14 +239,18 @@ class _Deploy:
         return transaction.tx_hash
 
     async def _included(self, bench: Bench, tx_hash: bytes, nonce: int) -> bytes:
-        with trio.move_on_after(INCLUDED_S):
-            while (receipt := await bench.chain.receipt(tx_hash)) is None:
+        contract = created_by(bench.signer.address, nonce)
+        for _ in range(INCLUDED_LOOKS):
+            receipt = await bench.chain.receipt(tx_hash)
+            if receipt is None:
                 await trio.sleep(POLL_S)
-            contract = created_by(bench.signer.address, nonce)
-            if not receipt.succeeded or await bench.chain.code_at(contract) != runtime_code():
+            elif receipt.succeeded and await bench.chain.code_at(contract) == runtime_code():
+                return contract
+            else:
                 raise StartRefused(f"{prefixed_hex(tx_hash)} is in a block, but the contract is not there")
-            return contract
-        raise StartRefused(f"no block took {prefixed_hex(tx_hash)} yet: look for it, the anchor sends it again")
+        raise StartRefused(
+            f"no block took {prefixed_hex(tx_hash)} yet: look for it; an anchor sends it again"
+        )
 
 
 def _must_be_stored(outcome: object) -> None:

@@ -22,7 +22,7 @@ from journal.aio import open_loop
 from supervisor.anchor_house import AnchorWish, enter_anchoring, wish_of
 from supervisor.shell import StartRefused, anchor_address, own_sequencer_id, read_settings
 from supervisor.supervisor import Supervisor
-from supervisor.tree import Ports, anchor_children
+from supervisor.tree import Ports, annex_for
 from ves.records import Uuid
 
 START_PATIENCE_S = 60.0
@@ -37,8 +37,8 @@ def run() -> None:
     prepare_data_dir(settings.data_dir)
     if settings.anchoring != "apart":
         raise StartRefused(
-            f"ANCHOR is {settings.anchoring}: it is for ANCHOR=apart, here and at the servers, that the anchor "
-            "runs in a process of its own"
+            f"ANCHOR is {settings.anchoring}: it is for ANCHOR=apart, here and at the servers, that the "
+            "anchor runs in a process of its own"
         )
     wish = wish_of(settings, anchor_address(settings), here=True)
     assert wish is not None
@@ -49,7 +49,7 @@ def run() -> None:
 async def live(settings: Settings, node_id: Uuid, wish: AnchorWish) -> None:
     async with open_loop(), AsyncExitStack() as stack:
         parts = await enter_anchoring(stack, settings, node_id, wish)
-        root = Supervisor("anchor-house", list(anchor_children(parts, SecurityEvents(), Ports())))
+        root = Supervisor("anchor-house", annex_for(parts, SecurityEvents(), Ports()))
         async with trio.open_nursery() as nursery:
             with trio.fail_after(START_PATIENCE_S):
                 await nursery.start(root.run)
