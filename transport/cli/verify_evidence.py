@@ -97,9 +97,7 @@ def _on_chain(told: Evidence, believed: Trust | None, rpc: str, offline: list[Li
     try:
         answers = trio.run(ask)
     except ChainAway as away:
-        raise Unanswered(
-            f"the chain did not answer: {away}; without --rpc the file is checked offline"
-        ) from None
+        raise Unanswered(1, f"{away}; without --rpc the file is checked offline") from None
     except ValueError as wrong:
         raise ClientError(f"--rpc: {wrong}") from None
     return [link for link in offline if link.name not in ON_CHAIN] + answers
