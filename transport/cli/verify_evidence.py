@@ -82,6 +82,7 @@ def _on_chain(told: Evidence, believed: Trust | None, rpc: str, offline: list[Li
     """The links with the chain's word for those that only it can judge."""
     # web3 takes most of a second to import: only who asks a chain waits for it.
     from actors.chain import ChainAway
+    from config.logs import configure_logs
     from transport.chain.opening import open_chain
     from transport.client.evidence_on_chain import ask_chain
 
@@ -89,6 +90,8 @@ def _on_chain(told: Evidence, believed: Trust | None, rpc: str, offline: list[Li
         return offline
     chain_id = believed.chain_id if believed and believed.chain_id is not None else told.anchor.chain_id
     urls = [one.strip() for one in rpc.split(",") if one.strip()]
+
+    configure_logs("warning", "text")  # what endpoints do wrong goes to stderr, never between the links
 
     async def ask() -> list[Link]:
         async with open_chain(urls, chain_id, _RPC_S) as chain:
