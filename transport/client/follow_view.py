@@ -184,8 +184,9 @@ class View:
             raise self.contradicted(wrong, None, None)
         envelope = decode(raw, Envelope, f"event {number}")
         if envelope.sequence_number != number:
+            kind = "number_reused" if (envelope.sequence_number or number) < number else "event_missing"
             text = f"event {number} is due and number {envelope.sequence_number} is shown"
-            raise self.contradicted(Contradiction("event_missing", text, number, number), None, raw)
+            raise self.contradicted(Contradiction(kind, text, number, number), None, raw)
         try:
             event, stream = envelope.sequenced(number), envelope.stream()
         except ValueError as misspelt:

@@ -1,7 +1,8 @@
 """One look of an auditor at a stream: fetch, let ``ves.following`` decide, remember what was verified.
 
     receipt keys -> for each page of new commitments: head and void numbers, each commitment with all its
-    events -> the last and a random earlier commitment once more, a random event, a random agent's keys
+    events -> a random earlier commitment and the one after it once more, a random event, a random agent's
+    keys
     -> anchors -> other addresses of the service
 
 The first thing that contradicts what was verified ends the look, and nothing is verified beyond it. Memory
@@ -15,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from transport.client.checks import verify_proof_file
+from transport.client.errors import BadAnswer
 from transport.client.follow_anchors import ANCHORS_MAX, Anchors, ChainView
 from transport.client.follow_elsewhere import Elsewhere
 from transport.client.follow_keys import Keys
@@ -87,13 +89,20 @@ class Follower:
     # ---- what is new ------------------------------------------------------------------------------------
 
     async def _new_ones(self, found: Look) -> None:
+        """Pages begin with the last one that was verified: so none can stand between it and the next."""
         while True:
-            page, has_more = await self._view.commitments(self._memory.seen.sequence_end + 1, PAGE)
+            last = self._memory.last()
+            page, has_more = await self._view.commitments(1 if last is None else _start(last), PAGE)
             await self._head()  # after the page, so that what the page reaches must be within it
-            for shown in page:
+            if last is not None:
+                self._same(last, page[0] if page else None)
+            new = page if last is None else page[1:]
+            for shown in new:
                 await self._new(shown, page[-1].commitment.sequence_end, found)
-            if not page or not has_more:
+            if not has_more:
                 return
+            if not new:
+                raise BadAnswer("the page of commitments says that more follow, and does not go on")
 
     async def _head(self) -> None:
         raw = await self._view.ask(HEAD)
@@ -168,19 +177,27 @@ class Follower:
 
     async def _old_ones(self, found: Look) -> None:
         memory, view = self._memory, self._view
-        await self._again(memory.at(memory.seen.count - 1))
         index = view.chance(memory.seen.count)
         kept = memory.at(index)
-        shown = await self._again(kept)
+        shown = (await self._again(index, 2))[0]
         if index < memory.state.finalized_through:
             self._anchors.still_final(kept, shown)
         await self._holds_a_random_event(kept.commitment, shown)
         if memory.state.agent_keys:
             await self._keys.a_random_agent(view.chance(len(memory.state.agent_keys)))
-        await self._anchors.look(await self._not_final(), found)
+        if memory.state.finalized_through < memory.seen.count:
+            await self._anchors.look(await self._again(memory.state.finalized_through, ANCHORS_MAX), found)
 
-    async def _again(self, kept: Verified) -> Shown:
-        return self._same(kept, await self._view.commitment_at(kept.commitment.sequence_start))
+    async def _again(self, first: int, limit: int) -> list[Shown]:
+        """The verified commitments from number ``first`` on, at most ``limit``: still what they were, and no
+        other between them. At least one."""
+        memory = self._memory
+        page, has_more = await self._view.commitments(_start(memory.at(first)), limit)
+        due = range(first, min(first + limit, memory.seen.count))
+        same = [self._same(memory.at(index), shown) for index, shown in zip(due, page, strict=False)]
+        if len(same) < len(due) and not (same and has_more):
+            self._same(memory.at(due[len(same)]), None)
+        return same
 
     def _same(self, kept: Verified, shown: Shown | None) -> Shown:
         """It is still what it was."""
@@ -189,16 +206,6 @@ class Follower:
             raise self._view.contradicted(wrong, told(kept), shown.raw if shown is not None else None)
         assert shown is not None, "judge_again has something against None"
         return shown
-
-    async def _not_final(self) -> list[Shown]:
-        """The commitments from the first on whose anchor was not seen final: still what they were."""
-        memory, first = self._memory, self._memory.state.finalized_through
-        if first >= memory.seen.count:
-            return []
-        page, _ = await self._view.commitments(memory.at(first).commitment.sequence_start, ANCHORS_MAX)
-        due = range(first, min(first + ANCHORS_MAX, memory.seen.count))
-        shown = iter(page[: len(due)])
-        return [self._same(memory.at(index), next(shown, None)) for index in due]
 
     async def _holds_a_random_event(self, commitment: Commitment, shown: Shown) -> None:
         """It is still there, and the one that was committed."""
@@ -215,6 +222,10 @@ class Follower:
         file = ProofFile(event.envelope, event.envelope.receipt, shown.wire, proof)
         problems: list[Problem] = verify_proof_file(file, self._memory.state.keys(), self._keys.agents())
         self._view.holds(f"event {number}, which was verified before", problems, number, event.raw)
+
+
+def _start(kept: Verified) -> int:
+    return kept.commitment.sequence_start
 
 
 def _last_receipt(event: ShownEvent) -> LastReceipt:
