@@ -24,14 +24,16 @@ from cyclopts.validators import Number
 from transport.cli.console import Exit, Json, Server, notice, read_trust, run, show
 from transport.cli.progress import Progress
 from transport.client.errors import BadAnswer, ClientError, Refused, Unanswered
+from transport.client.follow_anchors import ChainView
 from transport.client.follow_begin import FIRST_USE, begin, trust_also
 from transport.client.follow_memory import Memory
 from transport.client.follow_view import PAGE, Contradicted, Look, NotVouchedFor, View
 from transport.client.following import Follower
-from transport.client.wire import Stream
+from transport.client.wire import Stream, TrustFile
 
 HERE = Server()
 ALERT_DEADLINE_S = 30.0
+RPC_S = 10.0
 
 Tenant = Annotated[UUID, Parameter(env_var="SEQUENCER_TENANT")]
 Store = Annotated[UUID, Parameter(env_var="SEQUENCER_STORE")]
@@ -52,6 +54,7 @@ def follow(
     anchor_within: Seconds | None = None,
     stale_after: Seconds = 3600,
     alert_command: str | None = None,
+    rpc: Annotated[str | None, Parameter(env_var="SEQUENCER_RPC_URL")] = None,
     acknowledge: Flag = False,
     moved: Flag = False,
     as_json: Json = False,
@@ -88,6 +91,10 @@ def follow(
         Alert when nothing could be verified for so many seconds.
     alert_command
         Run for each alert, with one JSON object on stdin; no shell.
+    rpc
+        Addresses of JSON-RPC endpoints of the chain, with commas between: what is called final is looked up
+        there. Needs "chain_id" and "contract" in the trust file. An address with a provider's key in it
+        belongs into SEQUENCER_RPC_URL: other users see the command line.
     acknowledge
         Somebody has seen the contradictions in the state file. Goes on from what was verified, never from
         what contradicted it.
@@ -116,10 +123,12 @@ def follow(
             if kept.state.open_findings():
                 return await _refuse(kept, alarm)
             with _Bar() as bar:
+                view = View(client, kept)
                 follower = Follower(
-                    View(client, kept),
+                    view,
                     sample=sample,
                     also=others,
+                    chain=await _chain(rpc, believed, view, stack),
                     anchor_within_s=anchor_within,
                     progress=bar.is_at,
                 )
@@ -132,6 +141,28 @@ def follow(
                     await trio.sleep(interval)
 
     return run(work, as_json=as_json)
+
+
+async def _chain(
+    rpc: str | None, trust: TrustFile | None, view: View, stack: AsyncExitStack
+) -> ChainView | None:
+    if rpc is None:
+        return None
+    named = trust.of_evidence() if trust is not None else None
+    if named is None or named.chain_id is None or named.contract is None:
+        raise ClientError(
+            '--rpc needs --trust FILE with "chain_id" and "contract": get them from the operator'
+        )
+    # web3 takes most of a second to import: only who asks a chain waits for it.
+    from transport.chain.opening import open_chain
+    from transport.client.follow_chain import OnChain
+
+    urls = [one.strip() for one in rpc.split(",") if one.strip()]
+    try:
+        chain = await stack.enter_async_context(open_chain(urls, named.chain_id, RPC_S))
+    except ValueError as wrong:
+        raise ClientError(f"--rpc: {wrong}") from None
+    return OnChain(view, chain, named.chain_id, named.contract)
 
 
 def _now() -> datetime:
@@ -189,7 +220,7 @@ class _Rounds:
         for text in found.alerts:
             await self._alarm.ring("alert", *text.split(": ", 1))
         code = Exit.FAILED if found.alerts else Exit.OK
-        return self._told(code, "late" if found.alerts else "verified", self._summary(found), found)
+        return self._told(code, "alert" if found.alerts else "verified", self._summary(found), found)
 
     async def _could_not(self, code: Exit, verdict: str, why: ClientError) -> int:
         state = self._memory.state

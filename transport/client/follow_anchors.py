@@ -1,16 +1,18 @@
 """Watching how commitments reach the chain: forward only, never back from final, and not too late.
 
-The server's word is compared with its earlier word; the chain itself is asked through ``ChainView``, once,
-when a commitment is called final. Watches the oldest ANCHORS_MAX that are not final.
+The server's word is compared with its earlier word; the chain itself is asked through ``ChainView`` when a
+commitment is first called final, and for a random one of those at each look. Watches
+the oldest ANCHORS_MAX that are not final.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from transport.client.errors import ClientError
 from transport.client.follow_memory import AnchorKept
 from transport.client.follow_view import Look, Shown, View, told
-from transport.client.wire import ListedCommitment, encode
+from transport.client.wire import encode
 from ves.encoding import uuid_text
 from ves.following import FINALIZED, AnchorSeen, Contradiction, Verified, anchor_fell, judge_anchor, name_of
 from ves.records import Commitment
@@ -18,11 +20,16 @@ from ves.records import Commitment
 ANCHORS_MAX = 1000
 
 
+class AnchorUnproven(ClientError):
+    """A commitment is called final, and the server gives no evidence that a chain could be asked with."""
+
+
 class ChainView(Protocol):
     """What a chain says, asked by us."""
 
-    async def contradiction(self, verified: Verified, shown: ListedCommitment) -> Contradiction | None:
-        """Of a commitment that the server says is final. None: the chain holds exactly it."""
+    async def contradiction(self, verified: Verified) -> tuple[Contradiction, bytes] | None:
+        """Of a commitment that the server says is final, and what it showed for it. None: the chain holds
+        exactly what was verified. AnchorUnproven; Unanswered: no endpoint answered."""
         ...
 
 
@@ -44,9 +51,11 @@ class Anchors:
                 self._state.finalized_through = index + 1
                 self._state.anchors.pop(uuid_text(kept.commitment.batch_id), None)
 
-    def still_final(self, kept: Verified, shown: Shown) -> None:
-        """Of one that was seen final."""
+    async def still_final(self, kept: Verified, shown: Shown, found: Look) -> None:
+        """Of one that was seen final; the chain still holds it, too."""
         self._judge(kept.commitment, AnchorSeen(FINALIZED), _seen(shown), shown)
+        if self._chain is not None:
+            await self._is_proven(kept, found)
 
     async def _look_at(self, kept: Verified, shown: Shown, found: Look) -> AnchorSeen:
         batch_id = uuid_text(kept.commitment.batch_id)
@@ -59,8 +68,8 @@ class Anchors:
                 f"{name_of(kept.commitment)}: its anchor was {was.state} and is {now.state or 'gone'} now, "
                 f"or in another block: {cause or 'no cause is given'}"
             )
-        if now.state == FINALIZED and was.state != FINALIZED:
-            await self._ask_chain(kept, shown, found)
+        if now.state == FINALIZED and was.state != FINALIZED and not await self._is_proven(kept, found):
+            now = was  # asked about again at the next look
         since_s = self._waiting_since(kept.commitment) if before is None else before.since_s
         self._tell_if_late(kept.commitment, now, since_s, found)
         if now.state or self._within_s is not None:
@@ -85,14 +94,20 @@ class Anchors:
                 f"{now.state or 'no anchor holds it'}"
             )
 
-    async def _ask_chain(self, kept: Verified, shown: Shown, found: Look) -> None:
+    async def _is_proven(self, kept: Verified, found: Look) -> bool:
+        """By the chain, where there is one to ask; False: nobody could be asked, which was told."""
         if self._chain is None:
             found.not_on_chain += 1
-            return
-        wrong = await self._chain.contradiction(kept, shown.wire)
+            return True
+        try:
+            wrong = await self._chain.contradiction(kept)
+        except AnchorUnproven as unproven:
+            found.alerts.append(f"anchor_unproven: {unproven}")
+            return False
         if wrong is not None:
-            raise self._view.contradicted(wrong, told(kept), shown.raw)
+            raise self._view.contradicted(wrong[0], told(kept), wrong[1])
         found.on_chain += 1
+        return True
 
 
 def _seen(shown: Shown) -> AnchorSeen:

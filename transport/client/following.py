@@ -1,9 +1,8 @@
 """One look of an auditor at a stream: fetch, let ``ves.following`` decide, remember what was verified.
 
     receipt keys -> for each page of new commitments: head and void numbers, each commitment with all its
-    events -> a random earlier commitment and the one after it once more, a random event, a random agent's
-    keys
-    -> anchors -> other addresses of the service
+    events -> other addresses of the service -> a random earlier commitment and the one after it once more,
+    a random event of it, a random agent's keys -> anchors
 
 The first thing that contradicts what was verified ends the look, and nothing is verified beyond it. Memory
 holds a page of events and the leaf hashes of one commitment; what was verified is saved every other second,
@@ -76,10 +75,10 @@ class Follower:
         try:
             await self._keys.look()
             await self._new_ones(found)
-            if self._memory.seen.count:
-                await self._old_ones(found)
             for elsewhere in self._elsewhere:
                 await elsewhere.look(found)
+            if self._memory.seen.count:
+                await self._old_ones(found)
             self._memory.state.verified_at = self._view.time()
         finally:
             self._ahead.clear()
@@ -181,7 +180,7 @@ class Follower:
         kept = memory.at(index)
         shown = (await self._again(index, 2))[0]
         if index < memory.state.finalized_through:
-            self._anchors.still_final(kept, shown)
+            await self._anchors.still_final(kept, shown, found)
         await self._holds_a_random_event(kept.commitment, shown)
         if memory.state.agent_keys:
             await self._keys.a_random_agent(view.chance(len(memory.state.agent_keys)))
