@@ -9,7 +9,9 @@ somebody says ``--acknowledge``.
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,7 +92,7 @@ def follow(
     stale_after
         Alert when nothing could be verified for so many seconds.
     alert_command
-        Run for each alert, with one JSON object on stdin; no shell.
+        Run for each alert, with one JSON object on stdin; no shell, no variable SEQUENCER_….
     rpc
         Addresses of JSON-RPC endpoints of the chain, with commas between: what is called final is looked up
         there. Needs "chain_id" and "contract" in the trust file. An address with a provider's key in it
@@ -113,10 +115,12 @@ def follow(
             kept = Memory.open(state, stream, client.origin, moved=moved)
             if kept is None:
                 kept = await begin(state, client, stream, believed, _now().isoformat(timespec="seconds"))
+                stack.callback(kept.close)
                 _tell_first_use(kept)
-            elif believed is not None:
-                trust_also(kept, believed)
-            stack.callback(kept.close)
+            else:
+                stack.callback(kept.close)
+                if believed is not None:
+                    trust_also(kept, believed)
             alarm = _Alarm(alert_command, as_json)
             if acknowledge:
                 notice(f"{kept.acknowledge()} contradictions acknowledged; they stay in {state}")
@@ -292,7 +296,13 @@ class _Alarm:
         told = msgspec.json.encode({"severity": severity, "kind": kind, "text": text})
         try:
             with trio.fail_after(ALERT_DEADLINE_S):
-                done = await trio.run_process(self._words, stdin=told, check=False)
+                done = await trio.run_process(
+                    self._words,
+                    stdin=told,
+                    stdout=subprocess.DEVNULL,  # ours is for results
+                    env={n: v for n, v in os.environ.items() if not n.startswith("SEQUENCER_")},
+                    check=False,
+                )
             if done.returncode:
                 notice(f"the alert command ended with {done.returncode}")
         except (OSError, trio.TooSlowError) as error:
