@@ -25,10 +25,10 @@ from cyclopts.validators import Number
 
 from transport.cli.console import Exit, Json, Server, notice, read_trust, run, show
 from transport.cli.progress import Progress
-from transport.client.errors import BadAnswer, ClientError, Refused, Unanswered
+from transport.client.errors import ClientError, Unanswered
 from transport.client.follow_anchors import ChainView
 from transport.client.follow_begin import FIRST_USE, begin, trust_also
-from transport.client.follow_memory import Memory
+from transport.client.follow_memory import Memory, StateRefused
 from transport.client.follow_view import PAGE, Contradicted, Look, NotVouchedFor, View
 from transport.client.following import Follower
 from transport.client.wire import Stream, TrustFile
@@ -217,7 +217,9 @@ class _Rounds:
             return await self._could_not(Exit.NOT_TRUSTED, "not_trusted", stranger)
         except Unanswered as silence:
             return await self._could_not(Exit.UNANSWERED, "no_answer", silence)
-        except (Refused, BadAnswer) as refusal:
+        except StateRefused:
+            raise  # nothing more can be remembered
+        except ClientError as refusal:
             return await self._could_not(Exit.FAILED, "refused", refusal)
         for text in found.notices:
             notice(text)
