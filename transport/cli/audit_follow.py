@@ -144,7 +144,12 @@ def follow(
                     bar.close()
                     await trio.sleep(interval)
 
-    return run(work, as_json=as_json)
+    code: int = Exit.OK
+    try:
+        code = run(work, as_json=as_json)
+    except* KeyboardInterrupt:
+        pass  # seen enough; what was verified is saved
+    return code
 
 
 async def _chain(
