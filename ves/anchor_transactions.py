@@ -49,7 +49,7 @@ def transaction_hash(raw: bytes) -> bytes:
 
 def decode_transaction(raw: bytes) -> SignedTransaction:
     """Of ``signed_bytes``, and only of what it writes: ValueError for any other spelling or type."""
-    import rlp  # type: ignore[import-untyped]
+    import rlp
 
     if raw[:1] != TRANSACTION_TYPE or len(raw) > RAW_BYTES_MAX:
         raise ValueError("not a transaction of type 2")
@@ -91,7 +91,7 @@ def _keccak256(data: bytes) -> bytes:
 
 
 def _rlp(fields: list[bytes | list[bytes]]) -> bytes:
-    import rlp  # type: ignore[import-untyped]
+    import rlp
 
     return bytes(rlp.encode(fields))
 

@@ -82,10 +82,11 @@ class BadEndpoint:
     headers: list[dict[str, str]] = field(default_factory=list)
     """Of each request so far, names in lower case."""
     paths: list[str] = field(default_factory=list)
+    _cut: Callable[[], None] = lambda: None
     _script: list[_Entry] = field(default_factory=list)
     _asked: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30.0))
+    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30.0, verify=False))
 
     def does(
         self, fault: Fault, *, method: str | None = None, times: int | None = None, after: int = 0
@@ -100,6 +101,10 @@ class BadEndpoint:
     def asked(self, method: str) -> int:
         with self._lock:
             return self._asked[method]
+
+    def cut(self) -> None:
+        """Ends the connections that are open now."""
+        self._cut()
 
     def faults_for(self, method: str) -> list[Fault]:
         with self._lock:
@@ -144,6 +149,7 @@ def bad_endpoint(upstream: str, path: str = "/") -> Iterator[BadEndpoint]:
     server = _Server(("127.0.0.1", 0), _Handler)
     endpoint = BadEndpoint(f"http://127.0.0.1:{server.server_address[1]}{path}", upstream)
     server.endpoint = endpoint
+    endpoint._cut = server.cut_all
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
