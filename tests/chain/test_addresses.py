@@ -171,6 +171,8 @@ async def test_a_server_that_cannot_prove_its_name_is_not_asked() -> None:
 async def test_a_proxy_out_of_the_environment_is_not_used(
     chain: Anvil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     async with open_chain([chain.url], CHAIN_ID, 2.0) as rpc:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -76,6 +76,7 @@ class Calls(RuleBasedStateMachine):
 
 
 TestCalls = Calls.TestCase
+TestCalls.settings = settings(max_examples=40, stateful_step_count=30)
 
 
 @given(st.lists(st.floats(0, 2.0), min_size=FAILURES_MAX, max_size=FAILURES_MAX))

@@ -21,6 +21,7 @@ from tests.chain.bad_endpoint import (
     delays,
     hangs,
     loses_answer,
+    never_ends,
     redirects,
     refuses,
     says_bytes,
@@ -106,6 +107,13 @@ async def test_an_only_endpoint_that_fails_is_named_within_the_deadline(street: 
         with pytest.raises((ChainAway, ChainLies), match=r"endpoint 1 \(127\.0\.0\.1\)"):
             await rpc.nonce_of(ADDRESS)
         assert time.monotonic() - began < 1.5
+
+
+async def test_an_answer_without_an_end_is_not_listened_to(street: Street) -> None:
+    street.preferred.does(never_ends(), method="eth_getTransactionCount")
+    async with open_chain([street.preferred.url], CHAIN_ID, 10.0) as rpc:
+        with pytest.raises(ChainLies, match=f"more than {ANSWER_BYTES_MAX} bytes"):
+            await rpc.nonce_of(ADDRESS)
 
 
 async def test_the_preferred_endpoint_is_the_first_again_after_its_rest(street: Street) -> None:

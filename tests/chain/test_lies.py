@@ -136,6 +136,22 @@ async def test_another_use_of_gas_than_the_block_proves_is_found(chain: Anvil, b
             await rpc.inclusion(receipt)
 
 
+@pytest.mark.parametrize("name", ["blockHash", "transactionHash", "blockNumber", "transactionIndex"])
+async def test_a_receipt_whose_logs_stand_elsewhere_is_a_lie(
+    chain: Anvil, bad: BadEndpoint, name: str
+) -> None:
+    tx_hash = mined(chain, signed(ME, 0, data=LOGS))
+    value = WORD if name.endswith("Hash") else "0x777"
+
+    def made(receipt: Any) -> Any:
+        return receipt | {"logs": [log | {name: value} for log in receipt["logs"]]}
+
+    bad.does(changes(made, *RECEIPT))
+    async with open_chain([bad.url], CHAIN_ID, 5.0) as rpc:
+        with pytest.raises(ChainLies, match="a log of the receipt names another"):
+            await rpc.receipt(tx_hash)
+
+
 async def test_the_proof_comes_from_an_honest_endpoint_when_there_is_one(
     chain: Anvil, bad: BadEndpoint
 ) -> None:
