@@ -35,7 +35,6 @@ def anchor_choice(settings: Settings) -> AnchorChoice | None:
                 "ANCHOR=dev makes a chain and a contract of its own: unset L2_RPC_URL and "
                 "SET_REGISTRY_ADDRESS, or choose ANCHOR=inside"
             )
-        refuse_without_login(settings)
         return AnchorChoice("dev", 0, (), None)
     missing = [
         name
@@ -47,8 +46,6 @@ def anchor_choice(settings: Settings) -> AnchorChoice | None:
     ]
     if missing:
         raise SecretsError(f"ANCHOR={who} needs {' and '.join(missing)}; ANCHOR=off anchors nothing")
-    if who == "inside":
-        refuse_without_login(settings)
     return AnchorChoice(who, settings.l2_chain_id, rpc_urls(settings), settings.contract)
 
 
@@ -64,7 +61,7 @@ def rpc_urls(settings: Settings) -> tuple[str, ...]:
 
 
 def refuse_without_login(settings: Settings) -> None:
-    """The anchor does not share the server's login, whatever it may do."""
+    """The anchor does not share the server's login, whatever it may do. Raises SecretsError."""
     if settings.database_url is not None and settings.anchor_database_url is None:
         raise SecretsError(
             "the anchor needs a database login of its own: CREATE ROLE … LOGIN IN ROLE sequencer_anchor, and "

@@ -27,7 +27,9 @@ _NOT_UNDERSTOOD = {
 
 
 def database_address(
-    settings: Settings, name: Literal["database_url", "database_admin_url"], environ: Mapping[str, str]
+    settings: Settings,
+    name: Literal["database_url", "database_admin_url", "anchor_database_url"],
+    environ: Mapping[str, str],
 ) -> str:
     """The connection string, as it may be used. SecretsError when a file or a command gives something else,
     Exposed when the way there is open to others."""

@@ -384,7 +384,7 @@ class Settings(BaseSettings):
             raise ValueError("is set but empty; unset it or give it a value")
         return value
 
-    @field_validator("database_url", "database_admin_url")
+    @field_validator("database_url", "database_admin_url", "anchor_database_url")
     @classmethod
     def _is_a_postgresql_address(cls, value: SecretStr | None) -> SecretStr | None:
         if isinstance(value, FetchedSecret):

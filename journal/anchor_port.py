@@ -4,8 +4,9 @@ commitments and little else.
 Write-ahead is the rule: a signed transaction is a row before any endpoint sees it, and every write names the
 lease it is done under; a deposed anchor writes nothing, and can at worst send bytes again that the journal
 knows. States of an anchor, each a new row: pending -> submitted -> included -> safe -> finalized, and back to
-pending when a reorganisation took its block or the contract refused it. PostgreSQL (``journal.anchors``) and
-the in-memory fake (``journal.memory_anchors``) pass one contract suite. Amounts are wei.
+pending when a reorganisation took its block or the contract refused it; finalized is the end. PostgreSQL
+(``journal.anchors``) and the in-memory fake (``journal.memory_anchors``) pass one contract suite. Amounts are
+wei.
 """
 
 from __future__ import annotations
@@ -89,8 +90,9 @@ class AnchorTransaction(msgspec.Struct, frozen=True):
 
 
 class AnchorTransition(msgspec.Struct, frozen=True):
-    """An anchor entered ``state``. The members after ``cause`` are known from ``submitted`` or ``included``
-    on, and say of a ``pending`` row what it comes from."""
+    """An anchor entered ``state``. ``tx_hash`` has to be there from ``submitted`` on, and names a transaction
+    that is on record; all others after it from ``included`` on. Of a ``pending`` row they say what it comes
+    from, and, with ``gas_used``, what a refused transaction has cost."""
 
     anchor_number: int
     transition_number: int
@@ -126,6 +128,8 @@ class WaitingBatch(msgspec.Struct, frozen=True):
     """Of the stream's commitment right before it; None: there is none, or no anchor holds it yet."""
     requested: bool
     """Somebody asked for it to go now."""
+    previous_batch_id: Uuid | None = None
+    """The stream's commitment right before it; None: it is the first."""
 
 
 class Backlog(msgspec.Struct, frozen=True):
@@ -143,20 +147,24 @@ class Standing(msgspec.Struct, frozen=True):
     """Where an account and a contract stand, as the journal knows it."""
 
     next_nonce: int | None
-    """None: no transaction of this account is on record."""
+    """None: no transaction of this account is on record, and it was never resumed."""
     next_index: int
-    """Leaves of all aggregates planned for this contract."""
+    """Leaves of all aggregates planned for this contract, or what it was resumed at, if that is no less."""
     head: bytes
-    """After those; 32 zero bytes before the first."""
+    """There; 32 zero bytes before the first."""
     next_anchor_number: int
+    resumed_nonce: int = 0
+    """Where an operator said that the account goes on: what became of nonces below it is not asked again."""
 
 
 class AnchorJournal(Protocol):
-    """Raises JournalAway where nothing happened, JournalOutcomeUnknown where that cannot be told. ``Moved``:
-    nothing stored, the lease is another's or somebody was there first."""
+    """Raises JournalAway where nothing happened, JournalOutcomeUnknown where that cannot be told; a restored
+    database that nobody has confirmed takes nothing (JournalRefused, or Away). ``Moved``: nothing stored, the
+    lease is another's or somebody was there first. ValueError and LookupError speak of a mistake of ours."""
 
     async def claim_lease(self, holder: Uuid, *, lease_s: float) -> Lease | LeaseHeld:
-        """Free, run out or ours already: claimed under the next epoch."""
+        """Free, run out or ours already: claimed under the next epoch. So two lives never share a lease, if
+        each has a ``holder`` of its own."""
         ...
 
     async def renew_lease(self, lease: Lease, *, lease_s: float) -> bool:
@@ -173,32 +181,49 @@ class AnchorJournal(Protocol):
         """Not finalized, by number."""
         ...
 
+    async def read_newest_finalized(self, chain_id: int, contract: bytes) -> AnchorTransition | None:
+        """How the anchor with the greatest number among the finalized ones became so."""
+        ...
+
+    async def read_transactions(
+        self, chain_id: int, address: bytes, *, from_nonce: int, limit: int
+    ) -> list[AnchorTransaction]:
+        """All of this account from a nonce on, also those that deploy, by (nonce, attempt)."""
+        ...
+
     async def refill_backlog(self) -> int:
-        """Puts into the backlog what no anchor and no report holds and is not in it; answers how many. Reads
-        all commitments: once a life."""
+        """Puts into the backlog what no anchor and no report holds and is not in it; answers how many. Makes
+        the list of open anchors and the sums anew, too. Reads all commitments: once a life, and whoever does
+        without (it may take longer than its deadline) misses nothing that was stored since the migration."""
         ...
 
     async def read_backlog(self, *, limit: int) -> Backlog: ...
 
     async def plan(self, lease: Lease, anchor: Anchor, batches: list[PlannedBatch]) -> Stored | Moved | Away:
         """The anchor, its batches in order, and its first transition (pending, ``planned``); they leave the
-        backlog and the requests. Moved when one of them is taken meanwhile."""
+        backlog and the requests. Moved when one of them is taken meanwhile, or when the number, or the index
+        and the head of an aggregate, are not those of ``standing``. LookupError for an unknown batch."""
         ...
 
     async def write_transaction(
         self, lease: Lease, transaction: AnchorTransaction, audit: AuditEntry
     ) -> Stored | Moved | Away:
-        """Write-ahead: before it is sent. ``audit`` tells of the use of the key, in the same transaction."""
+        """Write-ahead: before it is sent. ``audit`` tells of the use of the key, in the same transaction.
+        Moved when this attempt, or this nonce without one, is on record. ValueError for a nonce or an attempt
+        that leaves a gap, and for an attempt that carries another anchor than the one it replaces."""
         ...
 
     async def move(
         self, lease: Lease, transition: AnchorTransition, inclusion: Inclusion | None = None
     ) -> Stored | Moved | Away:
-        """``inclusion``: the proof that goes with ``included``; kept beside the transition, once."""
+        """``inclusion``: the proof that goes with a block, from ``included`` on; kept once per block. Moved
+        when the number is not the next one of this anchor, or the anchor is finalized."""
         ...
 
     async def spent_since(self, chain_id: int, address: bytes, since_us: int) -> int:
-        """Wei: what mined transactions signed since then have cost, and the most that the others may."""
+        """Wei, over the nonces signed for since then: what a mined transaction has cost, and the most that
+        any attempt may of the others, those among them whose block is gone again. Of what deploys always the
+        most: nobody records what it cost."""
         ...
 
     async def resume(
@@ -213,7 +238,9 @@ class AnchorJournal(Protocol):
         audit: AuditEntry,
     ) -> Stored | Moved | Away:
         """An operator's word: go on from this nonce, index and head, which are the chain's, although the
-        journal does not know how they came about (a restored database, an account used by others)."""
+        journal does not know how they came about (a restored database, an account used by others). Only
+        forward: ValueError for less than what stands, and without a nonce. ``standing.next_anchor_number`` is
+        not looked at."""
         ...
 
     async def audit(self, entry: AuditEntry) -> None: ...

@@ -53,12 +53,18 @@ class CommitmentRows(Generic[C]):
         return commitment if commitment.sequence_end >= sequence_number else None
 
     async def page(
-        self, connection: Connection, tenant_id: Uuid, store_id: Uuid, from_sequence: int, limit: int
+        self,
+        connection: Connection,
+        tenant_id: Uuid,
+        store_id: Uuid,
+        from_sequence: int,
+        limit: int,
+        only: str = "",
     ) -> tuple[list[C], bool, int]:
         """The commitments, whether there are more, and where they begin; ``from_sequence`` is the least
-        ``sequence_start``."""
+        ``sequence_start``. ``only``: more conditions, a text of ours."""
         rows = await connection.fetch(
-            self._select + "WHERE tenant_id = $1 AND store_id = $2 AND sequence_start >= $3 "
+            self._select + f"WHERE tenant_id = $1 AND store_id = $2 AND sequence_start >= $3 {only} "
             "ORDER BY sequence_start LIMIT $4::bigint + 1",
             tenant_id,
             store_id,

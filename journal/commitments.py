@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from journal.anchor_rows import anchored_only
 from journal.commitment_rows import CommitmentRows
 from journal.port import (
     Away,
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 LEAF_SOURCES_MAX = 4096
 _NODE_BYTES = 32
 
-_COLUMNS = """batch_id, tenant_id, store_id, ves_version, tree_depth, leaf_count, padded_leaf_count,
+COLUMNS = """batch_id, tenant_id, store_id, ves_version, tree_depth, leaf_count, padded_leaf_count,
     merkle_root, prev_state_root, new_state_root, sequence_start, sequence_end, committed_at"""
-_SELECT = f"SELECT {_COLUMNS} FROM record.ves_commitments "  # noqa: S608  texts of this module only
+_SELECT = f"SELECT {COLUMNS} FROM record.ves_commitments "  # noqa: S608  texts of this module only
 stored = CommitmentRows(_SELECT, Commitment)
 
 # A commitment ends before voided numbers at the latest, and the next one starts after them.
@@ -141,7 +142,7 @@ async def _store(
     if head is None or commitment.sequence_end > head:
         raise Undo(Moved("the head: the range ends beyond it"))
     await connection.execute(
-        f"INSERT INTO record.ves_commitments ({_COLUMNS}, levels) "  # noqa: S608  texts of this module only
+        f"INSERT INTO record.ves_commitments ({COLUMNS}, levels) "  # noqa: S608  texts of this module only
         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         commitment.batch_id,
         commitment.tenant_id,
@@ -195,10 +196,9 @@ async def list_page(
     limit: int,
     anchored: bool | None,
 ) -> CommitmentPage:
-    """``from_sequence`` is the least ``sequence_start``. Nothing is anchored yet: no anchor is recorded."""
-    if anchored:
-        return CommitmentPage([], False, from_sequence)
-    return CommitmentPage(*await stored.page(connection, tenant_id, store_id, from_sequence, limit))
+    """``from_sequence`` is the least ``sequence_start``."""
+    only = "" if anchored is None else anchored_only(anchored)
+    return CommitmentPage(*await stored.page(connection, tenant_id, store_id, from_sequence, limit, only))
 
 
 async def read_nodes(connection: Connection, batch_id: Uuid, positions: list[int]) -> list[bytes]:

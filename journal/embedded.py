@@ -24,6 +24,7 @@ import structlog
 
 from journal.embedded_cluster import (
     ADMIN_LOGIN,
+    ANCHOR_LOGIN,
     APP_LOGIN,
     OWNER,
     Cluster,
@@ -170,6 +171,11 @@ class EmbeddedPostgres:
         """The login of commands that seal anew, archive and the like; the migrations create the role."""
         return self._dsn(ADMIN_LOGIN)
 
+    @property
+    def anchor_dsn(self) -> str:
+        """The anchor's own login; the migrations create the role."""
+        return self._dsn(ANCHOR_LOGIN)
+
     def _dsn(self, user: str) -> str:
         if self._cluster is None:
             raise EmbeddedPostgresError("the embedded PostgreSQL has not been started")
@@ -287,10 +293,13 @@ class EmbeddedPostgres:
         self._thread = None
 
 
-def embedded_dsn(data_dir: Path, pg_bin: Path | None = None, *, admin: bool = False) -> str:
+def embedded_dsn(
+    data_dir: Path, pg_bin: Path | None = None, *, admin: bool = False, anchor: bool = False
+) -> str:
     """Where the embedded PostgreSQL of another process on this DATA_DIR can be reached, as the server
-    does, or as ``admin`` commands do."""
-    return _dsn(Cluster(data_dir, pg_bin), ADMIN_LOGIN if admin else APP_LOGIN)
+    does, or as ``admin`` commands do, or as the ``anchor`` does."""
+    login = ADMIN_LOGIN if admin else ANCHOR_LOGIN if anchor else APP_LOGIN
+    return _dsn(Cluster(data_dir, pg_bin), login)
 
 
 def _dsn(cluster: Cluster, user: str) -> str:

@@ -41,7 +41,9 @@ APP_LOGIN = "sequencer_app_login"
 """The server's own login, made by the migrations."""
 ADMIN_LOGIN = "sequencer_admin_login"
 """Of commands that seal anew, archive and the like; made by the migrations too."""
-EMBEDDED_LOGINS = Logins(APP_LOGIN, ADMIN_LOGIN)
+ANCHOR_LOGIN = "sequencer_anchor_login"
+"""Of the anchor, and of nobody else."""
+EMBEDDED_LOGINS = Logins(APP_LOGIN, ADMIN_LOGIN, ANCHOR_LOGIN)
 
 _SOCKET_PATH_MAX = 99
 """Bytes of the socket's whole path; unix(7) allows 107, other systems a few less."""

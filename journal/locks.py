@@ -1,4 +1,5 @@
-"""The advisory lock of a tenant's keys: shared by its appends, exclusive for whoever changes its keys.
+"""The advisory lock of a tenant's keys: shared by its appends, exclusive for whoever changes its keys; and
+the one lock of those who take commitments for an anchor.
 
 So a revocation waits for the appends under way, and every append after it sees the new epoch. Alone knows
 how a tenant becomes a lock number. All locks here end with their transaction.
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from journal.connections import Connection
 
 _NAMESPACE = b"VES_TENANT_KEYS_V1"
+_ANCHORING = 0x5645535F414E4348  # "VES_ANCH"
 
 
 @lru_cache(maxsize=10_000)
@@ -32,6 +34,11 @@ def begin_sharing(tenant_id: Uuid) -> str:
 def begin_alone(tenant_id: Uuid) -> str:
     """BEGIN and the exclusive lock: no append of this tenant is under way once it is held."""
     return f"BEGIN; SELECT pg_advisory_xact_lock({tenant_lock(tenant_id)})"
+
+
+def begin_anchoring() -> str:
+    """BEGIN and the lock of whoever takes commitments for an anchor, ours or one that is reported."""
+    return f"BEGIN; SELECT pg_advisory_xact_lock({_ANCHORING})"
 
 
 async def raise_epoch(

@@ -17,9 +17,11 @@ import msgspec
 import trio
 
 from journal import memory_audit
+from journal.anchor_rows import BATCHES_MAX
 from journal.at_rest_rules import Rings, new_keys
 from journal.audit import entry_text
 from journal.key_rules import Retire, adds_proof, binding, judge
+from journal.memory_anchor_tables import AnchorTables
 from journal.memory_legacy import LegacyTables, page_of
 from journal.memory_legacy_commitments import LegacyCommitmentTable
 from journal.memory_policies import PolicyTables
@@ -36,12 +38,16 @@ from journal.port import (
     RATE_REFILL_S_MAX,
     RATE_TOKEN,
     AgentKey,
+    AnchorEvidence,
+    AnchorReport,
+    AnchorSummary,
     ApiKey,
     AtRestKeyMissing,
     AuditChain,
     AuditEntry,
     AuditWish,
     Away,
+    CommitmentAnchor,
     CommitmentCounter,
     CommitmentPage,
     CredentialEnded,
@@ -66,13 +72,17 @@ from journal.port import (
     LegacyGroup,
     LegacyLeafSource,
     Moved,
+    PendingCommitment,
     PinnedTenant,
     PolicyChanges,
+    PossessionProof,
     ProofConflict,
     ProofSubmitted,
     RateSpending,
     ReceiptKey,
     ReceiptKeyDiffers,
+    ReportConflict,
+    ReportStored,
     Revocations,
     SchemaLimit,
     SchemaStatus,
@@ -166,6 +176,7 @@ class MemoryDatabase:
     versions: dict[tuple[Uuid, EntityName], int] = field(default_factory=dict)
     epochs: defaultdict[Uuid, tuple[int, int]] = field(default_factory=lambda: defaultdict(lambda: (0, 0)))
     agent_keys: dict[KeyName, AgentKey] = field(default_factory=dict)
+    possessions: dict[KeyName, PossessionProof] = field(default_factory=dict)
     replacements: set[tuple[KeyName, int]] = field(default_factory=set)
     """Which key was replaced by which key_id, ever."""
     api_keys: dict[Uuid, ApiKey] = field(default_factory=dict)
@@ -188,6 +199,7 @@ class MemoryDatabase:
     proofs: ProofTable = field(default_factory=ProofTable)
     legacy: LegacyTables = field(default_factory=LegacyTables)
     legacy_commitments: LegacyCommitmentTable = field(default_factory=LegacyCommitmentTable)
+    anchors: AnchorTables = field(default_factory=AnchorTables)
     held: list[_Held] = field(default_factory=list)
 
     def release(self, *, commit: bool) -> None:
@@ -199,8 +211,8 @@ class MemoryDatabase:
             transaction.over.set()
 
 
-class MemoryJournal:
-    """See ``journal.port.Journal`` for what each method promises."""
+class MemoryNode:
+    """A node's way to the shared memory: units, what goes wrong on them, and its audit chain."""
 
     def __init__(
         self,
@@ -281,6 +293,15 @@ class MemoryJournal:
     def _fault(self, method: str) -> Fault | None:
         waiting = self._faults[method]
         return waiting.popleft() if waiting else None
+
+    def _audit(self, database: MemoryDatabase, entry: AuditEntry) -> None:
+        chain = database.audit_log[self._node_id]
+        text = entry_text(self._node_id, len(chain) + 1, database.now_us(), entry)
+        chain.append((text, entry_hash(chain[-1][1] if chain else ZERO_HASH, text)))
+
+
+class MemoryJournal(MemoryNode):
+    """See ``journal.port.Journal`` for what each method promises."""
 
     # The database itself.
 
@@ -496,6 +517,7 @@ class MemoryJournal:
             def apply() -> None:
                 database.committed[stream] = (commitment.sequence_end, commitment.new_state_root)
                 database.commitments[commitment.batch_id] = (commitment, levels)
+                database.anchors.expect(commitment)
 
             return Change(Stored(), apply)
 
@@ -528,8 +550,12 @@ class MemoryJournal:
         self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, anchored: bool | None
     ) -> CommitmentPage:
         def page(database: MemoryDatabase) -> CommitmentPage:
-            stream = [] if anchored else _commitments_of(database, (tenant_id, store_id))
-            found = [c for c in stream if c.sequence_start >= from_sequence]
+            found = [
+                c
+                for c in _commitments_of(database, (tenant_id, store_id))
+                if c.sequence_start >= from_sequence
+                and anchored in (None, database.anchors.is_anchored(c.batch_id))
+            ]
             told = found[:limit]
             next_from = told[-1].sequence_end + 1 if told else from_sequence
             return CommitmentPage(told, len(found) > limit, next_from)
@@ -544,6 +570,55 @@ class MemoryJournal:
             return [levels[32 * position : 32 * position + 32] for position in positions]
 
         return await self._read("read_nodes", nodes)
+
+    # Anchors, as the doors see them.
+
+    async def read_anchors(self, batch_ids: list[Uuid]) -> dict[Uuid, CommitmentAnchor]:
+        if len(batch_ids) > BATCHES_MAX:
+            raise ValueError(f"at most {BATCHES_MAX} batches a call")
+        return await self._read("read_anchors", lambda database: database.anchors.told(batch_ids))
+
+    async def list_pending_anchors(self, *, limit: int) -> list[PendingCommitment]:
+        return await self._read("list_pending_anchors", lambda database: database.anchors.pending(limit))
+
+    async def request_anchor(self, batch_id: Uuid, audit: AuditEntry) -> bool:
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            tables = database.anchors
+            if tables.known(batch_id) is not None:
+                return Refused(False)
+            if batch_id in tables.requests:
+                return Refused(True)
+
+            def apply() -> None:
+                tables.requests.add(batch_id)
+                self._audit(database, audit)
+
+            return Change(True, apply)
+
+        return await self._write("request_anchor", act)
+
+    async def report_anchor(self, report: AnchorReport, audit: AuditEntry) -> ReportStored | ReportConflict:
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            known = database.anchors.known(report.batch_id)
+            if known is not None:
+                same = known.tx_hash == report.tx_hash
+                return Refused(ReportStored(again=True) if same else ReportConflict())
+
+            def apply() -> None:
+                database.anchors.take_report(report, database.now_us())
+                self._audit(database, audit)
+
+            return Change(ReportStored(again=False), apply)
+
+        return await self._write("report_anchor", act)
+
+    async def anchor_summary(self) -> AnchorSummary:
+        return await self._read(
+            "anchor_summary", lambda database: database.anchors.summary(database.now_us())
+        )
+
+    async def read_anchor_evidence(self, batch_id: Uuid) -> AnchorEvidence | None:
+        return await self._read("read_anchor_evidence", lambda database: database.anchors.evidence(batch_id))
 
     # Commitments of the legacy stream.
 
@@ -687,6 +762,7 @@ class MemoryJournal:
 
             def apply() -> None:
                 database.agent_keys[key.name] = registered
+                _keep_proof(database, present, key)
                 if present is None:
                     self._raise_epoch(database, key.name.tenant_id, keys=1)
                 self._audit(database, audit)
@@ -703,6 +779,9 @@ class MemoryJournal:
             return [database.agent_keys[n] for n in names if n.key_id >= from_key_id][:limit]
 
         return await self._read("list_agent_keys", listed)
+
+    async def read_possession(self, name: KeyName) -> PossessionProof | None:
+        return await self._read("read_possession", lambda database: database.possessions.get(name))
 
     async def revoke_agent_key(self, name: KeyName, reason: str, audit: AuditEntry) -> KeyRevoked | None:
         def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
@@ -776,6 +855,7 @@ class MemoryJournal:
 
             def apply() -> None:
                 database.agent_keys |= {key.name: registered, old_name: replaced}
+                _keep_proof(database, new, key)
                 database.replacements.add((old_name, key.name.key_id))
                 self._raise_epoch(database, key.name.tenant_id, keys=1)
                 self._audit(database, audit)
@@ -1267,11 +1347,6 @@ class MemoryJournal:
         key_epoch, credential_epoch = database.epochs[tenant_id]
         database.epochs[tenant_id] = (key_epoch + keys, credential_epoch + credentials)
 
-    def _audit(self, database: MemoryDatabase, entry: AuditEntry) -> None:
-        chain = database.audit_log[self._node_id]
-        text = entry_text(self._node_id, len(chain) + 1, database.now_us(), entry)
-        chain.append((text, entry_hash(chain[-1][1] if chain else ZERO_HASH, text)))
-
 
 class _LockTimeout(JournalAway):
     pass
@@ -1283,6 +1358,13 @@ def _of_tenant(tenant_id: Uuid) -> Callable[[_Held], bool]:
 
 def _registered(database: MemoryDatabase, key: AgentKey) -> AgentKey:
     return msgspec.structs.replace(key, registered_at_us=database.now_us(), proof=None)
+
+
+def _keep_proof(database: MemoryDatabase, present: AgentKey | None, key: AgentKey) -> None:
+    if key.proof is None or key.proof_of_possession is None:
+        return
+    if present is None or adds_proof(present, key):
+        database.possessions[key.name] = PossessionProof(key.proof_of_possession, key.proof)
 
 
 def _proven(present: AgentKey, key: AgentKey) -> AgentKey:

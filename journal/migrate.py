@@ -60,6 +60,13 @@ class Logins(NamedTuple):
     """A member of sequencer_app."""
     admin: str | None = None
     """A member of sequencer_admin."""
+    anchor: str | None = None
+    """A member of sequencer_anchor."""
+
+    def with_roles(self) -> list[tuple[str, str]]:
+        """Each login to make, and the role it is for."""
+        roles = ("sequencer_app", "sequencer_admin", "sequencer_anchor")
+        return [(login, role) for login, role in zip(self, roles, strict=True) if login is not None]
 
 
 NO_LOGINS = Logins()
@@ -92,10 +99,9 @@ async def _migrate(dsn: str, logins: Logins, checkpoint: Checkpoint) -> list[str
             while (name := await _step(connection, checkpoint)) is not None:
                 checkpoint("migrate.committed")
                 done.append(name)
-            for login, role in ((logins.app, "sequencer_app"), (logins.admin, "sequencer_admin")):
-                if login is not None:
-                    await _make_login(connection, login, role)
-                    checkpoint("migrate.login_made")
+            for login, role in logins.with_roles():
+                await _make_login(connection, login, role)
+                checkpoint("migrate.login_made")
             await connection.close(timeout=_CONNECT_S)
             return done
         finally:

@@ -310,7 +310,8 @@ class ReportStored(msgspec.Struct, frozen=True):
 
 
 class ReportConflict(msgspec.Struct, frozen=True):
-    """Nothing stored: another transaction is on record, or our own anchor has the commitment."""
+    """Nothing stored: another transaction is on record, or our own anchor has the commitment and puts it into
+    another one."""
 
 
 class AnchorSummary(msgspec.Struct, frozen=True):
@@ -446,6 +447,14 @@ class AgentKey(msgspec.Struct, frozen=True):
             self.retires_at_us,
             self.registered_at_us,
         )
+
+
+class PossessionProof(msgspec.Struct, frozen=True):
+    """The signature by which whoever holds a key showed it."""
+
+    version: int
+    """Which challenge it answers: 1 or 2 (``ves.signatures.proven_possession``)."""
+    signature: bytes
 
 
 class KeyRegistered(msgspec.Struct, frozen=True):
@@ -725,22 +734,24 @@ class AnchorRecord(Protocol):
         ...
 
     async def request_anchor(self, batch_id: Uuid, audit: AuditEntry) -> bool:
-        """The anchor takes it next, before its turn. False, and nothing stored: an anchor holds it, or it is
-        reported."""
+        """The anchor takes it next, before its turn; asking again changes nothing. False, and nothing stored:
+        an anchor holds it, or it is reported. Raises LookupError for a batch that does not exist."""
         ...
 
     async def report_anchor(self, report: AnchorReport, audit: AuditEntry) -> ReportStored | ReportConflict:
         """Raises LookupError for a batch that does not exist."""
         ...
 
-    async def anchor_summary(self) -> AnchorSummary: ...
+    async def anchor_summary(self) -> AnchorSummary:
+        """Costs the same however many commitments are anchored."""
+        ...
 
     async def read_anchor_evidence(self, batch_id: Uuid) -> AnchorEvidence | None:
         """None: no anchor holds it."""
         ...
 
 
-class Journal(Protocol):
+class Journal(AnchorRecord, Protocol):
     """Raises JournalAway where nothing happened, JournalOutcomeUnknown where that cannot be told."""
 
     # The database itself.
@@ -840,7 +851,10 @@ class Journal(Protocol):
 
     async def list_commitments(
         self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, anchored: bool | None
-    ) -> CommitmentPage: ...
+    ) -> CommitmentPage:
+        """``anchored`` True: those whose anchor a block includes (it may be safe or finalized), and reported
+        ones; False: the others."""
+        ...
 
     async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
         """Merkle nodes by their index in ``levels`` (counted in 32-byte nodes), in the order asked."""
@@ -910,6 +924,10 @@ class Journal(Protocol):
     async def list_agent_keys(
         self, tenant_id: Uuid, agent_id: Uuid, *, from_key_id: int, limit: int
     ) -> list[AgentKey]: ...
+
+    async def read_possession(self, name: KeyName) -> PossessionProof | None:
+        """The best proof on record. None: no such key, or its signature was not kept."""
+        ...
 
     async def revoke_agent_key(self, name: KeyName, reason: str, audit: AuditEntry) -> KeyRevoked | None:
         """None: no such key."""

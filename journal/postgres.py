@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import asyncpg
 
 from journal import (
+    anchored,
     append,
     audit_trail,
     commitments,
@@ -36,17 +37,21 @@ from journal.at_rest_rules import Rings
 from journal.audit import write_audit
 from journal.connections import SERVER_VERSION_MIN, Limits
 from journal.facts import read_facts
-from journal.locks import begin_alone, begin_sharing
+from journal.locks import begin_alone, begin_anchoring, begin_sharing
 from journal.migrate import check_schema
 from journal.pools import open_units
 from journal.port import (
     VOIDED_MAX,
     AgentKey,
+    AnchorEvidence,
+    AnchorReport,
+    AnchorSummary,
     ApiKey,
     AuditChain,
     AuditEntry,
     AuditWish,
     Away,
+    CommitmentAnchor,
     CommitmentCounter,
     CommitmentPage,
     CredentialEnded,
@@ -69,12 +74,16 @@ from journal.port import (
     LegacyGroup,
     LegacyLeafSource,
     Moved,
+    PendingCommitment,
     PinnedTenant,
     PolicyChanges,
+    PossessionProof,
     ProofConflict,
     ProofSubmitted,
     RateSpending,
     ReceiptKey,
+    ReportConflict,
+    ReportStored,
     Revocations,
     SchemaLimit,
     SchemaMismatch,
@@ -293,6 +302,34 @@ class PostgresJournal:
     async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
         return await self._read(lambda c: commitments.read_nodes(c, batch_id, positions))
 
+    # Anchors, as the doors see them.
+
+    async def read_anchors(self, batch_ids: list[Uuid]) -> dict[Uuid, CommitmentAnchor]:
+        return await self._read(lambda c: anchored.read_anchors(c, batch_ids))
+
+    async def list_pending_anchors(self, *, limit: int) -> list[PendingCommitment]:
+        return await self._read(lambda c: anchored.list_pending(c, limit))
+
+    async def request_anchor(self, batch_id: Uuid, audit: AuditEntry) -> bool:
+        return await self._write_anchoring(
+            "request_anchor", lambda c: anchored.request(c, self._node_id, batch_id, audit)
+        )
+
+    async def report_anchor(self, report: AnchorReport, audit: AuditEntry) -> ReportStored | ReportConflict:
+        return await self._write_anchoring(
+            "report_anchor", lambda c: anchored.report(c, self._node_id, report, audit)
+        )
+
+    async def _write_anchoring(self, named: str, act: Callable[[Connection], Awaitable[T]]) -> T:
+        """No anchor takes a batch meanwhile."""
+        return await cross(lambda: self._units.write(act, begin=begin_anchoring(), named=named))
+
+    async def anchor_summary(self) -> AnchorSummary:
+        return await self._read(anchored.summary)
+
+    async def read_anchor_evidence(self, batch_id: Uuid) -> AnchorEvidence | None:
+        return await self._read(lambda c: anchored.read_evidence(c, batch_id))
+
     # Commitments of the legacy stream.
 
     async def read_legacy_commitment_counter(self, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
@@ -368,6 +405,9 @@ class PostgresJournal:
         self, tenant_id: Uuid, agent_id: Uuid, *, from_key_id: int, limit: int
     ) -> list[AgentKey]:
         return await self._read(lambda c: keys.list_keys(c, tenant_id, agent_id, from_key_id, limit))
+
+    async def read_possession(self, name: KeyName) -> PossessionProof | None:
+        return await self._read(lambda c: keys.read_possession(c, name))
 
     async def revoke_agent_key(self, name: KeyName, reason: str, audit: AuditEntry) -> KeyRevoked | None:
         return await self._write_alone(

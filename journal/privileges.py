@@ -1,4 +1,5 @@
-"""What the server's own login may do beyond what it needs: found in the catalogue, and named with its remedy.
+"""What the server's own login, and the anchor's, may do beyond what they need: found in the catalogue, and
+named with its remedy.
 
 Grants and triggers bind only a login that is not above them: a superuser, an owner or whoever can become one
 passes by. Such a login is refused by ``excess``; less is told by ``superfluous``. One statement, asked on
@@ -20,6 +21,10 @@ _REMEDY = (
     "give the server a login of its own: CREATE ROLE sequencer_server LOGIN PASSWORD '…' "
     "IN ROLE sequencer_app, and name it in DATABASE_URL; the owner belongs into DATABASE_ADMIN_URL"
 )
+_ANCHOR_REMEDY = (
+    "give the anchor a login of its own: CREATE ROLE sequencer_anchor_server LOGIN PASSWORD '…' "
+    "IN ROLE sequencer_anchor, and name it in ANCHOR_DATABASE_URL"
+)
 
 # The login itself and every role it may act as: SET ROLE gives attributes too, which are never inherited.
 _FACTS = """
@@ -39,6 +44,8 @@ SELECT
     pg_catalog.bool_or(rolbypassrls) AS bypassrls,
     pg_catalog.bool_or(rolcreatedb) AS createdb,
     coalesce(pg_catalog.bool_or(rolname = 'sequencer_admin'), false) AS admin,
+    coalesce(pg_catalog.bool_or(rolname = 'sequencer_anchor'), false) AS anchor,
+    coalesce(pg_catalog.bool_or(rolname = 'sequencer_app'), false) AS app,
     ARRAY(SELECT o.rolname::text FROM own o WHERE o.rolname IN ('pg_write_all_data', 'pg_read_server_files',
         'pg_write_server_files', 'pg_execute_server_program', 'pg_database_owner')
         ORDER BY 1) AS dangerous,
@@ -87,9 +94,18 @@ async def refuse_excess(connection: Connection) -> None:
     """Raises JournalRefused when this login is above the grants and triggers that protect the record, or
     would acknowledge what is not durable (a login may set that for itself)."""
     facts = await read_privileges(connection)
-    found = excess(facts)
+    _refuse("the server", facts, excess(facts))
+
+
+async def refuse_as_anchor(connection: Connection) -> None:
+    """The same for the anchor's login, which holds nothing but what sequencer_anchor may do."""
+    facts = await read_privileges(connection)
+    _refuse("the anchor", facts, anchor_excess(facts))
+
+
+def _refuse(who: str, facts: Any, found: str | None) -> None:
     if found:
-        raise JournalRefused(f"the server may not work as the database role {facts['login']}: it {found}")
+        raise JournalRefused(f"{who} may not work as the database role {facts['login']}: it {found}")
     if facts["synchronous_commit"] == "off":
         raise JournalRefused(
             f"synchronous_commit is off for the database role {facts['login']}: an acknowledged event could "
@@ -100,11 +116,38 @@ async def refuse_excess(connection: Connection) -> None:
 def excess(facts: Any) -> str | None:
     """Why grants and triggers mean nothing to this login, with the SQL that helps; None: they bind it."""
     login = facts["login"]
+    above = _above_grants(facts, _REMEDY)
+    if above is None and facts["anchor"]:
+        return (
+            "may act as sequencer_anchor, which records what is on a chain: REVOKE sequencer_anchor FROM "
+            f"{login}; ANCHOR_DATABASE_URL is for that"
+        )
+    return above
+
+
+def anchor_excess(facts: Any) -> str | None:
+    """Why this login is not the anchor's own, with the SQL that helps; None: it is."""
+    login = facts["login"]
+    above = _above_grants(facts, _ANCHOR_REMEDY)
+    if above is not None:
+        return above
+    if not facts["anchor"]:
+        return f"is no member of sequencer_anchor: GRANT sequencer_anchor TO {login}, or {_ANCHOR_REMEDY}"
+    if facts["app"]:
+        return (
+            "may act as sequencer_app too, and whoever holds the chain's key needs no events: "
+            f"REVOKE sequencer_app FROM {login}"
+        )
+    return None
+
+
+def _above_grants(facts: Any, remedy: str) -> str | None:
+    login = facts["login"]
     for attribute, word in _ATTRIBUTES:
         if facts[attribute]:
-            return f"is, or may become, a role with {word}. ALTER ROLE {login} NO{word}, or better {_REMEDY}"
+            return f"is, or may become, a role with {word}. ALTER ROLE {login} NO{word}, or better {remedy}"
     if facts["owned"]:
-        return f"owns {facts['owned'][0]}, and grants do not bind an owner; {_REMEDY}"
+        return f"owns {facts['owned'][0]}, and grants do not bind an owner; {remedy}"
     if facts["admin"]:
         return (
             "may act as sequencer_admin, which seals anew and archives: REVOKE sequencer_admin FROM "

@@ -81,6 +81,11 @@ def address_of(public_key: bytes) -> bytes:
     return _keccak256(public_key[1:])[12:]
 
 
+def created_by(sender: bytes, nonce: int) -> bytes:
+    """The address of the contract that this transaction deploys, 20 bytes."""
+    return _keccak256(_rlp([sender, _word(nonce)]))[12:]
+
+
 # The libraries are imported where they are used: a server without anchoring pays for none of them.
 
 

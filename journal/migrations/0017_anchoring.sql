@@ -35,6 +35,8 @@ CREATE TABLE record.anchors (
     contract bytea NOT NULL CHECK (octet_length(contract) = 20),
     road text COLLATE "C" NOT NULL CHECK (road IN ('aggregate', 'single')),
     batch_count integer NOT NULL CHECK (batch_count BETWEEN 1 AND 4096),
+    event_count bigint NOT NULL,
+    oldest_committed_at timestamptz NOT NULL,
     root bytea NOT NULL CHECK (octet_length(root) = 32),
     first_index bigint CHECK (first_index >= 0),
     previous_head bytea CHECK (octet_length(previous_head) = 32),
@@ -74,6 +76,7 @@ CREATE TABLE record.anchor_transactions (
     CHECK ((purpose = 'anchor') = (anchor_number IS NOT NULL))
 );
 CREATE INDEX anchor_transactions_anchor ON record.anchor_transactions (anchor_number);
+CREATE INDEX anchor_transactions_age ON record.anchor_transactions (chain_id, address, signed_at);
 
 CREATE TABLE record.anchor_transitions (
     anchor_number bigint NOT NULL REFERENCES record.anchors,
@@ -81,15 +84,21 @@ CREATE TABLE record.anchor_transitions (
     state text COLLATE "C" NOT NULL
         CHECK (state IN ('pending', 'submitted', 'included', 'safe', 'finalized')),
     cause text COLLATE "C",
-    tx_hash bytea CHECK (octet_length(tx_hash) = 32),
+    tx_hash bytea REFERENCES record.anchor_transactions (tx_hash),
     block_number bigint,
     block_hash bytea CHECK (octet_length(block_hash) = 32),
     gas_used bigint,
     effective_gas_price bigint,
     at timestamptz NOT NULL,
     lease_epoch bigint NOT NULL,
-    PRIMARY KEY (anchor_number, transition_number)
+    PRIMARY KEY (anchor_number, transition_number),
+    CHECK (state = 'pending' OR tx_hash IS NOT NULL),
+    CHECK (state IN ('pending', 'submitted') OR (block_number IS NOT NULL AND block_hash IS NOT NULL
+        AND gas_used IS NOT NULL AND effective_gas_price IS NOT NULL))
 );
+CREATE UNIQUE INDEX anchor_transitions_end ON record.anchor_transitions (anchor_number)
+    WHERE state = 'finalized';
+CREATE INDEX anchor_transitions_transaction ON record.anchor_transitions (tx_hash);
 
 CREATE TABLE record.anchor_inclusions (
     anchor_number bigint NOT NULL REFERENCES record.anchors,
@@ -135,29 +144,65 @@ SELECT record.keep('anchor_inclusions');
 SELECT record.keep('anchor_resumptions');
 SELECT record.keep('anchor_reports');
 
--- Which commitments wait for an anchor, so that nobody has to search among all of them; and which somebody
--- wants next. Both can be made again.
+-- Which commitments wait for an anchor and which anchors are under way, so that nobody has to search among all
+-- of them; what somebody wants next; sums over what is finalized. All but the wishes can be made again.
 CREATE TABLE work.anchor_backlog (
     batch_id uuid PRIMARY KEY,
-    committed_at timestamptz NOT NULL
+    committed_at timestamptz NOT NULL,
+    tenant_id uuid NOT NULL,
+    store_id uuid NOT NULL,
+    sequence_start bigint NOT NULL
 );
 CREATE INDEX anchor_backlog_age ON work.anchor_backlog (committed_at, batch_id);
+CREATE INDEX anchor_backlog_stream ON work.anchor_backlog (tenant_id, store_id, sequence_start);
 CREATE TABLE work.anchor_requests (
     batch_id uuid PRIMARY KEY,
     requested_at timestamptz NOT NULL
 );
+CREATE TABLE work.open_anchors (
+    anchor_number bigint PRIMARY KEY
+);
+CREATE TABLE work.anchor_totals (
+    single_row boolean PRIMARY KEY DEFAULT true CHECK (single_row),
+    batches bigint NOT NULL DEFAULT 0,
+    events bigint NOT NULL DEFAULT 0,
+    gas_used numeric NOT NULL DEFAULT 0,
+    cost_wei numeric NOT NULL DEFAULT 0
+);
+INSERT INTO work.anchor_totals DEFAULT VALUES;
 
 CREATE FUNCTION record.expect_an_anchor() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO work.anchor_backlog (batch_id, committed_at) VALUES (NEW.batch_id, NEW.committed_at);
+    INSERT INTO work.anchor_backlog (batch_id, committed_at, tenant_id, store_id, sequence_start)
+        VALUES (NEW.batch_id, NEW.committed_at, NEW.tenant_id, NEW.store_id, NEW.sequence_start);
     RETURN NULL;
 END
 $$;
 REVOKE ALL ON FUNCTION record.expect_an_anchor() FROM PUBLIC;
 CREATE TRIGGER expect_an_anchor AFTER INSERT ON record.ves_commitments
     FOR EACH ROW EXECUTE FUNCTION record.expect_an_anchor();
-INSERT INTO work.anchor_backlog (batch_id, committed_at) SELECT batch_id, committed_at FROM record.ves_commitments;
+INSERT INTO work.anchor_backlog (batch_id, committed_at, tenant_id, store_id, sequence_start)
+    SELECT batch_id, committed_at, tenant_id, store_id, sequence_start FROM record.ves_commitments;
+
+CREATE FUNCTION record.follow_an_anchor() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NEW.state = 'finalized' THEN
+        DELETE FROM work.open_anchors WHERE anchor_number = NEW.anchor_number;
+        UPDATE work.anchor_totals SET batches = batches + a.batch_count, events = events + a.event_count,
+            gas_used = anchor_totals.gas_used + NEW.gas_used,
+            cost_wei = cost_wei + NEW.gas_used::numeric * NEW.effective_gas_price
+            FROM record.anchors a WHERE a.anchor_number = NEW.anchor_number;
+    ELSE
+        INSERT INTO work.open_anchors (anchor_number) VALUES (NEW.anchor_number) ON CONFLICT DO NOTHING;
+    END IF;
+    RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION record.follow_an_anchor() FROM PUBLIC;
+CREATE TRIGGER follow_an_anchor AFTER INSERT ON record.anchor_transitions
+    FOR EACH ROW EXECUTE FUNCTION record.follow_an_anchor();
 
 -- The server reads anchors and adds reports; the anchor's role does the rest.
 DO $grants$
@@ -178,5 +223,13 @@ GRANT SELECT ON record.schema_migrations, record.ves_commitments, record.anchor_
     record.restorations, record.restoration_confirmations TO sequencer_anchor;
 GRANT SELECT, INSERT ON record.audit_log TO sequencer_anchor;
 GRANT SELECT, INSERT, UPDATE ON record.audit_counters TO sequencer_anchor;
-GRANT SELECT, INSERT, DELETE ON work.anchor_backlog TO sequencer_anchor;
+GRANT SELECT, INSERT, DELETE ON work.anchor_backlog, work.open_anchors TO sequencer_anchor;
 GRANT SELECT, DELETE ON work.anchor_requests TO sequencer_anchor;
+GRANT SELECT, INSERT, UPDATE ON work.anchor_totals TO sequencer_anchor;
+-- Default privileges are those of whoever made the schema; another role may be migrating now.
+REVOKE ALL ON work.anchor_backlog, work.anchor_requests, work.open_anchors, work.anchor_totals
+    FROM sequencer_app;
+GRANT SELECT, INSERT, DELETE ON work.anchor_backlog, work.anchor_requests TO sequencer_app;
+GRANT SELECT ON work.open_anchors, work.anchor_totals TO sequencer_app;
+GRANT SELECT ON work.anchor_backlog, work.anchor_requests, work.open_anchors, work.anchor_totals
+    TO sequencer_reader;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from config.anchoring import anchor_choice
+from config.anchoring import anchor_choice, refuse_without_login
 from config.secret_sources import SecretsError
 from config.settings import Settings
 
@@ -47,9 +47,9 @@ def test_the_servers_own_database_login_is_not_the_anchors(monkeypatch: pytest.M
         DATABASE_URL="postgresql://server@db.example/ves",
     )
     with pytest.raises(SecretsError, match="ANCHOR_DATABASE_URL"):
-        anchor_choice(chosen)
+        refuse_without_login(chosen)
     monkeypatch.setenv("ANCHOR_DATABASE_URL", "postgresql://anchor@db.example/ves")
-    assert anchor_choice(Settings()) is not None
+    refuse_without_login(Settings())
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,18 @@ IN_PLACE = {
     "sequence_counters",
     "entity_versions",
     "tenant_epochs",
+    "anchor_leases",
 }
-NOT_THE_SERVERS = {"schema_migrations", "events_archive", "ves_events_archive"}
+THE_ANCHORS = {
+    "anchors",
+    "anchor_batches",
+    "anchor_transactions",
+    "anchor_transitions",
+    "anchor_inclusions",
+    "anchor_resumptions",
+    "anchor_leases",
+}
+NOT_THE_SERVERS = {"schema_migrations", "events_archive", "ves_events_archive"} | THE_ANCHORS
 """It only reads them."""
 
 
@@ -82,6 +93,7 @@ async def a_row_in_every_table(world: PostgresWorld) -> None:
         await world.journal.claim_at_rest_keys([b"k" * 8], {tenant: [b"k" * 8]})
     [[key_id]] = await sql(world.owner_dsn, "SELECT min(key_id) FROM record.at_rest_keys")
     await world.journal.retire_at_rest_key(key_id, AUDIT)
+    await an_anchor(world.owner_dsn, commitment.batch_id)
     await a_legacy_row_and_archived_rows(world.owner_dsn, tenant, store, commitment.batch_id)
     node = world.journal._node_id  # type: ignore[attr-defined]
     [entry, *_] = await world.journal.read_audit_chain(node, from_number=1, limit=1)
@@ -93,6 +105,31 @@ async def a_row_in_every_table(world: PostgresWorld) -> None:
             prev_state_root=bytes(32),
             committed_at_us=0,
         )
+    )
+
+
+async def an_anchor(owner_dsn: str, batch: bytes) -> None:
+    """And a report of the same batch, which only an owner can write."""
+    [[number]] = await sql(owner_dsn, "SELECT coalesce(max(anchor_number), 0) + 1 FROM record.anchors")
+    tx_hash, zeros, contract = (
+        f"'\\x{os.urandom(32).hex()}'",
+        f"'\\x{bytes(32).hex()}'",
+        f"'\\x{bytes(20).hex()}'",
+    )
+    await sql(
+        owner_dsn,
+        "INSERT INTO record.anchor_leases VALUES (true, gen_random_uuid(), 1, now()) ON CONFLICT DO NOTHING",
+        f"INSERT INTO record.anchors VALUES ({number}, 1, {contract}, 'single', 1, 1, now(), {zeros}, NULL, "
+        "NULL, now(), 1)",
+        f"INSERT INTO record.anchor_batches VALUES ('{batch.hex()}', {number}, 0, {zeros})",
+        f"INSERT INTO record.anchor_transactions VALUES (1, {contract}, {number}, 1, {number}, 'anchor', "
+        f"{tx_hash}, '', 1, 1, 1, now(), 1)",
+        f"INSERT INTO record.anchor_transitions VALUES ({number}, 1, 'pending', 'planned', NULL, NULL, NULL, "
+        "NULL, NULL, now(), 1)",
+        f"INSERT INTO record.anchor_inclusions VALUES ({number}, {zeros}, {tx_hash}, 1, '', 0, '', '{{}}')",
+        "INSERT INTO record.anchor_resumptions SELECT coalesce(max(resumption_number), 0) + 1, 1, "
+        f"{contract}, {contract}, 0, 0, {zeros}, now(), '' FROM record.anchor_resumptions",
+        f"INSERT INTO record.anchor_reports VALUES ('{batch.hex()}', 1, {tx_hash}, NULL, now(), 'cli')",
     )
 
 

@@ -57,6 +57,7 @@ from transport.client.wire import (
 )
 from ves.constants import EVENTS_PER_REQUEST_MAX
 from ves.encoding import hex_bytes, prefixed_hex, uuid_bytes, uuid_text
+from ves.evidence_file import NotEvidence, read_evidence
 from ves.records import KeyName, Uuid
 
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
@@ -283,6 +284,18 @@ class SequencerClient:
     async def event(self, stream: Stream, event_id: Uuid) -> Envelope:
         """One event by its id, as shown."""
         return await self._read(f"/api/v1/ves/events/{uuid_text(event_id)}", Envelope, stream.query())
+
+    async def evidence(self, stream: Stream, event_id: Uuid, *, payload: bool) -> bytes:
+        """Everything that proves the event, as ``sequencer verify evidence`` reads it. Whether it holds is
+        not judged here: that takes what somebody trusts. BadAnswer for anything but such a file."""
+        path = f"/api/v1/ves/events/{uuid_text(event_id)}/evidence"
+        query = stream.query() | ({"payload": "true"} if payload else {})
+        raw = (await self._send("GET", path, query=query)).body
+        try:
+            read_evidence(raw)
+        except NotEvidence as wrong:
+            raise BadAnswer(f"{path}: {wrong}") from None
+        return raw
 
     # ---- commitments and proofs -------------------------------------------------------------------------
 

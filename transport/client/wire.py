@@ -15,6 +15,7 @@ from transport.client.errors import BadAnswer
 from ves.constants import PLAINTEXT
 from ves.encoding import hex_bytes, uuid_bytes, uuid_text
 from ves.events import EventHeader
+from ves.evidence import Trust
 from ves.proofs import InclusionProof, SequencedEvent
 from ves.receipt_keys import BrokenChain, ReceiptKeyLink, rotation_holds
 from ves.records import Commitment, KeyName, Receipt, Uuid
@@ -292,9 +293,32 @@ class TrustedAgentKey(msgspec.Struct, frozen=True):
 
 
 class TrustFile(WellKnown, frozen=True):
-    """What somebody decided to believe: a saved well-known document, and agents' keys if they wish."""
+    """What somebody decided to believe: a saved well-known document, and agents' keys if they wish; for
+    evidence also a chain and its contract, who may anchor, and state roots of the audit trail that they
+    kept."""
 
     agent_keys: list[TrustedAgentKey] = []
+    chain_id: int | None = None
+    contract: str | None = None
+    anchoring_accounts: list[str] = []
+    audit_state_roots: list[str] = []
+
+    def of_evidence(self) -> Trust:
+        """ValueError, naming the member, for one that is misspelt."""
+        if (self.chain_id is None) is not (self.contract is None):
+            raise ValueError("chain_id and contract: name both or neither")
+        return Trust(
+            receipt_keys={(name.sequencer_id, name.key_version): key for name, key in self.keys().items()},
+            chain_id=self.chain_id,
+            contract=None if self.contract is None else _named("contract", self.contract, 20),
+            anchoring_accounts=frozenset(
+                _named("anchoring_accounts", one, 20) for one in self.anchoring_accounts
+            ),
+            agent_keys=self.agents() or {},
+            audit_state_roots=frozenset(
+                _named("audit_state_roots", one, 32) for one in self.audit_state_roots
+            ),
+        )
 
     def check_signatures(self) -> None:
         """What is listed is believed as it stands; a ``previous_signature`` beside it must hold all the same.
@@ -316,6 +340,13 @@ class TrustFile(WellKnown, frozen=True):
             )
             for key in self.agent_keys
         } or None
+
+
+def _named(member: str, text: str, length: int) -> bytes:
+    try:
+        return hex_bytes(text, length)
+    except ValueError as wrong:
+        raise ValueError(f"{member}: {wrong}") from None
 
 
 class AgentKeyEntry(msgspec.Struct, frozen=True, rename="camel"):
