@@ -153,6 +153,8 @@ class Standing(msgspec.Struct, frozen=True):
     head: bytes
     """There; 32 zero bytes before the first."""
     next_anchor_number: int
+    resumed_nonce: int = 0
+    """Where an operator said that the account goes on: what became of nonces below it is not asked again."""
 
 
 class AnchorJournal(Protocol):
@@ -177,6 +179,10 @@ class AnchorJournal(Protocol):
 
     async def read_open(self, chain_id: int, contract: bytes, *, limit: int) -> list[OpenAnchor]:
         """Not finalized, by number."""
+        ...
+
+    async def read_newest_finalized(self, chain_id: int, contract: bytes) -> AnchorTransition | None:
+        """How the anchor with the greatest number among the finalized ones became so."""
         ...
 
     async def read_transactions(
@@ -216,7 +222,8 @@ class AnchorJournal(Protocol):
 
     async def spent_since(self, chain_id: int, address: bytes, since_us: int) -> int:
         """Wei, over the nonces signed for since then: what a mined transaction has cost, and the most that
-        any attempt may of the others. Of what deploys always the most: nobody records what it cost."""
+        any attempt may of the others, those among them whose block is gone again. Of what deploys always the
+        most: nobody records what it cost."""
         ...
 
     async def resume(

@@ -41,6 +41,7 @@ _NEXT_NONCES = """ARRAY(
 _STANDING = f"""
 SELECT {_NEXT_NONCES.format(chain="$1", address="$3")},
     (SELECT coalesce(max(anchor_number), 0) FROM record.anchors),
+    (SELECT max(next_nonce) FROM record.anchor_resumptions WHERE chain_id = $1 AND address = $3),
     r.next_index, r.head, {_ANCHOR}
 FROM (SELECT) AS one_row
 LEFT JOIN LATERAL (
@@ -97,7 +98,7 @@ SELECT (SELECT count(*) FROM (SELECT FROM work.anchor_backlog LIMIT {BACKLOG_COU
     (SELECT min(committed_at) FROM work.anchor_backlog), clock_timestamp()
 """  # noqa: S608
 
-# Attempts of a nonce exclude each other, so a nonce costs once.
+# Attempts of a nonce exclude each other, so a nonce costs once; and its last row says whether a block has it.
 _SPENT = """
 WITH recent AS (
     SELECT DISTINCT nonce FROM record.anchor_transactions
@@ -109,7 +110,7 @@ WITH recent AS (
 )
 SELECT coalesce(sum(coalesce(m.cost, n.at_most)), 0) FROM nonces n LEFT JOIN LATERAL (
     SELECT t.gas_used::numeric * t.effective_gas_price AS cost FROM record.anchor_transitions t
-    WHERE t.tx_hash = ANY (n.hashes) AND t.gas_used IS NOT NULL AND t.effective_gas_price IS NOT NULL
+    WHERE t.tx_hash = ANY (n.hashes)
     ORDER BY t.transition_number DESC LIMIT 1
 ) m ON true
 """
@@ -118,13 +119,14 @@ SELECT coalesce(sum(coalesce(m.cost, n.at_most)), 0) FROM nonces n LEFT JOIN LAT
 async def standing(connection: Connection, chain_id: int, contract: bytes, address: bytes) -> Standing:
     row = await connection.fetchrow(_STANDING, chain_id, contract, address)
     assert row is not None, "one row, whatever joins"
-    nonces, anchors, resumed_index, resumed_head, *anchor = row
+    nonces, anchors, resumed_nonce, resumed_index, resumed_head, *anchor = row
     return standing_after(
         next_nonces=[nonce for nonce in nonces if nonce is not None],
         last_aggregate=None if anchor[0] is None else Anchor(*anchor),
         resumed_index=resumed_index,
         resumed_head=resumed_head or b"",
         anchors=anchors,
+        resumed_nonce=resumed_nonce,
     )
 
 
@@ -154,6 +156,19 @@ async def last_transition(connection: Connection, anchor_number: int) -> AnchorT
     row = await connection.fetchrow(
         f"SELECT {_TRANSITION} FROM (SELECT $1::bigint AS anchor_number) a {LAST}",  # noqa: S608
         anchor_number,
+    )
+    return None if row is None else AnchorTransition(*row)
+
+
+async def read_newest_finalized(
+    connection: Connection, chain_id: int, contract: bytes
+) -> AnchorTransition | None:
+    row = await connection.fetchrow(
+        f"SELECT {_TRANSITION} FROM record.anchor_transitions t JOIN record.anchors a USING (anchor_number) "  # noqa: S608
+        "WHERE t.state = 'finalized' AND a.chain_id = $1 AND a.contract = $2 "
+        "ORDER BY t.anchor_number DESC LIMIT 1",
+        chain_id,
+        contract,
     )
     return None if row is None else AnchorTransition(*row)
 

@@ -22,6 +22,7 @@ def standing_after(
     resumed_index: int | None,
     resumed_head: bytes,
     anchors: int,
+    resumed_nonce: int | None,
 ) -> Standing:
     """``next_nonces``: what follows the last transaction, and what an operator said; the greater counts.
     ``last_aggregate`` and ``resumed_index``: of this contract, the farthest of each kind."""
@@ -34,7 +35,7 @@ def standing_after(
         head = aggregate_head(previous, last_aggregate.root, first, last_aggregate.batch_count)
     if resumed_index is not None and resumed_index >= index:
         index, head = resumed_index, resumed_head
-    return Standing(max(next_nonces, default=None), index, head, anchors + 1)
+    return Standing(max(next_nonces, default=None), index, head, anchors + 1, resumed_nonce or 0)
 
 
 def check_plan(anchor: Anchor, batches: list[PlannedBatch]) -> None:

@@ -214,6 +214,9 @@ class PostgresAnchorJournal:
     async def read_open(self, chain_id: int, contract: bytes, *, limit: int) -> list[OpenAnchor]:
         return await self._read(lambda c: anchor_reads.read_open(c, chain_id, contract, limit))
 
+    async def read_newest_finalized(self, chain_id: int, contract: bytes) -> AnchorTransition | None:
+        return await self._read(lambda c: anchor_reads.read_newest_finalized(c, chain_id, contract))
+
     async def read_transactions(
         self, chain_id: int, address: bytes, *, from_nonce: int, limit: int
     ) -> list[AnchorTransaction]:

@@ -103,6 +103,15 @@ class MemoryAnchorJournal(MemoryNode):
 
         return await self._read("read_open", found)
 
+    async def read_newest_finalized(self, chain_id: int, contract: bytes) -> AnchorTransition | None:
+        def newest(database: MemoryDatabase) -> AnchorTransition | None:
+            tables = database.anchors
+            here = [n for n, a in tables.anchors.items() if (a.chain_id, a.contract) == (chain_id, contract)]
+            ended = [number for number in here if tables.last(number).state == "finalized"]
+            return tables.last(max(ended)) if ended else None
+
+        return await self._read("read_newest_finalized", newest)
+
     async def read_transactions(
         self, chain_id: int, address: bytes, *, from_nonce: int, limit: int
     ) -> list[AnchorTransaction]:
@@ -241,7 +250,12 @@ def _of(tables: AnchorTables, chain_id: int, address: bytes) -> list[AnchorTrans
 
 
 def _next_nonces(tables: AnchorTables, chain_id: int, address: bytes) -> list[int]:
-    return [t.nonce + 1 for t in _of(tables, chain_id, address)] + [
+    used = [t.nonce + 1 for t in _of(tables, chain_id, address)]
+    return used + _resumed_nonces(tables, chain_id, address)
+
+
+def _resumed_nonces(tables: AnchorTables, chain_id: int, address: bytes) -> list[int]:
+    return [
         kept.standing.next_nonce
         for kept in tables.resumptions
         if (kept.chain_id, kept.address) == (chain_id, address) and kept.standing.next_nonce is not None
@@ -262,6 +276,7 @@ def _standing(tables: AnchorTables, chain_id: int, contract: bytes, address: byt
         resumed_index=None if farthest is None else farthest.next_index,
         resumed_head=b"" if farthest is None else farthest.head,
         anchors=len(tables.anchors),
+        resumed_nonce=max(_resumed_nonces(tables, chain_id, address), default=None),
     )
 
 
@@ -302,12 +317,10 @@ def _spent(tables: AnchorTables, chain_id: int, address: bytes, since_us: int) -
     for nonce in {t.nonce for t in account if t.signed_at_us >= since_us}:
         attempts = [t for t in account if t.nonce == nonce]
         hashes = {t.tx_hash for t in attempts}
-        costs = [
-            moved.gas_used * moved.effective_gas_price
-            for moved in tables.transitions.get(attempts[0].anchor_number or 0, ())
-            if moved.tx_hash in hashes
-            and moved.gas_used is not None
-            and moved.effective_gas_price is not None
-        ]
-        spent += costs[-1] if costs else max(t.gas_limit * t.max_fee_per_gas for t in attempts)
+        rows = tables.transitions.get(attempts[0].anchor_number or 0, ())
+        last = next((row for row in reversed(rows) if row.tx_hash in hashes), None)
+        if last is None or last.gas_used is None or last.effective_gas_price is None:
+            spent += max(t.gas_limit * t.max_fee_per_gas for t in attempts)
+        else:
+            spent += last.gas_used * last.effective_gas_price
     return spent

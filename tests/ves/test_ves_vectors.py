@@ -23,7 +23,8 @@ from other_rooms import (
 )
 from vector_book import Page, load
 
-from ves import at_rest, constants, legacy, merkle
+from ves import anchor_calls, at_rest, constants, legacy, merkle
+from ves.anchoring import uuid_word
 from ves.canonical import NotCanonical, canonical_payload, jcs
 from ves.commitments import next_commitment, state_root, stream_id
 from ves.encoding import (
@@ -680,30 +681,36 @@ def _x402(page: Page) -> int:
 
 @group("anchor", 19 + 2 + 1 + 1 + 1 + 7)
 def _anchor(page: Page) -> int:
-    for signature, selector in page["selectors"].items():
+    selectors = dict(page["selectors"].items())
+    for signature, selector in selectors.items():
         assert keccak256(signature.encode())[:4].hex() == selector
+    assert anchor_calls.ERROR.hex() == selectors.pop("Error(string)")
+    ours = {signature: selector.hex() for signature, selector in anchor_calls.SELECTORS.items()}
+    theirs = {signature for signature in selectors if "Stark" not in signature}
+    assert len(theirs) == 14
+    assert {signature: ours[signature] for signature in theirs} == {s: selectors[s] for s in theirs}
     for signature, topic in page["event_topics"].items():
         assert keccak256(signature.encode()).hex() == topic
+        assert H(topic) in (anchor_calls.COMMITMENT_ANCHORED, anchor_calls.BATCH_ANCHORED)
     mapped = page["uuid_to_bytes32"]
-    assert uuid_bytes(mapped["uuid"]) + bytes(16) == H(mapped["bytes32"])
-    commitment = BOOK["commitments"][1]
-    tenant, store = (uuid_bytes(commitment[name]) + bytes(16) for name in ("tenant_id", "store_id"))
-    assert keccak256(tenant + store).hex() == page["latest_sequence_key"]
-    words = [H(mapped["bytes32"]), tenant, store]
-    words += [H(commitment["merkle_root"]), H(commitment["new_state_root"])]
-    words += [_word(commitment[name]) for name in ("sequence_start", "sequence_end", "leaf_count")]
-    anchor = "anchor(bytes32,bytes32,bytes32,bytes32,bytes32,uint64,uint64,uint32)"
-    calldata = H(page["selectors"][anchor]) + b"".join(words)
-    assert calldata.hex() == page["anchor_calldata_commitment_3_5"]
+    assert uuid_word(uuid_bytes(mapped["uuid"])) == H(mapped["bytes32"])
+    told = BOOK["commitments"][1]
+    commitment = next_commitment(
+        batch_id=H(mapped["bytes32"])[:16],
+        tenant_id=uuid_bytes(told["tenant_id"]),
+        store_id=uuid_bytes(told["store_id"]),
+        merkle_root=H(told["merkle_root"]),
+        prev_state_root=H(told["prev_state_root"]),
+        sequence_start=told["sequence_start"],
+        sequence_end=told["sequence_end"],
+        committed_at_us=0,
+    )
+    asked = anchor_calls.get_latest_sequence(commitment.tenant_id, commitment.store_id)
+    assert keccak256(asked[4:]).hex() == page["latest_sequence_key"]
+    assert anchor_calls.anchor(commitment).hex() == page["anchor_calldata_commitment_3_5"]
     for text, data in page["revert_data"].items():
-        padded = text.encode() + bytes(-len(text) % 32)
-        encoded = H(page["selectors"]["Error(string)"]) + _word(32) + _word(len(text)) + padded
-        assert encoded.hex() == data
+        assert anchor_calls.revert_reason(H(data)) == text
     return len(page["selectors"]) + len(page["event_topics"]) + 3 + len(page["revert_data"])
-
-
-def _word(number: int) -> bytes:
-    return number.to_bytes(32, "big")
 
 
 @group("yellowpaper_filled_in", 3)
