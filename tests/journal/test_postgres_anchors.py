@@ -352,6 +352,7 @@ async def test_nothing_reads_all_anchors_or_all_commitments(own: PostgresWorld) 
         lambda c: anchored.read_anchors(c, [uuid() for _ in range(100)]),
         lambda c: anchored.read_evidence(c, uuid()),
         lambda c: anchor_reads.standing(c, *account),
+        lambda c: anchor_reads.read_newest_finalized(c, *account[:2]),
         lambda c: anchor_reads.read_backlog(c, 100),
         lambda c: anchor_reads.spent_since(c, *account[:2], 1 << 50),
         lambda c: anchor_reads.read_transactions(c, *account[:2], 5, 100),
