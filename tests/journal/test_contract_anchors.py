@@ -513,6 +513,12 @@ async def test_what_was_spent_is_what_mined_ones_cost_and_the_most_that_others_m
     )
     await anchoring.moved(lease, reverted)
     assert await spent() == 2 * cost
+    # A block that is gone has cost nothing yet, and the bytes may still be mined.
+    gone = msgspec.structs.replace(reverted, transition_number=3, gas_used=None, cause="reorganised")
+    await anchoring.moved(lease, gone)
+    assert await spent() == cost + most
+    await anchoring.moved(lease, msgspec.structs.replace(reverted, transition_number=4))
+    assert await spent() == 2 * cost
     await anchoring.signed(lease, waiting)
     dearer = a_transaction(waiting, nonce=2, attempt=2, max_fee_per_gas=2 * FEE_MAX)
     assert await anchoring.anchor.write_transaction(lease, dearer, AUDIT) == Stored()
@@ -522,6 +528,24 @@ async def test_what_was_spent_is_what_mined_ones_cost_and_the_most_that_others_m
     assert await spent(found[3].signed_at_us) == 2 * most
     assert await spent(found[3].signed_at_us + 1) == 0
     assert await spent(0, b"B" * 20) == 0
+
+
+async def test_the_newest_finalized_anchor_is_told_per_contract(anchoring: AnchoringWorld) -> None:
+    made = await commitments(anchoring.world, 3)
+    lease = await anchoring.claim()
+    first, second, under_way = [await anchoring.planned(lease, [one]) for one in made]
+    assert await anchoring.other.read_newest_finalized(CHAIN, CONTRACT) is None
+    for anchor in (second, first):
+        transaction = await anchoring.finalized(lease, anchor)
+        newest = await anchoring.other.read_newest_finalized(CHAIN, CONTRACT)
+        assert newest is not None
+        assert (newest.anchor_number, newest.transition_number) == (second.anchor_number, 5)
+        if anchor is second:
+            assert (newest.state, newest.tx_hash) == ("finalized", transaction.tx_hash)
+    assert await anchoring.other.read_newest_finalized(CHAIN, b"D" * 20) is None
+    assert await anchoring.other.read_newest_finalized(CHAIN + 1, CONTRACT) is None
+    [still_open] = await anchoring.other.read_open(CHAIN, CONTRACT, limit=9)
+    assert still_open.anchor == under_way
 
 
 async def test_an_operators_word_moves_what_stands_forward_and_never_back(anchoring: AnchoringWorld) -> None:
@@ -546,15 +570,15 @@ async def test_an_operators_word_moves_what_stands_forward_and_never_back(anchor
             await resume(nonce, index, b"h" * 32)
     before = len(await anchoring.world.journal.read_audit_chain(anchoring.node_id, from_number=1, limit=9))
     assert await resume(7, 1, b"h" * 32) == Stored()
-    assert await anchoring.standing() == Standing(7, 1, b"h" * 32, 2)
+    assert await anchoring.standing() == Standing(7, 1, b"h" * 32, 2, 7)
     assert await resume(7, 5, b"i" * 32) == Stored()
     assert await resume(8, 5, b"k" * 32) == Stored()
-    assert await anchoring.standing() == Standing(8, 5, b"k" * 32, 2)
+    assert await anchoring.standing() == Standing(8, 5, b"k" * 32, 2, 8)
     after = await anchoring.world.journal.read_audit_chain(anchoring.node_id, from_number=1, limit=9)
     assert len(after) == before + 3
     later = await anchoring.planned(lease, [two])
     assert (later.first_index, later.previous_head) == (5, b"k" * 32)
     await anchoring.signed(lease, later)
-    assert await anchoring.standing() == Standing(9, 6, aggregate_head(b"k" * 32, later.root, 5, 1), 3)
+    assert await anchoring.standing() == Standing(9, 6, aggregate_head(b"k" * 32, later.root, 5, 1), 3, 8)
     late = a_transaction(later, nonce=3)
     assert await anchoring.anchor.write_transaction(lease, late, AUDIT) == Moved("the nonce")
