@@ -25,7 +25,7 @@ from actors.security_events import SecurityEvents
 from journal.anchor_port import AnchorTransition
 from journal.memory import MemoryDatabase
 from journal.memory_anchors import MemoryAnchorJournal
-from tests.anchor.memory_chain import CHAIN_ID, CONTRACT, ETHER, GWEI, MemoryChain, MemoryEndpoint
+from tests.anchor.memory_chain import CONTRACT, ETHER, GWEI, MemoryChain, MemoryEndpoint
 from ves.anchor_transactions import address_of
 from ves.commitments import next_commitment
 from ves.records import Commitment, Uuid
@@ -150,7 +150,7 @@ class World:
             endpoint=MemoryEndpoint(self.chain),
             signer=LocalSigner(),
             vitals=AnchorVitals(),
-            security=SecurityEvents(now=trio.current_time),
+            security=SecurityEvents(),
             policy=policy,
             holder=name,
             seed=number,
