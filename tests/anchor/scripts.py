@@ -7,6 +7,8 @@ A step is a plain value, so that a failing script is printed as what happened. `
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -34,33 +36,44 @@ MEANT = ("InjectedFault", "JournalOutcomeUnknown")
 """How a life may end; whatever else ends one is a mistake of ours."""
 QUIET_BLOCKS = 120
 
+ENDINGS = ["away", "lost", "unheard"]
 NODES = st.integers(1, 2)
-STEPS = st.one_of(
-    st.tuples(st.just("commit"), st.integers(1, 4), st.integers(1, 3), st.booleans()),
-    st.tuples(st.just("commit"), st.integers(1, 4), st.integers(1, 3), st.booleans()),
-    st.tuples(st.just("wait"), st.sampled_from([1, 5, 9, 20, 70])),
-    st.tuples(st.just("wait"), st.sampled_from([1, 5, 9, 20, 70])),
-    st.tuples(st.just("mine"), st.integers(1, 3), st.booleans()),
-    st.tuples(st.just("mine"), st.integers(1, 3), st.booleans()),
+FOR_STEPS = st.integers(1, 3)
+COMMIT = st.tuples(st.just("commit"), st.integers(1, 4), st.integers(1, 3), st.booleans())
+CHAIN = st.one_of(
     st.tuples(st.just("reorg"), st.integers(1, 4), st.booleans()),
     st.tuples(st.just("drop")),
+    st.tuples(st.just("reorg"), st.integers(1, 4), st.booleans()),
     st.tuples(st.just("base fee"), st.sampled_from([1, 5, 40, 90, 150])),
-    st.tuples(st.just("pause"), st.booleans()),
+    st.tuples(st.just("pause"), FOR_STEPS),
     st.tuples(st.just("refuse next")),
+    st.tuples(st.just("poor"), FOR_STEPS),
+)
+ENDPOINT = st.one_of(
     st.tuples(st.just("rpc"), NODES, st.integers(0, 12), st.sampled_from(["away", "away after", "lies"])),
     st.tuples(st.just("rpc"), NODES, st.integers(0, 12), st.sampled_from(["away after", "another chain"])),
-    st.tuples(st.just("rpc away"), NODES, st.booleans()),
+    st.tuples(st.just("rpc away"), FOR_STEPS, NODES),
     st.tuples(st.just("lag"), NODES, st.integers(0, 3)),
     st.tuples(st.just("slow"), NODES, st.sampled_from([0.0, 0.5, 3.0])),
-    st.tuples(st.just("crash"), st.sampled_from(POINTS), st.integers(1, 2)),
+)
+LIFE = st.one_of(
     st.tuples(st.just("crash"), st.sampled_from(POINTS), st.integers(1, 2)),
     st.tuples(st.just("kill"), NODES),
-    st.tuples(st.just("journal"), NODES, st.sampled_from(UNITS), st.sampled_from(["away", "lost", "unheard"])),
-    st.tuples(st.just("journal away"), st.booleans()),
-    st.tuples(st.just("signer away"), NODES, st.booleans()),
-    st.tuples(st.just("poor"), st.booleans()),
+    st.tuples(st.just("signer away"), FOR_STEPS, NODES),
 )
-SCRIPTS = st.lists(STEPS, min_size=4, max_size=30)
+JOURNAL = st.one_of(
+    st.tuples(st.just("journal"), NODES, st.sampled_from(UNITS), st.sampled_from(ENDINGS)),
+    st.tuples(st.just("journal"), NODES, st.sampled_from(UNITS), st.sampled_from(ENDINGS)),
+    st.tuples(st.just("journal away"), FOR_STEPS),
+)
+AFTERWARDS = st.sampled_from([(0, 0), (1, 0), (5, 0), (5, 1), (12, 1), (12, 1), (24, 2), (70, 0), (70, 5)])
+"""So many seconds, in which so many blocks are mined."""
+SCRIPTS = st.lists(
+    st.tuples(st.one_of(COMMIT, CHAIN, LIFE, COMMIT, ENDPOINT, JOURNAL), AFTERWARDS), min_size=12, max_size=40
+)
+
+
+Script = list[tuple[tuple[Any, ...], tuple[int, int]]]
 
 
 class Play:
@@ -77,24 +90,36 @@ class Play:
         self.unwritten: list[bytes] = []
         self.deepest_pool = 0
         self.reorganised = False
+        self.hits: Counter[str] = Counter()
+        self._step = 0
+        self._outages: list[tuple[int, Callable[[], None]]] = []
 
     def _taken(self, raw: bytes) -> None:
         """At the very moment that an endpoint is shown a transaction."""
         if raw not in [one.raw for one in self.world.database.anchors.transactions]:
             self.unwritten.append(raw)
 
-    async def play(self, script: list[tuple[Any, ...]]) -> None:
+    async def play(self, script: Script) -> None:
         disarm_all()
         try:
             async with living(*self.nodes):
-                for step in script:
+                self.world.commit(ask=True)
+                for step, (seconds, blocks) in script:
+                    self._end_outages()
                     self._do(*step)
-                    await trio.sleep(step[1] if step[0] == "wait" else 0)
-                    nonces = {decode_transaction(raw).unsigned.nonce for raw in self.world.chain.pool.values()}
-                    self.deepest_pool = max(self.deepest_pool, len(nonces))
+                    self.hits[step[0]] += 1
+                    for _ in range(blocks):
+                        await self._wait(seconds / (blocks + 1))
+                        self.world.chain.mine()
+                    await self._wait(seconds / (blocks + 1))
                 await self._rest()
         finally:
             disarm_all()
+
+    async def _wait(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        nonces = {decode_transaction(raw).unsigned.nonce for raw in self.world.chain.pool.values()}
+        self.deepest_pool = max(self.deepest_pool, len(nonces))
 
     def _node(self, number: int) -> Node:
         return self.nodes[min(number, len(self.nodes)) - 1]
@@ -104,8 +129,6 @@ class Play:
         match what, *how:
             case "commit", store, events, ask:
                 self.world.commit(store, events=events, ask=ask)
-            case "mine", count, empty:
-                chain.mine(count, empty=empty)
             case "reorg", depth, back:
                 self.reorganised = True
                 chain.reorg(depth, back_to_pool=back)
@@ -113,14 +136,17 @@ class Play:
                 chain.drop_pool()
             case "base fee", gwei:
                 chain.base_fee = gwei * GWEI
-            case "pause", paused:
-                chain.set_paused(paused)
+            case "pause", steps:
+                chain.set_paused(True)
+                self._until(steps, lambda: chain.set_paused(False))
             case ("refuse next",):
                 chain.refuse_next = "Paused"
             case "rpc", node, after, fault:
                 self._node(node).endpoint.faults.extend([*[None] * after, fault])
-            case "rpc away", node, away:
-                self._node(node).endpoint.away = away
+            case "rpc away", steps, node:
+                endpoint = self._node(node).endpoint
+                endpoint.away = True
+                self._until(steps, lambda: setattr(endpoint, "away", False))
             case "lag", node, blocks:
                 self._node(node).endpoint.lag = blocks
             case "slow", node, seconds:
@@ -131,16 +157,29 @@ class Play:
                 self._node(node).kill()
             case "journal", node, unit, fault:
                 self._node(node).journal.fail_next(unit, fault)
-            case "journal away", away:
-                self.world.database.reachable = not away
-            case "signer away", node, away:
-                self._node(node).signer.away = away
-            case "poor", poor:
-                chain.latest.balances[ADDRESS] = 0 if poor else 1000 * ETHER
-            case "wait", _:
-                pass
+            case "journal away", steps:
+                database = self.world.database
+                database.reachable = False
+                self._until(steps, lambda: setattr(database, "reachable", True))
+            case "signer away", steps, node:
+                signer = self._node(node).signer
+                signer.away = True
+                self._until(steps, lambda: setattr(signer, "away", False))
+            case "poor", steps:
+                chain.latest.balances[ADDRESS] = 0
+                self._until(steps, lambda: chain.fund(ADDRESS, 1000 * ETHER))
             case _:
                 raise AssertionError(what)
+
+    def _until(self, steps: int, end: Callable[[], None]) -> None:
+        self._outages.append((self._step + steps, end))
+
+    def _end_outages(self) -> None:
+        self._step += 1
+        for until, end in self._outages:
+            if until <= self._step:
+                end()
+        self._outages = [outage for outage in self._outages if outage[0] > self._step]
 
     async def _rest(self) -> None:
         disarm_all()

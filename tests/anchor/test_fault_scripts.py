@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from tests.anchor.scripts import SCRIPTS, Play
+from tests.anchor.scripts import SCRIPTS, Play, Script
 
 
-def played(script: list[tuple[Any, ...]], road: str, nodes: int) -> Play:
+def played(script: Script, road: str, nodes: int) -> Play:
     play = Play(road, nodes)
     trio.run(play.play, script, clock=MockClock(autojump_threshold=0))
     return play
 
 
-def law(script: list[tuple[Any, ...]], road: str, nodes: int) -> None:
+def law(script: Script, road: str, nodes: int) -> None:
     played(script, road, nodes).check()
 
 
 STRATEGIES = (SCRIPTS, st.sampled_from(["aggregate", "single"]), st.integers(1, 2))
-CALM = settings(
-    deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+CALM = settings(deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @given(*STRATEGIES)
 @settings(CALM, max_examples=60)
 def test_every_commitment_is_anchored_exactly_once_whatever_happens(
-    script: list[tuple[Any, ...]], road: str, nodes: int
+    script: Script, road: str, nodes: int
 ) -> None:
     law(script, road, nodes)
 
@@ -41,6 +37,6 @@ def test_every_commitment_is_anchored_exactly_once_whatever_happens(
 @given(*STRATEGIES)
 @settings(CALM, max_examples=3000)
 def test_every_commitment_is_anchored_exactly_once_whatever_happens_for_long(
-    script: list[tuple[Any, ...]], road: str, nodes: int
+    script: Script, road: str, nodes: int
 ) -> None:
     law(script, road, nodes)
