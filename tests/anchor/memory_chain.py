@@ -181,6 +181,10 @@ class MemoryChain:
         self.owner.sequencers |= {address}
         self._apply_owner(self.latest.contract)
 
+    def forbid(self, address: bytes) -> None:
+        self.owner.sequencers -= {address}
+        self._apply_owner(self.latest.contract)
+
     def set_paused(self, paused: bool) -> None:
         self.owner.paused = paused
         self._apply_owner(self.latest.contract)

@@ -178,13 +178,12 @@ class World:
             self.database.anchors.requests.add(commitment.batch_id)
         return commitment
 
-    async def pass_time(self, seconds: float, *, mining: bool = True) -> None:
-        """Blocks come every twelve seconds, if they do."""
-        end = trio.current_time() + seconds
-        while trio.current_time() < end:
-            await trio.sleep(min(12.0, end - trio.current_time()))
-            if mining:
-                self.chain.mine()
+    async def pass_time(self, seconds: int) -> None:
+        """Blocks come every twelve seconds."""
+        for _ in range(seconds // 12):
+            await trio.sleep(12)
+            self.chain.mine()
+        await trio.sleep(seconds % 12)
 
     # What is so.
 
