@@ -2,7 +2,7 @@ PYTHON ?= python3
 RUN := .venv/bin
 PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-slow test-thorough simulate chaos drill fuzz check sbom security demo bench lock clean
+.PHONY: run test test-slow test-thorough simulate chaos drill fuzz check sbom security demo bench contract lock clean
 
 run: .venv/run.stamp  ## the server on 127.0.0.1:8080, embedded PostgreSQL, data in ./.sequencer
 	exec $(RUN)/sequencer serve
@@ -36,7 +36,7 @@ check: .venv/dev.stamp  ## lint, format, types, import rules, secrets, known vul
 	$(RUN)/ruff check . && $(RUN)/ruff format --check .
 	$(RUN)/mypy
 	$(RUN)/lint-imports
-	$(RUN)/bandit --quiet --configfile pyproject.toml --recursive ves config journal actors transport supervisor
+	$(RUN)/bandit --quiet --configfile pyproject.toml --recursive ves config contracts journal actors transport supervisor
 	$(RUN)/python -m tests.hygiene.secrets
 	$(RUN)/python -m tests.hygiene.audit $(AUDIT)
 
@@ -48,6 +48,10 @@ security: .venv/dev.stamp  ## each line of the security guide: the tests that SE
 
 bench: .venv/run.stamp  ## throughput and latency of the whole service on this machine
 	$(RUN)/python -m bench.ingest
+
+contract: .venv/dev.stamp  ## contracts/StateSetAnchor.json and contracts/gas.md anew from the source
+	node contracts/compile.mjs
+	$(RUN)/python -m tests.contracts.gas
 
 lock:  ## renew requirements/*.lock
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv

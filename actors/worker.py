@@ -50,18 +50,24 @@ def main() -> None:
     guard(parent=int(sys.argv[1]))
     requests, answers = private_pipes()
     try:
-        serve(requests, answers, checkpoint=armed_checkpoint())
+        serve(requests, answers, _become, checkpoint=armed_checkpoint())
     except BrokenPipeError:
         os._exit(_PARENT_GONE)
 
 
-def serve(requests: BinaryIO, answers: BinaryIO, *, checkpoint: Callable[[str], None] | None = None) -> None:
-    """Until the parent closes the pipe. ``checkpoint`` only in a drill."""
+def serve(
+    requests: BinaryIO,
+    answers: BinaryIO,
+    become: Callable[[bytes], Trade],
+    *,
+    checkpoint: Callable[[str], None] | None = None,
+) -> None:
+    """Until the parent closes the pipe. ``become`` reads the first frame; ``checkpoint`` only in a drill."""
     trade: Trade | None = None
     while (received := _read_frame(requests)) is not None:
         request_id, body = received
         if trade is None:
-            trade = _become(msgspec.msgpack.decode(body, type=Become))
+            trade = become(body)
             reply: object = Became(os.getpid(), trade.public_key)
             gc.collect()
             gc.freeze()  # what is there now stays: no collection need look at it again
@@ -123,7 +129,8 @@ def _read_frame(requests: BinaryIO) -> tuple[int, bytes] | None:
     return (request_id, body) if len(body) == length else None
 
 
-def _become(what: Become) -> Trade:
+def _become(body: bytes) -> Trade:
+    what = msgspec.msgpack.decode(body, type=Become)
     # Imported here: a verifier has no need of the ciphers, an encryptor none of the parsers.
     if isinstance(what, BecomeEncryptor):
         from actors.worker_sealing import Sealing

@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from actors.worker_spawn import OwnProcess, Process, Spawn
-from actors.worker_wire import HEADER, NONSENSE, Became, Become, FrameTooLong, body_length, frame
+from actors.worker_wire import HEADER, NONSENSE, Became, FrameTooLong, body_length, frame
 
 A = TypeVar("A")
 
@@ -38,14 +38,14 @@ class WorkerDied(Exception):
 class WorkerProcess:
     """Not shared: one owner, one call at a time."""
 
-    def __init__(self, become: Become, *, name: str, spawn: Spawn = OwnProcess) -> None:
+    def __init__(self, become: msgspec.Struct, *, name: str, spawn: Spawn = OwnProcess) -> None:
         self.name = name
         self.pid: int | None = None
         self.public_key = b""
         """Of an encryptor's receipts, as the process itself computed it."""
         self.exit_status: int | None = None
         """Known once it was reaped; negative: the signal that ended it."""
-        self._become: Become | None = become
+        self._become: msgspec.Struct | None = become
         self._request_id = 0
         self._spawn = spawn
         self._process: Process | None = None
@@ -166,15 +166,20 @@ class WorkerProcess:
 
 
 @asynccontextmanager
-async def running(become: Become, *, name: str, spawn: Spawn = OwnProcess) -> AsyncIterator[WorkerProcess]:
+async def running(
+    become: msgspec.Struct, *, name: str, spawn: Spawn = OwnProcess, waits_for_others: bool = False
+) -> AsyncIterator[WorkerProcess]:
     """A started worker process for the time of the block, which is cancelled when the process ends by
-    itself, busy or idle; then WorkerDied is raised. Afterwards the process is gone."""
+    itself, busy or idle; then WorkerDied is raised. Afterwards the process is gone.
+
+    ``become``: one of ``Become``, or what another program of this kind takes for its first frame.
+    ``waits_for_others``: it may be asked something and use no processor; only its deadlines end it then."""
     process = WorkerProcess(become, name=name, spawn=spawn)
     del become  # or this frame would hold its secrets as long as the process lives
     try:
         await process.start()
         _log.info("worker_started", worker=name, pid=process.pid)
-        async with _as_long_as_it_lives(process):
+        async with _as_long_as_it_lives(process, waits_for_others):
             yield process
     finally:
         process.kill()
@@ -182,7 +187,7 @@ async def running(become: Become, *, name: str, spawn: Spawn = OwnProcess) -> As
 
 
 @asynccontextmanager
-async def _as_long_as_it_lives(process: WorkerProcess) -> AsyncIterator[None]:
+async def _as_long_as_it_lives(process: WorkerProcess, waits_for_others: bool) -> AsyncIterator[None]:
     died = False
 
     async def watch(body: trio.CancelScope) -> None:
@@ -194,7 +199,8 @@ async def _as_long_as_it_lives(process: WorkerProcess) -> AsyncIterator[None]:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, nursery.cancel_scope)
-            nursery.start_soon(process.kill_when_hung)
+            if not waits_for_others:
+                nursery.start_soon(process.kill_when_hung)
             yield
             nursery.cancel_scope.cancel("the work is done")
     except BaseExceptionGroup as group:

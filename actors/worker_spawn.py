@@ -12,7 +12,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Protocol
@@ -65,19 +65,22 @@ Spawn = Callable[[], Process]
 
 
 class OwnProcess:
-    """``python -m actors.worker``, tied to our life."""
+    """``python -m actors.worker``, or another program that is told its parent, tied to our life."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, command: tuple[str, ...] | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """``environment``: what it gets beside the few variables that a Python needs."""
         # Blocks the loop for a millisecond or two (vfork and exec), and must: not in a helper thread, whose
         # end would be taken for our own.
         self._process = subprocess.Popen(  # noqa: S603 - see above; our own argument list
-            [*_COMMAND, str(os.getpid())],
+            [*(command or _COMMAND), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
             close_fds=True,
             cwd=_HOME,
-            env=_environment(),
+            env=_environment() | dict(environment or {}),
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -51,6 +51,11 @@ class FetchedSecret(SecretStr):
         self._place = place
         self._kept = kept_from_commands
 
+    @property
+    def place(self) -> str:
+        """For a process of its own that is to fetch it: no secret, but not for a log either."""
+        return self._place
+
     def __eq__(self, other: object) -> bool:
         """The same source. Comparing must not fetch."""
         return isinstance(other, FetchedSecret) and (self.variable, self._place) == (

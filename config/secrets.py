@@ -111,6 +111,11 @@ def load_sequencer_id(settings: Settings, data_dir: Path, formats: Formats) -> b
     return _Loading(data_dir / "keys", formats, lambda name: None).sequencer_id(settings.ves_sequencer_id)
 
 
+def load_or_make_sequencer_id(settings: Settings, data_dir: Path, formats: Formats) -> bytes:
+    """Of a node that serves nothing, and needs no other secret for being one. Raises SecretsError."""
+    return _Loading(data_dir / "keys", formats, lambda name: None).sequencer_id(settings.ves_sequencer_id)
+
+
 def prepare_data_dir(data_dir: Path) -> None:
     """Afterwards it exists, is ours, and nobody else can read or write it. Raises SecretsError.
 

@@ -220,6 +220,8 @@ class Settings(BaseSettings):
     """An anchor that does not renew its lease for so long is deposed by another node's."""
     anchor_wait_secs: Annotated[float, Field(ge=0, le=25)] = 20.0
     """How long a request to anchor waits for a block before it answers with the state so far."""
+    anchor_dev_port: Annotated[int, Field(ge=0, le=65535)] = 8545
+    """Of the development chain, on loopback; 0 lets the system choose."""
     anchor_backlog_max: Count = 10_000
     """More waiting commitments are worth an alert."""
 
@@ -416,7 +418,8 @@ class Settings(BaseSettings):
 
     def without_secrets(self) -> Settings:
         """For the house: what its owners have taken is nowhere else."""
-        return self.model_copy(update=dict.fromkeys(OF_THE_HOUSE))
+        # Who anchors may follow from what is given.
+        return self.model_copy(update=dict.fromkeys(OF_THE_HOUSE) | {"anchor": self.anchoring})
 
     @field_validator(*(f"rate_limit_{name}_burst" for name in RATE_CLASSES))
     @classmethod

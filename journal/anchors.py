@@ -71,8 +71,8 @@ _FENCE = "SELECT true FROM record.anchor_leases WHERE holder = $1 AND lease_epoc
 _PLAN = """
 INSERT INTO record.anchors (anchor_number, chain_id, contract, road, batch_count, root, first_index,
     previous_head, planned_at, lease_epoch, event_count, oldest_committed_at)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp(), $9, sum(leaf_count), min(committed_at)
-FROM record.ves_commitments WHERE batch_id = ANY ($10) HAVING count(*) = $5
+SELECT $1, $2, $3, $4, $5::int, $6, $7, $8, clock_timestamp(), $9, sum(leaf_count), min(committed_at)
+FROM record.ves_commitments WHERE batch_id = ANY ($10) HAVING count(*) = $5::int
 """
 _PLAN_BATCHES = """
 INSERT INTO record.anchor_batches (batch_id, anchor_number, position, leaf)

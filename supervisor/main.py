@@ -14,11 +14,12 @@ import signal
 import socket
 import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 import trio
@@ -44,7 +45,8 @@ from journal.port import (
     JournalError,
     ReceiptKeyDiffers,
 )
-from supervisor import receipt_keys
+from supervisor import anchor_commands, receipt_keys
+from supervisor.anchor_parts import AnchorParts
 from supervisor.announcement import Door, announced, door_of
 from supervisor.archive_command import archive_command
 from supervisor.backup_command import backup_command, verify_backup_command
@@ -67,12 +69,17 @@ from supervisor.shell import (
 )
 from supervisor.telemetry import exporting
 from supervisor.tree import Built, build
+from transport.cli.anchor import AnchorCommands
 from transport.cli.app import HouseCommands, build_app
 from transport.house import House
 from transport.http.app import create_apps
 from transport.http.serve import serve as serve_http
 from ves.at_rest import AtRestMode
 from ves.encoding import uuid_text
+from ves.records import Uuid
+
+if TYPE_CHECKING:
+    from supervisor.anchor_house import AnchorWish
 
 START_PATIENCE_S = 60.0
 """How long everybody together may take to start."""
@@ -102,6 +109,12 @@ def main() -> None:
             confirm_restoration=confirm_command,
             key_compromise=key_compromise_command,
             incident_report=incident_report_command,
+            anchor=AnchorCommands(
+                run=anchor_commands.run_command,
+                resume=anchor_commands.resume_command,
+                deploy=anchor_commands.deploy_command,
+                key=anchor_commands.key_command,
+            ),
         )
     )()
 
@@ -130,8 +143,9 @@ def _serve() -> None:
         secrets = load_secrets(settings, settings.data_dir, FORMATS, checkpoint=checkpoint)
         receipt_keys.note_source(secrets.keys.receipt_seeds, settings.data_dir)
         fingerprint = settings.fingerprint()
-        settings = settings.without_secrets()
-        trio.run(run_house, settings, secrets, where, token_keys, fingerprint)
+        with anchoring(settings, where) as wish:
+            settings = settings.without_secrets()
+            trio.run(run_house, settings, secrets, where, token_keys, fingerprint, wish)
 
 
 def _migrate() -> None:
@@ -152,8 +166,25 @@ async def run_migrations(dsn: str) -> None:
         await patiently(partial(migrate, dsn))
 
 
+@contextmanager
+def anchoring(settings: Settings, where: Database) -> Iterator[AnchorWish | None]:
+    """Who anchors does so as long as we are inside; a house that anchors nothing imports nothing of it."""
+    if settings.anchoring == "off":
+        yield None
+        return
+    from supervisor.anchor_house import development_chain, wish_of
+
+    with development_chain(settings, wish_of(settings, where.anchor_dsn)) as wish:
+        yield wish
+
+
 async def run_house(
-    settings: Settings, secrets: Secrets, where: Database, token_keys: KeySet, fingerprint: str
+    settings: Settings,
+    secrets: Secrets,
+    where: Database,
+    token_keys: KeySet,
+    fingerprint: str,
+    anchor: AnchorWish | None,
 ) -> None:
     """The whole life inside the event loop; returns after an orderly stop. ``fingerprint``: of all settings,
     also of the secrets that are gone from these."""
@@ -174,6 +205,7 @@ async def run_house(
                 settings,
                 secrets,
                 journal,
+                anchor=await anchor_parts(stack, settings, node_id, anchor),
                 receipt_key=claimed.key,
                 token_keys=token_keys,
                 strays=lambda: strays.count,
@@ -186,6 +218,16 @@ async def run_house(
             await audit_start(built.house, fingerprint, claimed.key.key_version)
             await live(settings, secrets, built)
             await audit_stop(built.house)
+
+
+async def anchor_parts(
+    stack: AsyncExitStack, settings: Settings, node_id: Uuid, wish: AnchorWish | None
+) -> AnchorParts | None:
+    if wish is None:
+        return None
+    from supervisor.anchor_house import enter_anchoring
+
+    return await enter_anchoring(stack, settings, node_id, wish)
 
 
 async def refuse_to_forget_pins(settings: Settings, journal: Journal) -> None:

@@ -25,7 +25,7 @@ from config.database_tls import database_address
 from config.exposure import Exposed
 from config.logs import configure_logs
 from config.secret_sources import SecretsError, forget
-from config.secrets import Formats
+from config.secrets import Formats, load_or_make_sequencer_id
 from config.settings import Settings
 from journal.backup_file import BackupError
 from journal.base_backup import archiving
@@ -65,6 +65,8 @@ class Database:
     admin_dsn: str | None = field(repr=False)
     logins: Logins = NO_LOGINS
     """To be made by the migrations."""
+    anchor_dsn: str | None = field(default=None, repr=False)
+    """The anchor's own login; None: there is none."""
 
 
 EXPECTED = (
@@ -127,9 +129,11 @@ def database(settings: Settings) -> Iterator[Database]:
         lock = DataDirLock(settings.data_dir)
         try:
             admin = settings.database_admin_url is not None
+            anchor = settings.anchor_database_url is not None
             where = Database(
                 database_address(settings, "database_url", os.environ),
                 database_address(settings, "database_admin_url", os.environ) if admin else None,
+                anchor_dsn=database_address(settings, "anchor_database_url", os.environ) if anchor else None,
             )
             del settings  # this frame lives as long as the server, and it would keep all secrets
             yield where
@@ -141,7 +145,7 @@ def database(settings: Settings) -> Iterator[Database]:
     del settings
     postgres.start()
     try:
-        yield Database(postgres.app_dsn, postgres.owner_dsn, EMBEDDED_LOGINS)
+        yield Database(postgres.app_dsn, postgres.owner_dsn, EMBEDDED_LOGINS, postgres.anchor_dsn)
     finally:
         postgres.stop()
 
@@ -195,6 +199,25 @@ def database_beside(settings: Settings, *, admin: bool = False) -> Iterator[str]
         postgres.stop()
 
 
+def anchor_address(settings: Settings) -> str:
+    """The anchor's own login, for a process beside the server: as given, or that of the embedded database,
+    whose server must run on DATA_DIR."""
+    if settings.anchor_database_url is not None:
+        return database_address(settings, "anchor_database_url", os.environ)
+    if not (settings.data_dir / "server.json").exists():
+        raise StartRefused(
+            "no server runs on DATA_DIR: the anchor's database is the embedded one of a running server, or "
+            "that of ANCHOR_DATABASE_URL"
+        )
+    return embedded_dsn(settings.data_dir, settings.pg_bin, anchor=True)
+
+
+def own_sequencer_id(settings: Settings) -> Uuid:
+    """As the server of this DATA_DIR has it; made where there is none, for an anchor on a machine of its
+    own."""
+    return load_or_make_sequencer_id(settings, settings.data_dir, FORMATS)
+
+
 async def enter_journal(
     stack: AsyncExitStack,
     settings: Settings,
@@ -207,21 +230,28 @@ async def enter_journal(
     """``as_server``: as the server's own login, which must be one that grants and triggers bind. While a
     restoration waits for its confirmation it only reads, unless ``though_restored``: for those who record it,
     confirm it, or judge it themselves."""
-    limits = Limits(
-        connections_max=settings.db_connections_max,
-        unit_deadline_s=settings.db_unit_deadline_s,
-        statement_timeout_s=settings.db_statement_timeout_s,
-        lock_timeout_s=settings.db_lock_timeout_s,
-        idle_in_transaction_timeout_s=settings.db_idle_in_transaction_timeout_s,
-    )
     journal = await stack.enter_async_context(
         open_journal(
-            where.app_dsn, node_id=node_id, limits=limits, checkpoint=checkpoint, as_server=as_server
+            where.app_dsn,
+            node_id=node_id,
+            limits=limits_of(settings, settings.db_connections_max),
+            checkpoint=checkpoint,
+            as_server=as_server,
         )
     )
     if not though_restored:
         await journal.rest_until_confirmed()
     return journal
+
+
+def limits_of(settings: Settings, connections_max: int) -> Limits:
+    return Limits(
+        connections_max=connections_max,
+        unit_deadline_s=settings.db_unit_deadline_s,
+        statement_timeout_s=settings.db_statement_timeout_s,
+        lock_timeout_s=settings.db_lock_timeout_s,
+        idle_in_transaction_timeout_s=settings.db_idle_in_transaction_timeout_s,
+    )
 
 
 async def patiently(unit: Callable[[], Awaitable[T]]) -> T:

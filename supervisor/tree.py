@@ -11,6 +11,9 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
       sequencers            one per tenant, on first use, retired when idle
       committer             commitments, one at a time
       sweeper               asks the committer for what is due
+      anchoring             an annex: it may die as it likes and takes nobody with it
+        dev-chain           keeps the development chain running (ANCHOR=dev)
+        anchor              puts commitments on a chain, unless another node's does
       revocations           polls revoked credentials
       token-keys            reads the tokens' key file again when it changes
       failed-attempts       writes failed authentications into the audit chain, summed up
@@ -66,6 +69,9 @@ from config.exposure import files_of_listeners
 from config.secrets import Secrets
 from config.settings import Settings
 from journal.port import Journal, ReceiptKey
+from supervisor.anchor_parts import AnchorParts
+from supervisor.annex import Annex
+from supervisor.branch import Branch
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.overseer import TreeOverseer
 from supervisor.policy import Pauses
@@ -79,10 +85,12 @@ from ves.records import Uuid
 log = structlog.get_logger("house")
 
 PULSE_S = 1.0
-RESTING = frozenset({"sweeper", "audit-committer"})
+RESTING = frozenset({"sweeper", "anchoring", "audit-committer"})
 """Not at home in a house that must not write: they would try again and again, and log each time."""
 AUDIT_SPOOL = "audit-spool.jsonl"
 UNREADY_BEATS = 5
+ANCHOR_STOP_S = 10.0
+"""It gives its lease back, so that the next one need not wait for it to run out."""
 SCHEMA_LETTERS_MAX = 32
 """Registering schemas is rare, and each may take seconds."""
 WORKER_DEATHS = 20
@@ -131,11 +139,13 @@ def build(
     token_keys: KeySet = NO_KEYS,
     strays: Callable[[], int] = lambda: 0,
     given: GivenNumbers | None = None,
+    anchor: AnchorParts | None = None,
     read_only: str | None = None,
     ports: Ports | None = None,
 ) -> Built:
     """Everybody introduced to everybody they need; nobody started. ``receipt_key``: the one claimed;
-    ``given``: where numbers are noted; ``read_only``: why nobody may write."""
+    ``given``: where numbers are noted; ``anchor``: if somebody anchors; ``read_only``: why nobody may
+    write."""
     ports = ports or Ports()
     readiness = Readiness()
     lag = LoopLag()
@@ -247,7 +257,7 @@ def build(
     readiness.wait_for("database", "not asked yet")
     if read_only is not None:
         readiness.wait_for("restored", read_only)
-    everybody: list[ChildSpec | DynamicSupervisor[Uuid] | Pool] = [
+    everybody: list[ChildSpec | Branch] = [
         ChildSpec(
             name="registry",
             factory=lambda: KeyRegistry(journal=journal),
@@ -280,6 +290,7 @@ def build(
                 now_us=ports.now_us,
             ),
         ),
+        *annex_for(anchor, security, ports),
         ChildSpec(
             name="revocations",
             factory=lambda: RevocationPoller(journal=journal, book=credentials, tokens=tokens),
@@ -363,9 +374,24 @@ def build(
         lag=lag,
         tally=tally,
         strays=strays,
+        anchoring=None if anchor is None else anchor.anchoring,
         read_only=read_only,
     )
     return Built(root, house)
+
+
+def annex_for(anchor: AnchorParts | None, security: SecurityEvents, ports: Ports) -> list[Annex]:
+    """None where somebody else anchors, or nobody."""
+    if anchor is None or anchor.actor is None:
+        return []
+    make = anchor.actor
+    spec = ChildSpec(
+        name="anchor",
+        factory=lambda: make(security, ports.now_us, ports.chance),
+        shutdown_s=ANCHOR_STOP_S,
+    )
+    keeper = [] if anchor.keeper is None else [ChildSpec(name="dev-chain", factory=anchor.keeper)]
+    return [Annex("anchoring", [*keeper, spec])]
 
 
 def at_rest_of(secrets: Secrets, security: SecurityEvents) -> AtRestWatch:

@@ -25,6 +25,15 @@ ETHER = 10**18
 _STARTS_S = 20.0
 
 
+class RpcError(RuntimeError):
+    """The chain's refusal; ``data`` is what a contract said when it refused."""
+
+    def __init__(self, method: str, error: dict[str, Any]) -> None:
+        super().__init__(f"{method}: {error.get('message')}")
+        data = error.get("data")
+        self.data = bytes.fromhex(data[2:]) if isinstance(data, str) else None
+
+
 class Anvil:
     def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
         self.url = url
@@ -33,11 +42,11 @@ class Anvil:
         self._ids = itertools.count(1)
 
     def rpc(self, method: str, *params: Any) -> Any:
-        """Raises RuntimeError with the error's text."""
+        """Raises RpcError, a RuntimeError with the error's text."""
         body = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
         answer = self._client.post(self.url, json=body).json()
         if "error" in answer:
-            raise RuntimeError(f"{method}: {answer['error'].get('message')}")
+            raise RpcError(method, answer["error"])
         return answer["result"]
 
     def fund(self, address: bytes, wei: int = 100 * ETHER) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from transport.cli.anchor import AnchorCommands
 from transport.cli.app import HouseCommands
 
 
@@ -12,4 +13,7 @@ def seven(*words: Any) -> int:
     return 7
 
 
-NO_HOUSE = HouseCommands(**{command.name: seven for command in fields(HouseCommands)})
+NO_ANCHOR = AnchorCommands(**{command.name: seven for command in fields(AnchorCommands)})
+NO_HOUSE = HouseCommands(
+    **{command.name: seven for command in fields(HouseCommands)} | {"anchor": NO_ANCHOR}  # type: ignore[arg-type]
+)

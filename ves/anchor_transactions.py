@@ -49,7 +49,7 @@ def transaction_hash(raw: bytes) -> bytes:
 
 def decode_transaction(raw: bytes) -> SignedTransaction:
     """Of ``signed_bytes``, and only of what it writes: ValueError for any other spelling or type."""
-    import rlp  # type: ignore[import-untyped]
+    import rlp
 
     if raw[:1] != TRANSACTION_TYPE or len(raw) > RAW_BYTES_MAX:
         raise ValueError("not a transaction of type 2")
@@ -79,6 +79,11 @@ def address_of(public_key: bytes) -> bytes:
     if len(public_key) != 65 or public_key[0] != 4:
         raise ValueError("an uncompressed public key has 65 bytes, the first one 4")
     return _keccak256(public_key[1:])[12:]
+
+
+def created_by(sender: bytes, nonce: int) -> bytes:
+    """The address of the contract that this transaction deploys, 20 bytes."""
+    return _keccak256(_rlp([sender, _word(nonce)]))[12:]
 
 
 # The libraries are imported where they are used: a server without anchoring pays for none of them.

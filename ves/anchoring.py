@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 
-from ves.constants import ANCHOR_HEAD, ANCHOR_LEAF, ANCHOR_NODE, ANCHOR_PAD_LEAF
+from ves.constants import ANCHOR_HEAD, ANCHOR_LEAF, ANCHOR_NODE, ANCHOR_NODE_ID, ANCHOR_PAD_LEAF
 from ves.encoding import u32, u64
 from ves.merkle import Levels, build_levels, directions, tree_depth
 from ves.records import Commitment, Uuid
@@ -110,3 +110,8 @@ def aggregate_head(previous: bytes, root: bytes, first_index: int, count: int) -
 def uuid_word(raw: Uuid) -> bytes:
     """A UUID as the contract's bytes32: its 16 bytes, then 16 zero bytes (VES 8.2)."""
     return raw + bytes(16)
+
+
+def anchor_node_id(sequencer_id: Uuid) -> Uuid:
+    """The anchor of a node, in its lease and as the owner of an audit chain of its own."""
+    return sha256(ANCHOR_NODE_ID + sequencer_id).digest()[:16]

@@ -51,11 +51,11 @@ def test_no_key_no_data_and_no_history_is_in_the_build_context(tmp_path: Path) -
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
         *("pyproject.toml", "README.md", "LICENSE", "requirements"),
-        *("actors", "config", "journal", "supervisor", "transport", "ves"),
+        *("actors", "config", "contracts", "journal", "supervisor", "transport", "ves"),
     }
     found = [path for path in tmp_path.rglob("*") if path.is_file()]
     kinds = {path.suffix for path in found}
-    assert kinds <= {".py", ".sql", ".txt", ".lock", ".toml", ".md", ""}, kinds
+    assert kinds <= {".py", ".sql", ".sol", ".mjs", ".json", ".txt", ".lock", ".toml", ".md", ""}, kinds
 
 
 def test_every_package_of_the_image_has_a_hash() -> None:
@@ -96,6 +96,8 @@ def test_the_images_root_cannot_be_written_to_and_has_nothing_that_fetches(
 ) -> None:
     python, log = "/opt/sequencer/bin/python", tmp_path / "log"
     assert image.run([python, "-c", "\"open('/tmp/x','w')\""], {}, log) == 0
+    contract = "from contracts.artefact import creation_code; assert creation_code()"
+    assert image.run([python, "-c", f'"{contract}"'], {}, log) == 0
     for place in ("/x", "/opt/sequencer/x", "/etc/x"):
         assert image.run([python, "-c", f"\"open('{place}','w')\""], {}, log) != 0
     assert log.read_text().count("Read-only file system") + log.read_text().count("Permission denied") == 3

@@ -17,6 +17,7 @@ from transport.cli.actors import app as actors
 from transport.cli.admin import Reencryption, admin_app
 from transport.cli.agent import app as agent
 from transport.cli.agent_keys import app as agent_key
+from transport.cli.anchor import AnchorCommands, anchor_app
 from transport.cli.api_keys import app as api_key
 from transport.cli.archive import ArchiveWish
 from transport.cli.audit import app as audit
@@ -55,6 +56,7 @@ class HouseCommands:
     confirm_restoration: Callable[[Confirmation], int]
     key_compromise: Callable[[KeyCompromise], int]
     incident_report: Callable[[Window], int]
+    anchor: AnchorCommands
 
 
 def build_app(house: HouseCommands) -> App:
@@ -79,5 +81,6 @@ def build_app(house: HouseCommands) -> App:
     app.command(restore_app(house.restore, house.confirm_restoration))
     app.command(actors)
     app.command(audit)
+    app.command(anchor_app(house.anchor))
     app.command(incident_app(house.key_compromise, house.incident_report))
     return app
