@@ -26,9 +26,9 @@ from journal.anchor_port import AnchorTransition
 from journal.memory import MemoryDatabase
 from journal.memory_anchors import MemoryAnchorJournal
 from tests.anchor.memory_chain import CONTRACT, ETHER, GWEI, MemoryChain, MemoryEndpoint
-from ves.anchor_transactions import address_of
 from ves.commitments import next_commitment
 from ves.records import Commitment, Uuid
+from ves.secp256k1 import address_of
 
 EPOCH_US = 1_700_000_000_000_000
 KEY = PrivateKey(sha256(b"the anchor of tests").digest())
