@@ -26,7 +26,6 @@ from transport.http.evidence_making import AgentFacts, CommittedFacts, Registrat
 from ves import anchor_calls
 from ves.anchor_transactions import (
     UnsignedTransaction,
-    address_of,
     signed_bytes,
     signing_digest,
     transaction_hash,
@@ -44,6 +43,7 @@ from ves.merkle import build_levels, inclusion_path, leaf_hash
 from ves.receipt_keys import sign_rotation
 from ves.receipts import sign_receipt
 from ves.records import Commitment, KeyName, Receipt, StoredEvent
+from ves.secp256k1 import address_of
 from ves.signatures import Signer, pop_challenge_v2
 
 CHAIN_ID = 84_532_001
