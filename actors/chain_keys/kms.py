@@ -20,7 +20,7 @@ from actors.chain import SignerAway, SignerRefused
 from actors.chain_signer_wire import KmsKey
 from ves.secp256k1 import address_of
 
-INSTALL = "pip install 'ves-sequencer[kms]'"
+INSTALL = ".venv/bin/pip install --require-hashes -r requirements/kms.lock"
 _TIMEOUT_S = 4
 _TRIES = 2
 _LATER = frozenset(

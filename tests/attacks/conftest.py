@@ -22,6 +22,8 @@ def world(standing: World) -> Iterator[World]:
     standing.endpoint.behaves()
     if standing.anchor.ended() is not None or standing.anchor.process is None:
         standing.anchor.start()
+    else:
+        standing.anchor.from_now_on()
     yield standing
     standing.endpoint.behaves()
     for other in standing.others:

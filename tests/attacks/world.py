@@ -17,8 +17,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,11 +90,14 @@ class AnchorProcess:
     data_dir: Path
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
+    began_at: int = 0
+    """Where the log of this start, or of what a test does, begins."""
 
     def start(self, **more: str) -> AnchorProcess:
         self.data_dir.mkdir(mode=0o700, exist_ok=True)
         env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "DATABASE_"))}
         with self.log.open("ab") as log:
+            self.began_at = log.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "supervisor.main", "anchor", "run"],
                 cwd=ROOT,
@@ -111,7 +114,10 @@ class AnchorProcess:
         return self.data_dir.with_suffix(".log")
 
     def said(self, text: str) -> bool:
-        return text in self.log.read_text(errors="replace")
+        return text.encode() in self.log.read_bytes()[self.began_at :]
+
+    def from_now_on(self) -> None:
+        self.began_at = self.log.stat().st_size
 
     def ended(self) -> int | None:
         return None if self.process is None else self.process.poll()
@@ -177,7 +183,8 @@ class World:
 
     def state(self, batch_id: str) -> str:
         rows = self.sql(
-            "SELECT t.state FROM record.anchor_batches b JOIN record.anchor_transitions t USING (anchor_number) "
+            "SELECT t.state FROM record.anchor_batches b "
+            "JOIN record.anchor_transitions t USING (anchor_number) "
             "WHERE b.batch_id = $1 ORDER BY t.transition_number DESC LIMIT 1",
             uuid.UUID(batch_id),
         )
@@ -193,6 +200,11 @@ class World:
         )
         return [state if cause is None else f"{state} ({cause})" for state, cause in rows]
 
+    def never_went_back(self, batch_id: str) -> bool:
+        """That it was submitted is not written down when the answer was lost: the block says it."""
+        walked = [state for state in self.walk(batch_id) if state != "submitted"]
+        return walked == ["pending (planned)", "included", "safe", "finalized"]
+
     def becomes(self, batch_id: str, *states: str, patience_s: float = PATIENCE_S) -> str:
         until = time.monotonic() + patience_s
         while (state := self.state(batch_id)) not in states:
@@ -202,11 +214,15 @@ class World:
             time.sleep(0.05)
         return state
 
-    def says(self, text: str, anchor: AnchorProcess | None = None, patience_s: float = PATIENCE_S) -> None:
-        until = time.monotonic() + patience_s
-        while not (anchor or self.anchor).said(text):
-            assert time.monotonic() < until, f"the anchor never said {text!r}:\n{self.tail()}"
+    def until(self, true: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+        give_up = time.monotonic() + patience_s
+        while not true():
+            assert time.monotonic() < give_up, self.tail()
             time.sleep(0.05)
+
+    def says(self, text: str, anchor: AnchorProcess | None = None) -> None:
+        """In the log of this start."""
+        self.until(lambda: (anchor or self.anchor).said(text))
 
     def tail(self, lines: int = 30) -> str:
         return "\n".join(self.anchor.log.read_text(errors="replace").splitlines()[-lines:])
@@ -214,6 +230,21 @@ class World:
     def transactions(self) -> list[Any]:
         """(nonce, attempt, tx_hash, raw), as the journal has them."""
         return self.sql("SELECT nonce, attempt, tx_hash, raw FROM record.anchor_transactions ORDER BY 1, 2")
+
+    def pooled(self) -> int:
+        """Transactions that wait for a block."""
+        return int(self.chain.rpc("txpool_status")["pending"], 16)
+
+    def signers(self) -> list[int]:
+        """Pids of the anchor's signing processes."""
+        assert self.anchor.process is not None
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                if entry.name.isdigit() and b"chain_signer_process" in (entry / "cmdline").read_bytes():
+                    parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                    found += [int(entry.name)] if parent == self.anchor.process.pid else []
+        return found
 
     def nonce(self) -> int:
         return int(self.chain.rpc("eth_getTransactionCount", "0x" + self.account.hex(), "latest"), 16)
@@ -237,7 +268,8 @@ class World:
         anchors = self.sql(
             "SELECT a.root, a.first_index, a.batch_count, "
             "array_agg(b.leaf ORDER BY b.position) AS leaves FROM record.anchors a "
-            "JOIN record.anchor_batches b USING (anchor_number) GROUP BY a.anchor_number ORDER BY a.first_index"
+            "JOIN record.anchor_batches b USING (anchor_number) "
+            "GROUP BY a.anchor_number ORDER BY a.first_index"
         )
         logs = self.chain.rpc(
             "eth_getLogs",

@@ -193,7 +193,7 @@ def given_secrets(folder: Path, dsn: str) -> tuple[dict[str, str], dict[str, byt
 
 
 @pytest.mark.slow
-def test_secrets_that_were_given_stay_where_they_belong_and_the_anchors_is_never_fetched(
+def test_secrets_that_were_given_stay_where_they_belong_and_nobody_fetches_the_anchors_when_nothing_anchors(
     own_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     given = tmp_path / "given"

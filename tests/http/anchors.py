@@ -6,12 +6,22 @@ real chain.
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
+
+import msgspec
+import trio
+from prometheus_client import CollectorRegistry, generate_latest
 
 from actors.anchor_vitals import Anchoring, AnchorVitals
 from actors.chain import Reverted, TransactionReceipt
+from config.settings import Settings
 from journal.anchor_port import Anchor, AnchorState, AnchorTransaction, AnchorTransition, PlannedBatch, Road
 from journal.memory_anchor_tables import AnchorTables
+from journal.port import AnchorSummary
+from transport.house import Readiness
+from transport.http.anchor_metrics import AnchorNumbers
 from ves import anchor_calls
 from ves.anchoring import aggregate_root, anchor_leaf, uuid_word, verify_in_aggregate
 from ves.records import Commitment
@@ -111,3 +121,35 @@ def mined(chain: PaperChain, tables: AnchorTables, number: int, *commitments: Co
     signed = AnchorTransaction(CHAIN_ID, bytes(20), 0, 1, number, "anchor", TX_HASH, b"raw", 1, 1, 1)
     tables.transactions.append(signed)
     moved(tables, number, "included")
+
+
+def samples(text: str) -> dict[str, float]:
+    """Of /metrics, by name with labels."""
+    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
+def exported() -> dict[str, float]:
+    """What a server that anchors has in /metrics beside others, all of it."""
+    found = anchoring()
+    found.vitals.looked_at_s = 1.0
+    tables = AnchorTables()
+    house = SimpleNamespace(
+        anchoring=found,
+        settings=Settings(_env_file=None),
+        readiness=Readiness(),
+        journal=SimpleNamespace(anchor_summary=partial(_summary, tables)),
+    )
+    registry = CollectorRegistry()
+
+    async def scrape() -> None:
+        numbers = AnchorNumbers(house)  # type: ignore[arg-type]
+        await numbers.refresh()
+        registry.register(numbers)
+
+    trio.run(scrape)
+    return samples(generate_latest(registry).decode())
+
+
+async def _summary(tables: AnchorTables) -> AnchorSummary:
+    return msgspec.structs.replace(tables.summary(1), anchored_events=1)

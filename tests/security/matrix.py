@@ -138,11 +138,11 @@ PUBLIC_LISTENER = {
         COMMITMENTS_ONLY_READ, VALIDITY_PROOF, bootstrap=400
     ),
     "GET /api/v1/anchor/status": may(COMMITMENTS_READ, NOTHING),
-    "POST /api/v1/ves/anchor": may(ANCHORS, TO_ANCHOR, body='{"batch_id": "{batch_id}"}', bootstrap=400),
+    "POST /api/v1/ves/anchor": may(ANCHORS, TO_ANCHOR, body='{"batch_id": "{batch_id}"}'),
     "POST /api/v1/ves/commitments/anchor": may(
         ANCHORS, STREAM, body='{"tenant_id": "{tenant}", "store_id": "{store}"}'
     ),
-    "GET /api/v1/ves/anchor/{batch_id}/verify": may(COMMITMENTS_READ, COMMITMENT, bootstrap=400),
+    "GET /api/v1/ves/anchor/{batch_id}/verify": may(COMMITMENTS_READ, COMMITMENT),
     "POST /api/v1/anchor": may(
         ANCHORS, NOT_FOR_LEGACY, body='{"batch_id": "{legacy_batch_id}"}', bootstrap=501
     ),

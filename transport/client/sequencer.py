@@ -49,6 +49,7 @@ from transport.client.wire import (
     ReceiptKeys,
     Rotation,
     Stream,
+    StreamHead,
     WellKnown,
     WireCommitment,
     WireProof,
@@ -253,8 +254,8 @@ class SequencerClient:
         """The stream's last sequence number; 0 when it has no event."""
         return (await self._head(stream)).head_sequence
 
-    async def _head(self, stream: Stream) -> _Head:
-        return await self._read("/api/v1/ves/head", _Head, stream.query())
+    async def _head(self, stream: Stream) -> StreamHead:
+        return await self._read("/api/v1/ves/head", StreamHead, stream.query())
 
     async def shown(self, stream: Stream, start: int = 1) -> EventsPage:
         """Up to 1,000 events from ``start`` on, as shown, nothing verified."""
@@ -506,16 +507,6 @@ class SequencerClient:
 
 _UNSURE = frozenset({502, 503, 504})
 """Statuses that do not say for certain that nothing was done; without a retry they end as Unanswered."""
-
-
-class _Voided(msgspec.Struct, frozen=True):
-    first_number: int
-    last_number: int
-
-
-class _Head(msgspec.Struct, frozen=True):
-    head_sequence: int
-    voided: list[_Voided] = []
 
 
 class _ApiKey(httpx.Auth):

@@ -196,6 +196,53 @@ class WireCommitment(msgspec.Struct, frozen=True):
         )
 
 
+class WireAnchor(msgspec.Struct, frozen=True):
+    """What a server says of a commitment's way to a chain; null where it does not know yet."""
+
+    state: str
+    road: str | None = None
+    chain_id: int | None = None
+    contract: str | None = None
+    local_chain: bool | None = None
+    tx_hash: str | None = None
+    block_number: int | None = None
+    block_hash: str | None = None
+    batch_count: int | None = None
+    position: int | None = None
+    cause: str | None = None
+
+
+class ListedCommitment(WireCommitment, frozen=True, kw_only=True):
+    """With its anchor; None: no anchor holds it, or the server does not speak of any."""
+
+    anchor: WireAnchor | None = None
+
+
+class RawCommitments(msgspec.Struct, frozen=True):
+    """A page whose entries are kept as they came: evidence, if they turn out to be false."""
+
+    commitments: list[msgspec.Raw]
+    has_more: bool
+
+
+class RawEvents(msgspec.Struct, frozen=True):
+    events: list[msgspec.Raw]
+
+
+class VoidedNumbers(msgspec.Struct, frozen=True):
+    """Both ends included."""
+
+    first_number: int
+    last_number: int
+
+
+class StreamHead(msgspec.Struct, frozen=True):
+    """``voided``: numbers that were declared nobody's after a restore."""
+
+    head_sequence: int
+    voided: list[VoidedNumbers] = []
+
+
 class CommitmentsPage(msgspec.Struct, frozen=True):
     commitments: list[WireCommitment]
     has_more: bool

@@ -135,13 +135,20 @@ async def _node(visit: Visit, anchoring: Anchoring) -> AnchorNodeReply:
 async def anchor(visit: Visit) -> Reply:
     body = await visit.json(AnchorBody)
     _anchoring(visit)
-    batch_id = visit.uuid(body, "batch_id")
-    tenant_id, store_ids = found_by_id.reach(visit)
+    return await _anchored(visit, await _commitment(visit, visit.uuid(body, "batch_id")))
+
+
+async def _commitment(visit: Visit, batch_id: Uuid) -> Commitment:
+    """Within the caller's reach, else 404. An operator need not name the tenant: batch ids are unique."""
+    query = visit.query(OptionalStreamQuery)
+    tenant_id, store_ids = None, None
+    if not (visit.who.is_bootstrap and query.tenant_id is None and query.store_id is None):
+        tenant_id, store_ids = found_by_id.reach(visit)
     found = await visit.house.journal.read_commitment(batch_id, tenant_id=tenant_id, store_ids=store_ids)
     if found is None:
         raise ApiError(Code.BATCH_NOT_FOUND, "Commitment not found")
     await must_be_served_here(visit.house, found.tenant_id)
-    return await _anchored(visit, found)
+    return found
 
 
 async def commit_and_anchor(visit: Visit) -> Reply:
@@ -229,7 +236,7 @@ class _Question(NamedTuple):
 
 async def verify(visit: Visit) -> AnchorVerifiedReply:
     anchoring = _anchoring(visit)
-    commitment = await found_by_id.commitment(visit)
+    commitment = await _commitment(visit, visit.uuid(visit.path(BatchPath), "batch_id"))
     known = (await visit.house.journal.read_anchors([commitment.batch_id])).get(commitment.batch_id)
     question = await _question(visit, anchoring, commitment, known)
     said = await _asked(visit, anchoring, commitment.tenant_id, question)
