@@ -15,7 +15,7 @@ from journal.anchor_port import (
     Standing,
     WaitingBatch,
 )
-from journal.anchor_rows import LAST
+from journal.anchor_rows import LAST, UNDER_WAY
 from journal.anchor_rules import standing_after
 from journal.commitments import COLUMNS
 from ves.records import Commitment
@@ -56,7 +56,7 @@ LEFT JOIN LATERAL (
 
 _OPEN = f"""
 SELECT {_ANCHOR}, {_TRANSITION}
-FROM work.open_anchors o JOIN record.anchors a USING (anchor_number) {LAST}
+FROM {UNDER_WAY}
 WHERE a.chain_id = $1 AND a.contract = $2 ORDER BY a.anchor_number LIMIT $3
 """  # noqa: S608
 _THEIR_TRANSACTIONS = f"""
@@ -79,14 +79,18 @@ WITH waiting AS (
     ORDER BY requested DESC, committed_at, batch_id LIMIT $1
 )
 SELECT {_COMMITMENT}, a.road, w.requested, p.batch_id
-FROM waiting w JOIN record.ves_commitments c USING (batch_id)
+FROM waiting w JOIN LATERAL (
+    SELECT * FROM record.ves_commitments s WHERE s.batch_id = w.batch_id LIMIT 1
+) c ON true
 LEFT JOIN LATERAL (
     SELECT p.batch_id FROM record.ves_commitments p
     WHERE p.tenant_id = c.tenant_id AND p.store_id = c.store_id AND p.sequence_start < c.sequence_start
     ORDER BY p.sequence_start DESC LIMIT 1
 ) p ON true
-LEFT JOIN record.anchor_batches b ON b.batch_id = p.batch_id
-LEFT JOIN record.anchors a ON a.anchor_number = b.anchor_number
+LEFT JOIN LATERAL (
+    SELECT road FROM record.anchor_batches b JOIN record.anchors USING (anchor_number)
+    WHERE b.batch_id = p.batch_id LIMIT 1
+) a ON true
 ORDER BY w.requested DESC, c.committed_at, c.batch_id
 """  # noqa: S608
 _WAITING_COUNT = f"""

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING
 
 from journal.anchor_port import BACKLOG_COUNTED_MAX
-from journal.anchor_rows import BATCHES_MAX, LAST, ON_A_BLOCK, as_told
+from journal.anchor_rows import BATCHES_MAX, LAST, ON_A_BLOCK, THEIR_BATCHES, UNDER_WAY, as_told
 from journal.audit import write_audit
 from journal.commitments import COLUMNS
 from journal.port import (
@@ -48,16 +48,19 @@ FROM record.anchor_reports WHERE batch_id = ANY ($1)
 _PENDING = f"""
 WITH open_batches AS (
     SELECT {_ANCHOR_COLUMNS}
-    FROM work.open_anchors o JOIN record.anchors a USING (anchor_number) {LAST}
-    JOIN record.anchor_batches b ON b.anchor_number = a.anchor_number
+    FROM {UNDER_WAY} {THEIR_BATCHES}
 ), oldest AS (
     (SELECT batch_id, committed_at FROM work.anchor_backlog ORDER BY committed_at, batch_id LIMIT $1)
     UNION ALL
-    SELECT batch_id, c.committed_at FROM open_batches JOIN record.ves_commitments c USING (batch_id)
+    SELECT p.batch_id, c.committed_at FROM open_batches p JOIN LATERAL (
+        SELECT committed_at FROM record.ves_commitments s WHERE s.batch_id = p.batch_id LIMIT 1
+    ) c ON true
     ORDER BY committed_at, batch_id LIMIT $1
 )
 SELECT p.*, {", ".join(f"c.{name.strip()}" for name in COLUMNS.split(","))}
-FROM oldest JOIN record.ves_commitments c USING (batch_id) LEFT JOIN open_batches p USING (batch_id)
+FROM oldest JOIN LATERAL (
+    SELECT * FROM record.ves_commitments s WHERE s.batch_id = oldest.batch_id LIMIT 1
+) c ON true LEFT JOIN open_batches p ON p.batch_id = oldest.batch_id
 ORDER BY c.committed_at, c.batch_id
 """  # noqa: S608  texts of this module only
 
@@ -66,9 +69,8 @@ SELECT
     (SELECT count(*) FROM (SELECT FROM work.anchor_backlog LIMIT {BACKLOG_COUNTED_MAX}) w),
     (SELECT min(committed_at) FROM work.anchor_backlog),
     (SELECT json_object_agg(state, anchors)::text FROM (
-        SELECT t.state, count(*) AS anchors
-        FROM work.open_anchors o JOIN record.anchors a USING (anchor_number) {LAST} GROUP BY t.state) s),
-    (SELECT min(a.oldest_committed_at) FROM work.open_anchors o JOIN record.anchors a USING (anchor_number)),
+        SELECT t.state, count(*) AS anchors FROM {UNDER_WAY} GROUP BY t.state) s),
+    (SELECT min(a.oldest_committed_at) FROM {UNDER_WAY}),
     coalesce(s.batches, 0), coalesce(s.events, 0), coalesce(s.gas_used, 0), coalesce(s.cost_wei, 0),
     l.holder, coalesce(l.lease_epoch, 0), l.held_until, clock_timestamp()
 FROM (SELECT) AS one_row LEFT JOIN work.anchor_totals s ON true LEFT JOIN record.anchor_leases l ON true

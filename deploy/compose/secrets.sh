@@ -12,6 +12,7 @@ random() { [ -e "$1" ] || { printf '%s' "$3" && openssl rand -hex "$2"; } | tr -
 random postgres-superuser-password 24 ""
 random database-owner-password 24 ""
 random database-app-password 24 ""
+random database-anchor-password 24 ""
 random database-admin-password 24 ""
 random bootstrap-admin-api-key 32 ss_
 random signing-key 32 ""
@@ -22,6 +23,7 @@ url() {
         "$2" "$(cat "$3")" /run/secrets/database_ca >"$1"
 }
 url database-url sequencer_app_login database-app-password
+url database-anchor-url sequencer_anchor_login database-anchor-password
 url database-owner-url sequencer_owner database-owner-password
 
 certificate() { # name of the files, name of the host

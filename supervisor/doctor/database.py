@@ -1,27 +1,33 @@
 """Checks of the database, with the server's own login: who it is, what protects the record, what can be lost.
 
-Each looks at facts of ``journal.examination`` and its neighbours; here is only what they come to.
+Each looks at facts of ``journal.examination`` and its neighbours; here is only what they come to. The
+anchor's login is looked at too, where its address is known.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
 
+from config.database_tls import database_address
+from config.exposure import Exposed
+from config.secret_sources import SecretsError
 from config.settings import Settings
 from journal import examination as facts
 from journal.aio import cross
 from journal.migrate import check_schema, migrations
 from journal.port import SchemaMismatch
-from journal.privileges import excess, read_privileges, superfluous
+from journal.privileges import anchor_excess, excess, read_privileges, superfluous
 from journal.protection import differences
 from supervisor.doctor.checks import Checklist, Section, Verdict, failed, passed, unknown, warned
 
 CLOCK_OFF_WARN_S, CLOCK_OFF_FAIL_S = 1.0, 5.0
 ARCHIVE_AGE_MAX_S = 3600.0
+_CONNECT_S = 5.0
 _LOGGING = [
     "log_statement",
     "log_min_duration_statement",
@@ -160,6 +166,33 @@ async def admins(at: Examined) -> Verdict:
     if both:
         return failed(f"{_some(both)}: sequencer_app as well", f"REVOKE sequencer_admin FROM {both[0]}")
     return passed(f"members of sequencer_admin: {_some(members) if members else 'nobody'}")
+
+
+@_check("Deployment", "the anchor's database login is its own")
+async def anchor_login(at: Examined) -> Verdict:
+    members = await facts.members_of(at.connection, "sequencer_anchor")
+    for role in ("sequencer_app", "sequencer_admin"):
+        both = sorted(set(members) & set(await facts.members_of(at.connection, role)))
+        if both:
+            return failed(f"{_some(both)}: {role} as well", f"REVOKE {role} FROM {both[0]}")
+    if at.settings.anchor_database_url is None:
+        return passed(f"members of sequencer_anchor: {_some(members) if members else 'nobody'}")
+    try:
+        found = await _privileges_at(database_address(at.settings, "anchor_database_url", os.environ))
+    except (SecretsError, Exposed) as error:
+        return failed(str(error), "docs/database.md, logins")
+    excess = anchor_excess(found)
+    if excess:
+        return failed(f"{found['login']} {excess.partition(';')[0]}", "docs/database.md, logins")
+    return passed(f"{found['login']}: a member of sequencer_anchor and of nothing else")
+
+
+async def _privileges_at(dsn: str) -> asyncpg.Record:
+    connection = await asyncpg.connect(dsn, timeout=_CONNECT_S)
+    try:
+        return await read_privileges(connection)
+    finally:
+        await connection.close(timeout=_CONNECT_S)
 
 
 @_check("Operations", "the write-ahead log is kept elsewhere")

@@ -102,17 +102,17 @@ class OnChain:
         return Mined(int(receipt["gasUsed"], 16), events, len(read))
 
     def refusal(self, data: bytes, sender: bytes | None = None) -> str:
-        """Why it is refused, when asked and when mined for real, which logs nothing; '' if it would succeed."""
+        """Why it is refused, asked and mined for real, which logs nothing; '' if it would succeed."""
         sender = sender or self.owner
         try:
             self.ask(data, sender)
+            return ""
         except RpcError as refused:
-            assert refused.data is not None, refused
-            request = self._request(sender, self.address, data) | {"gas": hex(2_000_000)}
-            receipt = self._receipt(self.chain.rpc("eth_sendTransaction", request))
-            assert (receipt["status"], receipt["logs"]) == ("0x0", [])
-            return anchor_calls.revert_reason(refused.data)
-        return ""
+            said = refused.data or b""
+        request = self._request(sender, self.address, data) | {"gas": hex(2_000_000)}
+        receipt = self._receipt(self.chain.rpc("eth_sendTransaction", request))
+        assert (receipt["status"], receipt["logs"]) == ("0x0", [])
+        return anchor_calls.revert_reason(said)
 
     def _mine(self, sender: bytes, to: bytes | None, data: bytes) -> dict[str, Any]:
         receipt = self._receipt(self.chain.rpc("eth_sendTransaction", self._request(sender, to, data)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from tests.anvil import anvil
@@ -102,7 +103,7 @@ def test_only_the_owner_may(contract: OnChain, signature: str) -> None:
     contract.send(_set_sequencer(contract.sequencer, True))
     for somebody in (contract.sequencer, contract.stranger):
         assert contract.refusal(calls.calldata(signature, *words), somebody) == "Not owner"
-    contract.send(calls.calldata(signature, *words))
+    assert contract.send(calls.calldata(signature, *words)).logs == 1, "it is logged"
 
 
 def test_a_pause_stops_both_roads_and_no_view(contract: OnChain) -> None:
@@ -145,6 +146,8 @@ def test_in_permissionless_mode_a_stranger_can_take_a_streams_place(contract: On
     kept = calls.read_commitment(contract.ask(calls.get_commitment(forged.batch_id)))
     assert kept.anchored_by == contract.stranger
     assert contract.refusal(calls.anchor(honest)) == "Already anchored"
+    other_id = msgspec.structs.replace(honest, batch_id=digest("another id")[:16])
+    assert contract.refusal(calls.anchor(other_id)) == "Not contiguous"
 
 
 def test_it_can_be_deployed_permissionless() -> None:

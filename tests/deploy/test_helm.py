@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from config.settings import Settings
 from tests.deploy.objects import (
     Object,
     check_by_schema,
@@ -54,6 +55,10 @@ SETS: dict[str, Values] = {
     ),
     "database elsewhere": merged(
         LEAST, {"database": {"cidrs": ["198.51.100.7/32"], "caConfigMap": "database-ca", "port": 6432}}
+    ),
+    "anchoring": merged(
+        LEAST,
+        {"anchor": {"existingSecret": "anchor", "chainId": 84_532_001, "contract": "0x" + "ab" * 20}},
     ),
     "three nodes, watched": merged(
         LEAST,
@@ -140,6 +145,16 @@ def test_the_network_policy_opens_to_those_who_need_it_and_to_nobody_else(name: 
         assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
 
 
+def test_the_chains_secrets_are_a_secret_of_their_own_and_there_only_when_somebody_anchors() -> None:
+    assert not [name for name in environment(stateful(render(LEAST))) if "ANCHOR" in name or "L2" in name]
+    pod = stateful(render(SETS["anchoring"]))
+    given = environment(pod)
+    assert (given["ANCHOR"], given["L2_CHAIN_ID"]) == ("inside", "84532001")
+    assert Settings(_env_file=None, set_registry_address=given["SET_REGISTRY_ADDRESS"]).contract
+    [secret] = [one["secret"] for one in pod["volumes"] if one["name"] == "anchor-secrets"]
+    assert secret == {"secretName": "anchor", "defaultMode": 0o400}
+
+
 def test_only_the_migration_has_the_owners_login() -> None:
     found = kinds(render(LEAST))
     assert "sequencer-owner" not in str(found["StatefulSet"])
@@ -184,6 +199,19 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "a secret as a value": ({"secrets": {"signingKey": "aa"}}, "signingKey"),
     "a secret among the settings": ({"settings": {"JWT_SECRET": "x"}}, "JWT_SECRET"),
     "the database's address among the settings": ({"settings": {"DATABASE_URL": "x"}}, "DATABASE_URL"),
+    "the chain's address among the settings": ({"settings": {"L2_RPC_URL": "x"}}, "L2_RPC_URL"),
+    "the chain's key beside the server's": (
+        {"anchor": {"existingSecret": "sequencer", "chainId": 1, "contract": "0x" + "ab" * 20}},
+        "anchor.existingSecret",
+    ),
+    "no chain": ({"anchor": {"existingSecret": "anchor"}}, "anchor.chainId"),
+    "no way to the chain": (
+        {
+            "anchor": {"existingSecret": "anchor", "chainId": 1, "contract": "0x" + "ab" * 20},
+            "networkPolicy": {"outside": {"enabled": False}},
+        },
+        "networkPolicy.outside.enabled",
+    ),
     "no owner": ({"migrations": {"existingSecret": ""}}, "migrations.existingSecret"),
     "the owner's login for all": ({"migrations": {"existingSecret": "sequencer"}}, "another Secret"),
     "no certificate": ({"tls": {"secretName": ""}}, "tls.secretName"),

@@ -96,6 +96,8 @@ def test_the_images_root_cannot_be_written_to_and_has_nothing_that_fetches(
 ) -> None:
     python, log = "/opt/sequencer/bin/python", tmp_path / "log"
     assert image.run([python, "-c", "\"open('/tmp/x','w')\""], {}, log) == 0
+    contract = "from contracts.artefact import creation_code; assert creation_code()"
+    assert image.run([python, "-c", f'"{contract}"'], {}, log) == 0
     for place in ("/x", "/opt/sequencer/x", "/etc/x"):
         assert image.run([python, "-c", f"\"open('{place}','w')\""], {}, log) != 0
     assert log.read_text().count("Read-only file system") + log.read_text().count("Permission denied") == 3

@@ -41,6 +41,18 @@ def test_the_pod_has_the_least_rights_probes_and_an_end_that_is_long_enough() ->
     check_settings(environment(pod), pod)
 
 
+def test_the_anchors_pod_has_the_least_rights_and_its_secret_is_in_no_other() -> None:
+    (anchor,) = [one for one in objects() if one["kind"] == "Deployment"]
+    pod = anchor["spec"]["template"]["spec"]
+    check_least_rights(pod)
+    check_settings(environment(pod), pod)
+    assert (environment(pod)["ANCHOR"], pod["containers"][0]["args"]) == ("apart", ["anchor", "run"])
+    assert anchor["spec"]["replicas"] == 0, "nothing anchors before somebody prepared it"
+    (server,) = pods(objects())
+    assert "sequencer-anchor" not in str(server)
+    assert pod["serviceAccountName"] == "sequencer-anchor" != server["serviceAccountName"]
+
+
 def test_the_service_and_the_budget_find_the_pods() -> None:
     found = {one["kind"]: one for one in objects()}
     labels = found["StatefulSet"]["spec"]["template"]["metadata"]["labels"]

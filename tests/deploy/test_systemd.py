@@ -21,7 +21,12 @@ from tests.deploy.tools import tool
 from tests.e2e.world import ROOT
 
 FOLDER = ROOT / "deploy/systemd"
-UNITS = ("sequencer.service", "sequencer-backup.service", "sequencer-backup.timer")
+UNITS = (
+    "sequencer.service",
+    "sequencer-backup.service",
+    "sequencer-anchor.service",
+    "sequencer-backup.timer",
+)
 EXPOSURE_MAX = 2.0
 """Of 10; systemd calls it OK up to 4.4. What is left is that the server speaks to the network."""
 
@@ -51,7 +56,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     assert "ProtectSytem" in analyze("verify", str(tmp_path / UNITS[0])).stderr
 
 
-@pytest.mark.parametrize("name", UNITS[:2])
+@pytest.mark.parametrize("name", UNITS[:3])
 def test_systemd_rates_the_units_as_little_exposed(name: str) -> None:
     limit = str(int(EXPOSURE_MAX * 10))
     said = analyze("security", "--offline=true", f"--threshold={limit}", "--no-pager", str(FOLDER / name))
@@ -59,13 +64,15 @@ def test_systemd_rates_the_units_as_little_exposed(name: str) -> None:
     assert "Overall exposure level" in said.stdout
 
 
-@pytest.mark.parametrize("name", UNITS[:2])
+@pytest.mark.parametrize("name", UNITS[:3])
 def test_secrets_come_as_credentials_and_as_files_of_settings_that_exist(name: str) -> None:
     found = unit(name)
     credentials = {one.partition(":")[0] for one in found["LoadCredential"]}
     given = dict(one.split("=", 1) for one in found["Environment"])
     secret = {f"{name.upper()}_FILE" for name in secret_settings(Settings)}
-    assert given.pop("DATA_DIR") == "/var/lib/sequencer/data"
+    home = "sequencer-anchor" if "anchor" in name else "sequencer"
+    assert given.pop("DATA_DIR") == f"/var/lib/{home}/data"
+    assert given.pop("ANCHOR", None) == ("apart" if "anchor" in name else None)
     assert set(given) <= secret
     assert {value.removeprefix("%d/") for value in given.values()} == credentials
 

@@ -80,7 +80,7 @@ def test_every_security_event_an_alert_waits_for_can_happen() -> None:
     named = {
         kind
         for rule in rules()
-        for kinds in re.findall(r'kind=~?"([^"]+)"', rule["expr"])
+        for kinds in re.findall(r'security_events_total\{kind=~?"([^"]+)"', rule["expr"])
         for kind in kinds.split("|")
     }
     assert named <= set(KINDS)

@@ -8,13 +8,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("deploy/**/*.md"),
+        *ROOT.glob("contracts/*.md"),
+    ]
+)
 TESTS = {
     name
     for path in (ROOT / "tests").rglob("*.py")
     for name in re.findall(r"^\s*(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
 }
-ROOMS = ("tests/", "ves/", "journal/", "actors/", "supervisor/", "transport/", "config/", "docs/", "bench/")
+ROOMS = (
+    *("tests/", "ves/", "journal/", "actors/", "supervisor/", "transport/", "config/", "contracts/"),
+    *("docs/", "bench/"),
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -20,6 +20,7 @@ import httpx
 import msgspec
 import trio
 
+from actors.anchor_vitals import Anchoring
 from actors.at_rest_watch import AtRestWatch
 from actors.audit_spool import AuditSpool
 from actors.certificates import Certificates
@@ -52,13 +53,19 @@ from config.certificates import CertificateFiles, Listener
 from config.settings import Settings
 from journal.key_rules import Retire, judge
 from journal.memory import MemoryDatabase, MemoryJournal
+from journal.memory_anchor_tables import AnchorTables
 from journal.memory_legacy_commitments import LegacyCommitmentTable
 from journal.memory_policies import PolicyTables
 from journal.memory_proofs import ProofTable
 from journal.port import (
     AgentKey,
+    AnchorEvidence,
+    AnchorReport,
+    AnchorSummary,
     ApiKey,
     AuditEntry,
+    CommitmentAnchor,
+    CommitmentCounter,
     CommitmentPage,
     CredentialEnded,
     EntityPage,
@@ -74,11 +81,14 @@ from journal.port import (
     KeysRevoked,
     LegacyCommitmentPage,
     Moved,
+    PendingCommitment,
     PinnedTenant,
     PolicyChanges,
     ProofConflict,
     ProofSubmitted,
     ReceiptKey,
+    ReportConflict,
+    ReportStored,
     Revocations,
     SchemaLimit,
     SchemaStatus,
@@ -173,6 +183,8 @@ class CardboardJournal:
         self.events: list[StoredEvent] = []
         self.commitments: list[Commitment] = []
         self.nodes: dict[Uuid, list[bytes]] = {}
+        self.anchors = AnchorTables()
+        self.anchor_reads = 0
         self.tables = PolicyTables()
         self.proofs = ProofTable()
         self.legacy = LegacyCommitmentTable()
@@ -256,6 +268,7 @@ class CardboardJournal:
             committed_at_us=1_700_000_000_123_000,
         )
         self.commitments.append(commitment)
+        self.anchors.expect(commitment)
         stored = stored_levels(levels)
         self.nodes[commitment.batch_id] = [stored[at : at + 32] for at in range(0, len(stored), 32)]
         return commitment
@@ -289,10 +302,50 @@ class CardboardJournal:
             for c in self.commitments
             if (c.tenant_id, c.store_id) == (tenant_id, store_id) and c.sequence_start >= from_sequence
         ]
-        if anchored:
-            found = []
+        found = [c for c in found if anchored in (None, self.anchors.is_anchored(c.batch_id))]
         following = found[limit - 1].sequence_end + 1 if len(found) > limit else from_sequence
         return CommitmentPage(found[:limit], len(found) > limit, following)
+
+    async def read_commitment_counter(self, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
+        head = await self.read_head(tenant_id, store_id)
+        mine = [c for c in self.commitments if (c.tenant_id, c.store_id) == (tenant_id, store_id)]
+        return CommitmentCounter(max((c.sequence_end for c in mine), default=0), bytes(32), head)
+
+    async def read_anchors(self, batch_ids: list[Uuid]) -> dict[Uuid, CommitmentAnchor]:
+        self.anchor_reads += 1
+        await self._unit()
+        return self.anchors.told(batch_ids)
+
+    async def list_pending_anchors(self, *, limit: int) -> list[PendingCommitment]:
+        await self._unit()
+        return self.anchors.pending(limit)
+
+    async def request_anchor(self, batch_id: Uuid, audit: AuditEntry) -> bool:
+        await self._unit()
+        if self.anchors.known(batch_id) is not None:
+            return False
+        if batch_id not in self.anchors.requests:
+            self.anchors.requests.add(batch_id)
+            self.audits.append(audit)
+        return True
+
+    async def report_anchor(self, report: AnchorReport, audit: AuditEntry) -> ReportStored | ReportConflict:
+        await self._unit()
+        known = self.anchors.known(report.batch_id)
+        if known is not None:
+            return ReportStored(again=True) if known.tx_hash == report.tx_hash else ReportConflict()
+        self.anchors.take_report(report, 1_700_000_000_000_007)
+        self.audits.append(audit)
+        return ReportStored(again=False)
+
+    async def anchor_summary(self) -> AnchorSummary:
+        self.anchor_reads += 1
+        await self._unit()
+        return self.anchors.summary(1_700_000_100_000_000)
+
+    async def read_anchor_evidence(self, batch_id: Uuid) -> AnchorEvidence | None:
+        await self._unit()
+        return self.anchors.evidence(batch_id)
 
     async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
         await self._unit()
@@ -717,6 +770,7 @@ class Cardboard:
     token_keys: KeySet = field(default_factory=KeySet)
     token_rules: Rules = field(default_factory=Rules)
     patience: Patience = field(default_factory=lambda: Patience(burst=1_000_000))
+    anchoring: Anchoring | None = None
 
     def __post_init__(self) -> None:
         self.journal = CardboardJournal()
@@ -761,6 +815,7 @@ class Cardboard:
             lag=LoopLag(),
             tally=Tally(),
             strays=lambda: 0,
+            anchoring=self.anchoring,
         )
         self.public, self.admin = create_apps(self.house)
         self.url = ""

@@ -12,7 +12,7 @@ ONE, OTHER = b"1" * 16, b"2" * 16
 
 
 async def test_a_tenant_has_one_turn_at_a_time_and_others_do_not_wait_for_it() -> None:
-    turns = Turns()
+    turns = Turns("others are under way")
     async with turns.turn(ONE, patience_s=1):
         with pytest.raises(ApiError) as told:
             async with turns.turn(ONE, patience_s=0.01):

@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from anchoring_worlds import anchor_dsn
 from journal_builders import AUDIT, Database, an_agent_key, uuid
 from journal_worlds import PostgresWorld, postgres_world, sql
 
@@ -144,6 +145,26 @@ async def test_a_connection_to_elsewhere_that_is_not_verified_fails(world: Postg
     found = (await verdicts(world.dsn, ("db",), database_tls="insecure-allowed"))[item]
     assert (found.kind, "clear text" in found.evidence) == ("FAIL", True)
     assert (await verdicts(world.dsn, ("db",)))[item].kind == "FAIL"
+
+
+async def test_an_anchors_login_that_is_more_than_that_fails(world: PostgresWorld) -> None:
+    item = "the anchor's database login is its own"
+    found = (await verdicts(world.dsn))[item]
+    assert (found.kind, "sequencer_anchor_login" in found.evidence) == ("pass", True)
+    own = (await verdicts(world.dsn, anchor_database_url=anchor_dsn(world.dsn)))[item]
+    assert own == Verdict(
+        "pass", "sequencer_anchor_login: a member of sequencer_anchor and of nothing else", ""
+    )
+    servers = (await verdicts(world.dsn, anchor_database_url=world.dsn))[item]
+    assert (servers.kind, "no member of sequencer_anchor" in servers.evidence) == ("FAIL", True)
+    away = (await verdicts(world.dsn, anchor_database_url="postgresql://nobody@/none?host=/none"))[item]
+    assert away.kind == "cannot tell"
+    await sql(world.owner_dsn, "GRANT sequencer_app TO sequencer_anchor_login")
+    try:
+        both = (await verdicts(world.dsn))[item]
+        assert (both.kind, both.remedy) == ("FAIL", "REVOKE sequencer_app FROM sequencer_anchor_login")
+    finally:
+        await sql(world.owner_dsn, "REVOKE sequencer_app FROM sequencer_anchor_login")
 
 
 @pytest.mark.parametrize(("off_s", "kind"), [(-9, "FAIL"), (9, "FAIL"), (2, "warn")])

@@ -37,6 +37,7 @@ EVENTS_READ = f"{ADMINS} agent reader read agent-itself"
 COMMITMENTS_READ = f"{EVENTS_READ} anchor"
 COMMITMENTS_WRITE = f"{ADMINS} write anchor"
 COMMITMENTS_ONLY_READ = f"{ADMINS} reader read anchor"
+ANCHORS = f"{ADMINS} anchor"
 ITSELF = f"{ADMINS} agent-itself"
 
 
@@ -63,6 +64,8 @@ WHOLE_TENANT = Names(foreign_tenant=403, bound_to_store=403, bound_to_agent=403)
 AGENT = Names(foreign_tenant=403, bound_to_store=403, other_agent=403)
 COMMITMENT = Names(own=FOUND, foreign_tenant=404, other_store=404)
 VALIDITY_PROOF = COMMITMENT
+TO_ANCHOR = COMMITMENT._replace(own=202)
+NOT_FOR_LEGACY = Names(*(501,) * 4)
 API_KEY = Names(own=FOUND, foreign_tenant=404, bound_to_store=403, bound_to_agent=403)
 
 SCHEMA = Names(own=FOUND, foreign_tenant=404)
@@ -132,6 +135,21 @@ PUBLIC_LISTENER = {
     "GET /api/v1/ves/validity/proofs/{proof_id}": may(COMMITMENTS_ONLY_READ, VALIDITY_PROOF, bootstrap=400),
     "GET /api/v1/ves/validity/proofs/{proof_id}/verify": may(
         COMMITMENTS_ONLY_READ, VALIDITY_PROOF, bootstrap=400
+    ),
+    "GET /api/v1/anchor/status": may(COMMITMENTS_READ, NOTHING),
+    "POST /api/v1/ves/anchor": may(ANCHORS, TO_ANCHOR, body='{"batch_id": "{batch_id}"}'),
+    "POST /api/v1/ves/commitments/anchor": may(
+        ANCHORS, STREAM, body='{"tenant_id": "{tenant}", "store_id": "{store}"}'
+    ),
+    "GET /api/v1/ves/anchor/{batch_id}/verify": may(COMMITMENTS_READ, COMMITMENT),
+    "POST /api/v1/anchor": may(
+        ANCHORS, NOT_FOR_LEGACY, body='{"batch_id": "{legacy_batch_id}"}', bootstrap=501
+    ),
+    "GET /api/v1/anchor/{legacy_batch_id}/verify": may(COMMITMENTS_READ, NOT_FOR_LEGACY, bootstrap=501),
+    "GET /v1/commitments/pending": may(OPERATOR, NOTHING),
+    # The body is refused only after the caller and the commitment are.
+    "POST /v1/commitments/{batch_id}/anchored": may(
+        OPERATOR, NOTHING, body='{"chain_tx_hash": "", "chain_id": 1}'
     ),
     "POST /api/v1/commitments": may(
         COMMITMENTS_WRITE, STREAM, body='{"tenant_id": "{tenant}", "store_id": "{store}"}'

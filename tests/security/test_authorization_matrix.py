@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 
 from actors.messages import VerifyLegacy
 from journal.port import EventSchema, StoredProof, ValidityProof
+from tests.http.anchors import anchoring
 from tests.http.doubles import (
     AGENT,
     BOOTSTRAP,
@@ -89,7 +90,7 @@ class Case(NamedTuple):
 @asynccontextmanager
 async def matrix() -> AsyncIterator[Matrix]:
     # Thousands of requests: without sockets, and without a line for each.
-    house = Cardboard({"rate_limit_mode": "off"})
+    house = Cardboard({"rate_limit_mode": "off", "anchor_wait_secs": 0}, anchoring=anchoring())
     house.verifiers.reply = _verify
     found = Matrix(house)
     with capture_logs():

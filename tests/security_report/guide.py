@@ -117,6 +117,5 @@ LINES: Final[dict[str, Line]] = {
 }
 
 LATER: Final[dict[str, str]] = {
-    "non-repudiation": "anchoring",
 }
 """Lines whose row may say ``open``, and what they wait for."""

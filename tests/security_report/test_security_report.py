@@ -37,7 +37,8 @@ def test_only_what_ran_and_passed_is_a_pass() -> None:
     assert judge(row("`test_a`, `test_b`"), PASSED).verdict == "FAIL", "one of two is missing"
 
 
-def test_what_is_pending_open_or_a_duty_is_told_apart() -> None:
+def test_what_is_pending_open_or_a_duty_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LATER, "non-repudiation", "another issue")
     assert judge(row("pending: tls"), {}).verdict == "pending"
     assert judge(row("`test_a`, pending: tls"), PASSED).verdict == "pending", "half of it is not shown"
     assert judge(row("open: later", "non-repudiation"), {}).verdict == "open"

@@ -154,7 +154,7 @@ def status(*, as_json: Json = False, server: Operated = HERE) -> int:
     async def work() -> int:
         async with server.client() as client:
             seen: dict[str, Any] = msgspec.json.decode(await client.ask("GET", STATUS))
-        trouble = seen.get("trouble")
+        trouble = (seen.get("node") or {}).get("trouble")
         show("\n".join(_lines(seen)), {"ok": trouble is None, **seen}, as_json)
         return Exit.OK if trouble is None else Exit.FAILED
 

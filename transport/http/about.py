@@ -141,6 +141,7 @@ def _at_rest(watch: AtRestWatch) -> AtRestReply:
 
 
 async def metrics(visit: Visit) -> Reply:
+    await visit.door.anchor_numbers.refresh()
     return Reply(generate_latest(visit.door.metrics.registry), content_type=CONTENT_TYPE_LATEST)
 
 

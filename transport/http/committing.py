@@ -6,10 +6,12 @@ committed and when is the committer's business.
 
 from __future__ import annotations
 
-from actors.messages import Commit, NothingToCommit, RangeRefused
+from actors.messages import Commit, Committed, NothingToCommit, RangeRefused
+from journal.port import CommitmentAnchor
 from transport.http import found_by_id
+from transport.http.anchor_replies import anchored_commitment_reply, chain_members
 from transport.http.errors import ApiError, Code
-from transport.http.replies import anchored_commitment_reply, commitment_members, commitment_reply
+from transport.http.replies import commitment_members
 from transport.http.routing import Route
 from transport.http.shapes import (
     AnchoredCommitmentReply,
@@ -44,13 +46,25 @@ async def commit(visit: Visit) -> CommittedReply:
     tenant_id, store_id = visit.stream(wanted)
     if (wanted.sequence_start is None) != (wanted.sequence_end is None):
         raise ApiError(Code.INVALID_FIELD_VALUE, "give sequence_start and sequence_end, or neither")
-    message = Commit(tenant_id, store_id, wanted.sequence_start, wanted.sequence_end)
-    answer = await visit.house.committer.ask(message, deadline_s=visit.remaining_s)
+    done = await committed(visit, Commit(tenant_id, store_id, wanted.sequence_start, wanted.sequence_end))
+    # A repeated range may be anchored already.
+    anchor = await _anchor_of(visit, done.commitment)
+    members = commitment_members(done.commitment) | chain_members(anchor, visit.house.anchoring)
+    return CommittedReply(**members, remaining=done.remaining)
+
+
+async def committed(visit: Visit, wanted: Commit) -> Committed:
+    """409 or 400 when it cannot be."""
+    answer = await visit.house.committer.ask(wanted, deadline_s=visit.remaining_s)
     if isinstance(answer, NothingToCommit):
         raise ApiError(Code.CONFLICT, "the stream has no uncommitted event")
     if isinstance(answer, RangeRefused):
         raise ApiError(Code.CONFLICT if answer.conflict else Code.INVALID_FIELD_VALUE, answer.message)
-    return CommittedReply(**commitment_members(answer.commitment), remaining=answer.remaining)
+    return answer
+
+
+async def _anchor_of(visit: Visit, commitment: Commitment) -> CommitmentAnchor | None:
+    return (await visit.house.journal.read_anchors([commitment.batch_id])).get(commitment.batch_id)
 
 
 async def list_commitments(visit: Visit) -> CommitmentsReply:
@@ -63,12 +77,18 @@ async def list_commitments(visit: Visit) -> CommitmentsReply:
         limit=query.limit,
         anchored=query.anchored,
     )
-    commitments = [commitment_reply(commitment) for commitment in page.commitments]
+    anchors = await visit.house.journal.read_anchors([one.batch_id for one in page.commitments])
+    commitments = [
+        anchored_commitment_reply(one, anchors.get(one.batch_id), visit.house.anchoring)
+        for one in page.commitments
+    ]
     return CommitmentsReply(commitments, len(commitments), page.has_more, page.next_from)
 
 
 async def one_commitment(visit: Visit) -> AnchoredCommitmentReply:
-    return anchored_commitment_reply(await found_by_id.commitment(visit))
+    commitment = await found_by_id.commitment(visit)
+    anchor = await _anchor_of(visit, commitment)
+    return anchored_commitment_reply(commitment, anchor, visit.house.anchoring)
 
 
 async def leaves(visit: Visit) -> LeavesReply:

@@ -25,6 +25,8 @@ from config.networks import Networks
 from transport.house import House
 from transport.http import rates
 from transport.http.about import DatabasePulse
+from transport.http.anchor_metrics import AnchorNumbers
+from transport.http.anchor_waits import AnchorWaits
 from transport.http.callers import Caller, authenticate
 from transport.http.client_address import is_allowed
 from transport.http.errors import EXPECTED, ApiError, Code, answer_to, internal_error
@@ -45,6 +47,8 @@ LOOKS_FOR_ROOM_PER_S = 500.0
 and half done, they do not queue behind the many."""
 PAGES_MAX = 8
 """Pages of events being read and opened at a time; others wait for their turn."""
+CHAIN_LOOKS_MAX = 4
+"""Looks at the chain at a time, all tenants together: endpoints have quotas."""
 VISIT = "sequencer.visit"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 FORBIDDEN = 403
@@ -64,12 +68,16 @@ class Door:
             node_bytes_max=house.settings.node_bytes_in_flight_max,
         )
         self.large_bodies = LargeBodies(max(1, house.settings.verifier_count - 1))
-        self.metrics = Metrics(self.in_flight, house)
+        self.anchor_numbers = AnchorNumbers(house)
+        self.metrics = Metrics(self.in_flight, house, self.anchor_numbers)
         self.heads = Heads(house.journal)
         self.room_at_verifiers = Pace(per_s=LOOKS_FOR_ROOM_PER_S)
         self.room_at_sequencers = Pace(per_s=LOOKS_FOR_ROOM_PER_S)
         self.pages = trio.Semaphore(PAGES_MAX)
-        self.at_schema_checker = Turns()
+        self.at_schema_checker = Turns("other schemas of your tenant are being tried")
+        self.at_chain = Turns("another anchor of your tenant is being looked up")
+        self.chain_looks = trio.Semaphore(CHAIN_LOOKS_MAX)
+        self.anchor_waits = AnchorWaits(house.journal)
         self.pulse = DatabasePulse(house.journal)
         self.rates = rates.RateCheck(house.rate_limits, house.security)
 

@@ -63,7 +63,9 @@ class Code(Enum):
     TIMEOUT = (8003, 504)
     OUTCOME_UNKNOWN = (8004, 503)
     NOT_READY = (8005, 503)
+    NOT_IMPLEMENTED = (8006, 501)
     INTERNAL_ERROR = (8999, 500)
+    ANCHOR_NOT_CONFIGURED = (9001, 503)
 
     @property
     def numeric(self) -> int:

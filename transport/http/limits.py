@@ -83,7 +83,9 @@ class LargeBodies:
 class Turns:
     """Of each tenant one request at a time, so that many of one keep nobody from what there is one of."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: str) -> None:
+        """``others``: what is under way when one has to wait, for the refusal."""
+        self._others = others
         self._of_tenant: dict[Uuid, trio.Semaphore] = {}
 
     @asynccontextmanager
@@ -94,7 +96,7 @@ class Turns:
             with trio.move_on_after(patience_s) as waiting:
                 await mine.acquire()
             if waiting.cancelled_caught:
-                text = "other schemas of your tenant are being tried; nothing was done"
+                text = f"{self._others}; nothing was done"
                 raise ApiError(Code.RATE_LIMIT_EXCEEDED, text, retry_after_s=PAUSE_S)
             try:
                 yield

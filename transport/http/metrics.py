@@ -13,6 +13,7 @@ from actors.rate_limits import RateLimits
 from actors.views import ActorView
 from journal.port import JournalVitals
 from transport.house import House
+from transport.http.anchor_metrics import AnchorNumbers
 from transport.http.limits import BytesInFlight
 from ves.records import Refusal, SchemaChecks
 
@@ -44,7 +45,7 @@ _LEGACY_REASONS = {
 
 
 class Metrics:
-    def __init__(self, in_flight: BytesInFlight, house: House) -> None:
+    def __init__(self, in_flight: BytesInFlight, house: House, anchor: AnchorNumbers) -> None:
         self.registry = CollectorRegistry()
         labels = ["method", "path", "status"]
         self._requests = Counter(
@@ -76,6 +77,7 @@ class Metrics:
         flying = Gauge("sequencer_bytes_in_flight", "Of requests and replies.", registry=self.registry)
         flying.set_function(lambda: float(in_flight.total))
         self.registry.register(_Inhabitants(house))
+        self.registry.register(anchor)
 
     def answered(self, method: str, path: str, status: int, seconds: float) -> None:
         self._requests.labels(method, path, str(status)).inc()

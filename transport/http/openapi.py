@@ -144,13 +144,20 @@ def _without_null(member: dict[str, Any]) -> dict[str, Any]:
 
 
 def _responses(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
+    content = {route.content_type: {"schema": schema_of[route.answers]}}
     responses: dict[str, Any] = {
         str(route.status): {
             "description": route.summary,
             "headers": _refs("x-request-id", *_RATE),
-            "content": {route.content_type: {"schema": schema_of[route.answers]}},
+            "content": content,
         }
     }
+    if route.pending is not None:
+        responses["202"] = {
+            "description": route.pending,
+            "headers": _refs("x-request-id", "retry-after", *_RATE),
+            "content": content,
+        }
     for status, codes in sorted(_refusals(route).items()):
         headers = ["x-request-id", "x-error-code", *_RATE]
         if status in (429, 503, 504):

@@ -9,8 +9,6 @@ from msgspec import Raw
 from journal.port import AgentKey
 from transport.http.shapes import (
     AgentKeyReply,
-    AnchoredCommitmentReply,
-    CommitmentReply,
     EventReply,
     ReceiptReply,
 )
@@ -66,14 +64,6 @@ def event_reply(event: StoredEvent, payload: bytes) -> EventReply:
     if event.base_version is not None:
         reply.base_version = event.base_version
     return reply
-
-
-def commitment_reply(commitment: Commitment) -> CommitmentReply:
-    return CommitmentReply(**commitment_members(commitment))
-
-
-def anchored_commitment_reply(commitment: Commitment) -> AnchoredCommitmentReply:
-    return AnchoredCommitmentReply(**commitment_members(commitment))
 
 
 def commitment_members(commitment: Commitment) -> dict[str, Any]:

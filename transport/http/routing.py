@@ -46,6 +46,8 @@ class Route:
     """The struct of the usual reply."""
     status: int = 200
     """Of the usual reply."""
+    pending: str | None = None
+    """When 202 is answered too, in the same shape: what is not done yet."""
     refuses: tuple[Code, ...] = ()
     """Its own refusals, beside those every route of its kind has."""
     path_shape: type[msgspec.Struct] = NoParameters

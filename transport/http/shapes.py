@@ -323,16 +323,65 @@ class CommitmentReply(msgspec.Struct, kw_only=True):
     sequence_start: Sequence
     sequence_end: Sequence
     committed_at: Time
-    is_anchored: bool = False
+    is_anchored: Annotated[
+        bool,
+        Meta(description="In a block now, or reported: anchor.state says which, and whether it is final."),
+    ] = False
+
+
+class CommitmentAnchorReply(msgspec.Struct, kw_only=True):
+    """Where a commitment stands on its way to a chain; what is not known yet is null."""
+
+    state: Annotated[
+        Literal["pending", "submitted", "included", "safe", "finalized", "reported"],
+        Meta(
+            description="pending: nothing is on the chain; submitted: sent; included: in a block that a "
+            "reorganisation can take back; safe; finalized; reported: somebody else says so, nobody here "
+            "verified it."
+        ),
+    ]
+    since: Annotated[Time, Meta(description="When it entered the state.")]
+    cause: Annotated[str | None, Meta(description="Of the last change, for people.")]
+    road: Annotated[Literal["aggregate", "single"] | None, Meta(description="null: reported.")]
+    chain_id: Annotated[int, Meta(ge=0)]
+    contract: Annotated[str, Meta(pattern="^0x[0-9a-f]{40}$", description="Its address.")] | None
+    local_chain: Annotated[
+        bool | None,
+        Meta(
+            description="true: the chain is the sequencer's own, and no third party witnesses it; null: this "
+            "node does not look at that chain."
+        ),
+    ]
+    tx_hash: Hex32 | None
+    block_number: Count | None
+    block_hash: Hex32 | None
+    confirmations: Annotated[
+        Count | None, Meta(description="null: not in a block, or the chain's height is unknown here.")
+    ]
+    batch_count: Annotated[Count, Meta(description="How many commitments share the transaction.")]
+    position: Annotated[Count | None, Meta(description="Among them.")]
+    gas_used: Annotated[Count | None, Meta(description="Of the whole transaction.")]
+    cost_wei: (
+        Annotated[
+            str,
+            Meta(
+                pattern="^[0-9]+$",
+                description="This commitment's share, decimal: too large for JSON numbers.",
+            ),
+        ]
+        | None
+    )
 
 
 class AnchoredCommitmentReply(CommitmentReply, kw_only=True):
-    """With the chain's part: null until it is anchored."""
+    """With the chain's part. ``chain_tx_hash`` and ``chain_id`` are known when a transaction was sent, the
+    block when one includes it; ``anchored_at`` is when it was seen to be final."""
 
     chain_id: int | None = None
     chain_tx_hash: Hex32 | None = None
     chain_block_number: int | None = None
     anchored_at: Time | None = None
+    anchor: Annotated[CommitmentAnchorReply | None, Meta(description="null: no anchor holds it.")] = None
 
 
 class CommittedReply(AnchoredCommitmentReply, kw_only=True):
@@ -342,7 +391,7 @@ class CommittedReply(AnchoredCommitmentReply, kw_only=True):
 
 
 class CommitmentsReply(msgspec.Struct):
-    commitments: list[CommitmentReply]
+    commitments: list[AnchoredCommitmentReply]
     count: Count
     has_more: bool
     next_from: Sequence

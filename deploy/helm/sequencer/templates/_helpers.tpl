@@ -84,6 +84,9 @@ seccompProfile: {type: RuntimeDefault}
 {{- if not $v.secrets.existingSecret }}{{ fail "secrets.existingSecret: the name of a Secret with bootstrap-admin-api-key, payload-encryption-keys, database-url and signing-key-0 …" }}{{ end -}}
 {{- if and $v.migrations.enabled (not $v.migrations.existingSecret) }}{{ fail "migrations.existingSecret: the name of a Secret with database-owner-url; or migrations.enabled=false and run `sequencer migrate` yourself" }}{{ end -}}
 {{- if eq $v.migrations.existingSecret $v.secrets.existingSecret }}{{ fail "migrations.existingSecret: the owner's login must be in another Secret than the server's" }}{{ end -}}
+{{- if and $v.anchor.existingSecret (or (eq $v.anchor.existingSecret $v.secrets.existingSecret) (eq $v.anchor.existingSecret $v.migrations.existingSecret)) }}{{ fail "anchor.existingSecret: the chain's key must be in another Secret than the server's and the owner's" }}{{ end -}}
+{{- if and $v.anchor.existingSecret (not (and $v.anchor.chainId $v.anchor.contract)) }}{{ fail "anchor.chainId and anchor.contract: which chain, and the address that `sequencer anchor deploy` told" }}{{ end -}}
+{{- if and $v.anchor.existingSecret $v.networkPolicy.enabled (not $v.networkPolicy.outside.enabled) }}{{ fail "networkPolicy.outside.enabled: the anchor has to reach the chain's RPC" }}{{ end -}}
 {{- if and (eq $v.tls.mode "process") (not $v.tls.secretName) }}{{ fail "tls.secretName: a Secret of type kubernetes.io/tls; or tls.mode=proxy" }}{{ end -}}
 {{- if and (eq $v.tls.mode "proxy") (not $v.tls.acceptClearTextInCluster) }}{{ fail "tls.acceptClearTextInCluster: with tls.mode=proxy events and credentials cross the cluster's network in clear text; set it to true if that network is encrypted or yours alone" }}{{ end -}}
 {{- if and $v.admin.expose (not $v.admin.allowlist) }}{{ fail "admin.allowlist: who may speak to the admin listener, for example 127.0.0.0/8 and the monitoring pods' network" }}{{ end -}}

@@ -1,0 +1,70 @@
+"""The endpoint lies, lags, hangs, loses answers, or speaks of another chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.attacks.world import World
+from tests.chain import bad_endpoint as bad
+
+pytestmark = pytest.mark.slow
+
+
+def test_an_endpoint_of_another_chain_is_not_sent_a_thing(world: World) -> None:
+    world.anchor.kill_9()
+    signed = len(world.transactions())
+    world.endpoint.does(bad.another_chain(1))
+    before = world.endpoint.asked("eth_sendRawTransaction")
+    batch = world.commit(world.tenant())
+    world.anchor.start()
+    world.says("another chain")
+    assert len(world.transactions()) == signed
+    assert world.endpoint.asked("eth_sendRawTransaction") == before
+    world.endpoint.behaves()
+    world.anchor.kill_9()
+    world.anchor.start()
+    world.verdict(batch)
+
+
+@pytest.mark.parametrize(
+    "lie", [bad.flips_status, bad.alters_logs, bad.foreign_hashes], ids=["status", "logs", "hashes"]
+)
+def test_a_lie_about_what_became_of_it_is_noticed_and_not_written_down(
+    world: World, lie: Callable[[], bad.Fault]
+) -> None:
+    world.endpoint.does(lie())
+    batch = world.commit(world.tenant())
+    world.says("chain lies")
+    world.endpoint.behaves()
+    world.verdict(batch)
+    assert world.walk(batch) == ["pending (planned)", "submitted", "included", "safe", "finalized"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "method"),
+    [
+        (bad.loses_answer(), "eth_sendRawTransaction"),
+        (bad.closes(), "eth_sendRawTransaction"),
+        (bad.hangs(), "eth_getTransactionReceipt"),
+        (bad.says_http(503), None),
+        (bad.says_bytes(b"{]"), "eth_getBlockByNumber"),
+    ],
+    ids=["sent and unheard", "not sent", "hangs", "not now", "nonsense"],
+)
+def test_an_endpoint_in_trouble_costs_time_and_nothing_else(
+    world: World, fault: bad.Fault, method: str | None
+) -> None:
+    world.endpoint.does(fault, method=method, times=2)
+    batch = world.commit(world.tenant())
+    world.verdict(batch)
+    assert world.never_went_back(batch)
+
+
+def test_an_endpoint_that_stands_still_is_not_believed_about_nonces(world: World) -> None:
+    first = world.commit(world.tenant())
+    world.becomes(first, "included", "safe", "finalized")
+    world.endpoint.does(bad.stands_still(20), times=60)
+    second = world.commit(world.tenant())
+    world.verdict(first, second)
