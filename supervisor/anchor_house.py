@@ -112,7 +112,7 @@ async def enter_anchoring(
     assert contract is not None
     chain = await _chain(stack, settings, wish.choice)
     vitals = AnchorVitals(role="apart" if wish.dsn is None else "starting")
-    anchoring = Anchoring(chain, contract, vitals, development=wish.dev is not None)
+    anchoring = Anchoring(chain, contract, vitals, None if wish.dev is None else wish.dev.url)
     if wish.dsn is None:
         return AnchorParts(anchoring)
     assert wish.key is not None

@@ -49,7 +49,7 @@ def transaction_hash(raw: bytes) -> bytes:
 
 def decode_transaction(raw: bytes) -> SignedTransaction:
     """Of ``signed_bytes``, and only of what it writes: ValueError for any other spelling or type."""
-    import rlp  # type: ignore[import-untyped]
+    import rlp
 
     if raw[:1] != TRANSACTION_TYPE or len(raw) > RAW_BYTES_MAX:
         raise ValueError("not a transaction of type 2")
