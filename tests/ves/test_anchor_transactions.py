@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 from coincurve import PrivateKey
-from eth_account import Account
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.chain_keys.accounts import Account
 from ves.anchor_transactions import (
     SignedTransaction,
     UnsignedTransaction,
