@@ -47,5 +47,10 @@ class Anchoring:
     """For looking; the anchor has its own."""
     contract: bytes
     vitals: AnchorVitals
-    development: bool
-    """The chain is our own, on this machine: nobody else witnesses it."""
+    development_url: str | None = None
+    """Where the chain is if it is our own, on this machine; else an address nobody need know."""
+
+    @property
+    def development(self) -> bool:
+        """Nobody else witnesses this chain."""
+        return self.development_url is not None

@@ -2,8 +2,9 @@
 
 Two fresh tenants with three agents each post the CDNOW orders as signed ``order.created`` events, pull them
 back, commit both streams, and check every receipt and every inclusion offline: with the client, and with the
-independent auditor that shares no code with it. Prints a table; exit code 0 only if all of it holds.
-Tenants are new in every run, so it can run again and again.
+independent auditor that shares no code with it. If the server anchors, it waits until
+the commitments are final, fetches an event's evidence and has both check that too. Prints a table; exit code 0
+only if all of it holds. Tenants are new in every run, so it can run again and again.
 
 The server: SEQUENCER_URL and SEQUENCER_ADMIN_URL, else DATA_DIR/server.json, else 127.0.0.1:8080 and :8082.
 The bootstrap key: BOOTSTRAP_ADMIN_API_KEY, else its file under DATA_DIR.
@@ -32,17 +33,24 @@ from rich.table import Table
 
 from bench.cdnow import DataUnavailable, Order, orders
 from tests.auditor.audit import Evidence, audit_tenant
+from tests.auditor.evidence import audited as second_opinion
 from tests.auditor.reading import Unreadable, over_http, read_stream
-from transport.cli.console import AdminListener, announcement
+from transport.chain.opening import open_chain
+from transport.cli.console import AdminListener, announcement, read_trust
 from transport.client.agent import Agent
 from transport.client.checks import StreamReport
 from transport.client.errors import ClientError
+from transport.client.evidence_on_chain import ask_chain
 from transport.client.sequencer import SequencerClient
 from transport.client.trust import Pins
 from transport.client.wire import Acknowledgement, Envelope, Stream, encode
 from ves.encoding import prefixed_hex, uuid_text
+from ves.evidence import ON_CHAIN, Link, check, failed, missing
+from ves.evidence_file import read_evidence
 
 CACHE = Path(".demo")
+FINAL_S = 180.0
+"""A chain of one's own takes seconds; one that others run may take minutes."""
 TENANTS = 2
 AGENTS_PER_TENANT = 3
 BATCH = 100
@@ -70,6 +78,10 @@ class Shop:
     evidence: Evidence | None = None
     broken: list[str] = field(default_factory=list)
     """What the auditor found."""
+    final: int = 0
+    """Commitments in final blocks."""
+    links: list[Link] = field(default_factory=list)
+    """Of one event's evidence."""
 
     @property
     def stream(self) -> Stream:
@@ -117,7 +129,12 @@ async def demo() -> int:
         _write(shop.folder / "trust.json", await _trust(shop, url))
     seconds = await _post(shops, url)
     await _check(shops, url)
+    chain = await _chain(shops[0], url)
+    if chain is not None:
+        for shop in shops:
+            await _anchor(shop, url, chain)
     _print(shops, url, seconds)
+    _tell_of_chain(shops, chain)
     return 1 if any(shop.faults for shop in shops) else 0
 
 
@@ -263,6 +280,87 @@ def _audit(shop: Shop, url: str) -> None:
         proof_every=AUDITED_PROOF_EVERY,
     )
     shop.broken = audit_tenant([shop.evidence])
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Where the server says that it anchors."""
+
+    chain_id: int
+    contract: str
+    rpc_url: str | None
+    """None: not on this machine; whose word to take is then for you to say."""
+
+
+async def _chain(shop: Shop, url: str) -> Chain | None:
+    async with _client(shop, url) as client:
+        told = msgspec.json.decode(await client.ask("GET", "/api/v1/anchor/status"))
+    if not told["anchor_enabled"]:
+        return None
+    here = announcement()
+    return Chain(told["chain_id"], told["contract"], here.development_chain if here else None)
+
+
+async def _anchor(shop: Shop, url: str, chain: Chain) -> None:
+    """Until every commitment is final; then the evidence of one event, checked by both."""
+    trust = shop.folder / "trust.json"
+    _write(trust, _with_chain(trust.read_bytes(), chain))
+    async with _client(shop, url) as client:
+        with (
+            console.status(f"{shop.name}: anchoring, until the chain calls it final"),
+            trio.fail_after(FINAL_S),
+        ):
+            commitments = await client.commitments(shop.stream)
+            await client.ask("POST", "/api/v1/ves/anchor", body={"batch_id": commitments[0].batch_id})
+            while shop.final < len(commitments):
+                shop.final = await _count_final(client, shop)
+                await trio.sleep(0.5)
+        event_id = UUID(shop.kept[0].event.event_id).bytes
+        raw = await client.evidence(shop.stream, event_id, payload=True)
+    _write(shop.folder / "evidence.json", raw)
+    shop.links = check(read_evidence(raw), read_trust(trust).of_evidence())
+    if chain.rpc_url is not None:
+        async with open_chain([chain.rpc_url], chain.chain_id, 10.0) as asked:
+            on_chain = await ask_chain(read_evidence(raw), asked)
+        shop.links = [link for link in shop.links if link.name not in ON_CHAIN] + on_chain
+    shop.broken += [
+        f"evidence, {link.name}: {link.text}" for link in failed(shop.links) + missing(shop.links)
+    ]
+    verdicts = second_opinion(msgspec.json.decode(raw), msgspec.json.decode(trust.read_bytes()))
+    shop.broken += [
+        f"evidence, {name}: the auditor says no" for name, held in verdicts.items() if held is False
+    ]
+
+
+async def _count_final(client: SequencerClient, shop: Shop) -> int:
+    query = {**shop.stream.query(), "limit": 1000}
+    page = msgspec.json.decode(await client.ask("GET", "/api/v1/ves/commitments", query=query))
+    return sum((one["anchor"] or {}).get("state") == "finalized" for one in page["commitments"])
+
+
+def _with_chain(trust: bytes, chain: Chain) -> bytes:
+    """An auditor gets chain and contract from elsewhere; this demo believes the server's status."""
+    told = msgspec.json.decode(trust) | {"chain_id": chain.chain_id, "contract": chain.contract}
+    return msgspec.json.format(msgspec.json.encode(told))
+
+
+def _tell_of_chain(shops: list[Shop], chain: Chain | None) -> None:
+    if chain is None:
+        console.print(
+            "not anchored: the server has ANCHOR=off; ANCHOR=dev make run has a chain on this machine"
+        )
+        return
+    passed = sum(link.verdict == "passed" for link in shops[0].links)
+    where = (
+        "a chain on this machine, which nobody else witnesses" if chain.rpc_url else f"chain {chain.chain_id}"
+    )
+    console.print(
+        f"anchored on {where}: {sum(shop.final for shop in shops)} commitments in final blocks; the evidence of "
+        f"one event: {passed} links hold\n  .venv/bin/sequencer verify evidence {shops[0].folder}/evidence.json "
+        f"--trust {shops[0].folder}/trust.json" + (f" --rpc {chain.rpc_url}" if chain.rpc_url else ""),
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -96,7 +96,9 @@ def _adopt_standard_logging(level: str, before: list[Any], last: list[Any]) -> N
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    logging.getLogger("httpx").setLevel(max(logging.WARNING, root.level))  # else a line per request of ours
+    # Else several lines per request of ours, with whatever a server puts into its answer's headers.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
 def _redacted(name: str, value: Any, depth: int) -> Any:

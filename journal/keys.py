@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from journal.audit import write_audit
 from journal.key_rules import adds_proof, binding
 from journal.locks import raise_epoch
-from journal.port import AgentKey, AuditEntry, KeyConflict, KeyRegistered, KeyRevoked, KeysRevoked
+from journal.port import (
+    AgentKey,
+    AuditEntry,
+    KeyConflict,
+    KeyRegistered,
+    KeyRevoked,
+    KeysRevoked,
+    PossessionProof,
+)
 from journal.units import Undo
 from ves.records import KeyName, Uuid
 
@@ -98,6 +106,15 @@ async def insert_proof(connection: Connection, key: AgentKey) -> None:
         key.proof_of_possession,
         key.proof,
     )
+
+
+async def read_possession(connection: Connection, name: KeyName) -> PossessionProof | None:
+    row = await connection.fetchrow(
+        "SELECT version, signature FROM record.agent_key_proofs "
+        "WHERE tenant_id = $1 AND agent_id = $2 AND key_id = $3 ORDER BY version DESC LIMIT 1",
+        *name,
+    )
+    return None if row is None else PossessionProof(*row)
 
 
 async def _take_public_key(connection: Connection, key: AgentKey) -> bool:

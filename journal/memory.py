@@ -75,6 +75,7 @@ from journal.port import (
     PendingCommitment,
     PinnedTenant,
     PolicyChanges,
+    PossessionProof,
     ProofConflict,
     ProofSubmitted,
     RateSpending,
@@ -175,6 +176,7 @@ class MemoryDatabase:
     versions: dict[tuple[Uuid, EntityName], int] = field(default_factory=dict)
     epochs: defaultdict[Uuid, tuple[int, int]] = field(default_factory=lambda: defaultdict(lambda: (0, 0)))
     agent_keys: dict[KeyName, AgentKey] = field(default_factory=dict)
+    possessions: dict[KeyName, PossessionProof] = field(default_factory=dict)
     replacements: set[tuple[KeyName, int]] = field(default_factory=set)
     """Which key was replaced by which key_id, ever."""
     api_keys: dict[Uuid, ApiKey] = field(default_factory=dict)
@@ -760,6 +762,7 @@ class MemoryJournal(MemoryNode):
 
             def apply() -> None:
                 database.agent_keys[key.name] = registered
+                _keep_proof(database, present, key)
                 if present is None:
                     self._raise_epoch(database, key.name.tenant_id, keys=1)
                 self._audit(database, audit)
@@ -776,6 +779,9 @@ class MemoryJournal(MemoryNode):
             return [database.agent_keys[n] for n in names if n.key_id >= from_key_id][:limit]
 
         return await self._read("list_agent_keys", listed)
+
+    async def read_possession(self, name: KeyName) -> PossessionProof | None:
+        return await self._read("read_possession", lambda database: database.possessions.get(name))
 
     async def revoke_agent_key(self, name: KeyName, reason: str, audit: AuditEntry) -> KeyRevoked | None:
         def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
@@ -849,6 +855,7 @@ class MemoryJournal(MemoryNode):
 
             def apply() -> None:
                 database.agent_keys |= {key.name: registered, old_name: replaced}
+                _keep_proof(database, new, key)
                 database.replacements.add((old_name, key.name.key_id))
                 self._raise_epoch(database, key.name.tenant_id, keys=1)
                 self._audit(database, audit)
@@ -1351,6 +1358,13 @@ def _of_tenant(tenant_id: Uuid) -> Callable[[_Held], bool]:
 
 def _registered(database: MemoryDatabase, key: AgentKey) -> AgentKey:
     return msgspec.structs.replace(key, registered_at_us=database.now_us(), proof=None)
+
+
+def _keep_proof(database: MemoryDatabase, present: AgentKey | None, key: AgentKey) -> None:
+    if key.proof is None or key.proof_of_possession is None:
+        return
+    if present is None or adds_proof(present, key):
+        database.possessions[key.name] = PossessionProof(key.proof_of_possession, key.proof)
 
 
 def _proven(present: AgentKey, key: AgentKey) -> AgentKey:

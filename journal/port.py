@@ -449,6 +449,14 @@ class AgentKey(msgspec.Struct, frozen=True):
         )
 
 
+class PossessionProof(msgspec.Struct, frozen=True):
+    """The signature by which whoever holds a key showed it."""
+
+    version: int
+    """Which challenge it answers: 1 or 2 (``ves.signatures.proven_possession``)."""
+    signature: bytes
+
+
 class KeyRegistered(msgspec.Struct, frozen=True):
     key: AgentKey
     already: bool
@@ -916,6 +924,10 @@ class Journal(AnchorRecord, Protocol):
     async def list_agent_keys(
         self, tenant_id: Uuid, agent_id: Uuid, *, from_key_id: int, limit: int
     ) -> list[AgentKey]: ...
+
+    async def read_possession(self, name: KeyName) -> PossessionProof | None:
+        """The best proof on record. None: no such key, or its signature was not kept."""
+        ...
 
     async def revoke_agent_key(self, name: KeyName, reason: str, audit: AuditEntry) -> KeyRevoked | None:
         """None: no such key."""

@@ -77,6 +77,7 @@ from journal.port import (
     PendingCommitment,
     PinnedTenant,
     PolicyChanges,
+    PossessionProof,
     ProofConflict,
     ProofSubmitted,
     RateSpending,
@@ -404,6 +405,9 @@ class PostgresJournal:
         self, tenant_id: Uuid, agent_id: Uuid, *, from_key_id: int, limit: int
     ) -> list[AgentKey]:
         return await self._read(lambda c: keys.list_keys(c, tenant_id, agent_id, from_key_id, limit))
+
+    async def read_possession(self, name: KeyName) -> PossessionProof | None:
+        return await self._read(lambda c: keys.read_possession(c, name))
 
     async def revoke_agent_key(self, name: KeyName, reason: str, audit: AuditEntry) -> KeyRevoked | None:
         return await self._write_alone(

@@ -42,13 +42,16 @@ def _url(scheme: str, host: str, port: int) -> str:
 
 
 @contextmanager
-def announced(data_dir: Path, public: Door, admin: Door) -> Iterator[None]:
+def announced(
+    data_dir: Path, public: Door, admin: Door, *, development_chain: str | None = None
+) -> Iterator[None]:
     path = data_dir / "server.json"
     told = {
         "url": public.url,
         "admin_url": admin.url,
         "certificate_file": public.certificate_file,
         "admin_certificate_file": admin.certificate_file,
+        "development_chain": development_chain,
         "pid": os.getpid(),
         "version": version("ves-sequencer"),
     }

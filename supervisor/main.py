@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 import trio
 
+from actors.anchor_vitals import Anchoring
 from actors.audit_commitments import ChainBroken, commit_chain
 from actors.certificates import Certificates
 from actors.errors import Unavailable
@@ -75,7 +76,7 @@ from transport.house import House
 from transport.http.app import create_apps
 from transport.http.serve import serve as serve_http
 from ves.at_rest import AtRestMode
-from ves.encoding import uuid_text
+from ves.encoding import prefixed_hex, uuid_text
 from ves.records import Uuid
 
 if TYPE_CHECKING:
@@ -310,8 +311,10 @@ async def live(settings: Settings, secrets: Secrets, built: Built) -> None:
             spare_the_collector()
             public_door = door_of(public_listeners, certificates.files_of("public"))
             admin_door = door_of(admin_listeners, certificates.files_of("admin"))
-            with announced(settings.data_dir, public_door, admin_door):
+            dev_url = None if built.house.anchoring is None else built.house.anchoring.development_url
+            with announced(settings.data_dir, public_door, admin_door, development_chain=dev_url):
                 introduce(settings, secrets, public_door, admin_door)
+                introduce_chain(built.house.anchoring)
                 await asked_to_stop(certificates)
                 built.house.readiness.wait_for("shutdown", "the server is shutting down")
                 await trio.sleep(settings.shutdown_pause_secs)
@@ -344,6 +347,20 @@ def introduce(settings: Settings, secrets: Secrets, public: Door, admin: Door) -
         f" data {settings.data_dir}, encryption at rest {settings.payload_encryption_mode}",
         flush=True,
     )
+
+
+def introduce_chain(anchoring: Anchoring | None) -> None:
+    if anchoring is None:
+        return
+    where = f"chain {anchoring.chain.chain_id}, contract {prefixed_hex(anchoring.contract)}"
+    if anchoring.development:
+        print(
+            f"anchors on a development chain at {anchoring.development_url} ({where}): it is on this "
+            "machine, and nobody else witnesses it",
+            flush=True,
+        )
+    else:
+        print(f"anchors on {where}, {anchoring.vitals.role}", flush=True)
 
 
 async def asked_to_stop(certificates: Certificates) -> None:

@@ -53,6 +53,8 @@ ANCHOR_NODE = b"VES_ANCHOR_NODE_V1"
 ANCHOR_HEAD = b"VES_ANCHOR_HEAD_V1"
 ANCHOR_NODE_ID = b"VES_ANCHOR_NODE_ID_V1"
 
+FOLLOWED = b"VES_AUDIT_FOLLOWED_V1"  # ours: what an auditor has verified of a stream, in order
+
 # Payload kinds (VES 3.4).
 PLAINTEXT = 0
 ENCRYPTED = 1

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from eth_account import Account
 
 from actors.chain import SignerRefused
+from actors.chain_keys.accounts import Account
 from actors.chain_keys.held import HeldKey
 from actors.chain_keys.port import fetch
 from actors.chain_signer_wire import KeystoreKey

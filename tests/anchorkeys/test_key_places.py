@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from coincurve import PrivateKey
-from eth_account import Account
 
 from actors.chain import SignerRefused
 from actors.chain_key_place import key_place, refuse_another_account, where
+from actors.chain_keys.accounts import Account
 from actors.chain_keys.raw import open_raw
 from actors.chain_keys.well_known import WELL_KNOWN
 from actors.chain_signer import SigningKey

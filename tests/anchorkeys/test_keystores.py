@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from eth_account import Account
 
 from actors.chain import SignerRefused
 from actors.chain_key_place import key_place
+from actors.chain_keys.accounts import Account
 from actors.chain_keys.held import HeldKey
 from actors.chain_keys.keystore import SCRYPT_N, open_keystore
 from actors.chain_signer import SigningKey
@@ -199,6 +201,12 @@ DAMAGED: dict[str, tuple[object, str]] = {
         "parameters that nobody uses",
     ),
 }
+
+
+def test_what_reads_keystores_leaves_pythons_recursion_limit_alone() -> None:
+    ask = "import sys, actors.chain_keys.keystore; print(sys.getrecursionlimit())"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, timeout=60, check=True, text=True)
+    assert done.stdout == "1000\n", "nested text would overflow the stack of its parser"
 
 
 @pytest.mark.parametrize("how", DAMAGED)

@@ -9,6 +9,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from ves.secp256k1 import ORDER, completed
 KEY_ID = "alias/anchor"
 
 
+@cache
 def kms() -> Any:
     """A client of the real SDK, for a service that is not there."""
     nobody = {"aws_access_key_id": "x", "aws_secret_access_key": "x"}

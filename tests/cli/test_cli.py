@@ -4,47 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.cli.conftest import API_KEY, Command, Said
-from tests.client.playing import INGEST, Fails, PlayedSequencer, played_sequencer
+from tests.client.playing import INGEST, Fails, PlayedSequencer
 from transport.client.agent import Agent
 from ves.encoding import uuid_bytes
 from ves.records import KeyName
 
 ADMIN_KEYS = "/api/v1/admin/api-keys"
-
-
-@pytest.fixture
-def play() -> Iterator[PlayedSequencer]:
-    """The played sequencer in a thread of its own, for the command brings its own event loop."""
-    started: list[tuple[PlayedSequencer, trio.lowlevel.TrioToken, trio.Event]] = []
-    up = threading.Event()
-
-    async def live() -> None:
-        async with played_sequencer() as playing:
-            stop = trio.Event()
-            started.append((playing, trio.lowlevel.current_trio_token(), stop))
-            up.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=trio.run, args=(live,))
-    thread.start()
-    assert up.wait(5)
-    playing, token, stop = started[0]
-    yield playing
-    trio.from_thread.run_sync(stop.set, trio_token=token)
-    thread.join(5)
-    assert not thread.is_alive()
 
 
 class Desk(NamedTuple):

@@ -1,15 +1,20 @@
-"""What an execution client says of a block: headers, receipts, proofs. Its maker may be anybody."""
+"""What strangers say of a chain: headers, receipts, proofs, and evidence files that hold all of them."""
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import rlp  # type: ignore[import-untyped]
 
+from tests.evidence.making import make
 from tests.fuzz.target import Plant, Target, law, unnamed
 from tests.ves.blocks import CONTRACT, block, receipt
 from ves.block_proofs import decode_header, decode_receipt, keccak256, verify_receipt_proof
+from ves.evidence import LINKS, ON_CHAIN, check
+from ves.evidence_file import Evidence, NotEvidence, read_evidence
 
 _TOPIC = bytes(range(32))
 _RECEIPTS = [receipt([(CONTRACT, [_TOPIC], bytes([n]) * 40)], kind=n % 3) for n in range(20)]
@@ -55,6 +60,29 @@ def _gullible(right: Any) -> Any:
     return wrong
 
 
+_MADE = make()
+_EVIDENCE = msgspec.json.encode(_MADE.evidence)
+
+
+def _covered(evidence: Evidence) -> Any:
+    """All of it but what the server merely says and how the payload is spelled."""
+    return json.loads(msgspec.json.encode(evidence)) | {"said": None}
+
+
+def _evidence_file(data: bytes) -> None:
+    """No file but the true one is ever called proven; a judge never falls over what a reader took."""
+    try:
+        evidence = read_evidence(data)
+    except NotEvidence:
+        return
+    links = check(evidence, _MADE.trust)
+    law([link.name for link in links] == list(LINKS), "not one link for each name")
+    if evidence.anchor is None or evidence.anchor.aggregate is None:
+        return
+    if all(link.verdict == "passed" for link in links if link.name not in ON_CHAIN):
+        law(_covered(evidence) == _covered(_MADE.evidence), "another file is called proven")
+
+
 TARGETS = (
     Target(
         "block",
@@ -68,5 +96,12 @@ TARGETS = (
         [_BLOCK.receipt, *_BLOCK.proof, b"".join(_BLOCK.proof), _BLOCK.block_header],
         Plant("ves.block_proofs", "_value_at", _gullible),
         bytes_max=2048,
+    ),
+    Target(
+        "evidence-file",
+        _evidence_file,
+        [_EVIDENCE, msgspec.json.encode(make(road="single", with_payload=False).evidence)],
+        Plant("ves.evidence_file", "parse_strictly", unnamed),
+        bytes_max=16_384,
     ),
 )

@@ -70,9 +70,7 @@ class PaperChain:
 
 def anchoring(**more: Any) -> Anchoring:
     vitals = AnchorVitals(role="active", latest_block=BLOCK + 4, address=b"\xa0" * 20, balance_wei=10**18)
-    return Anchoring(
-        **{"chain": PaperChain(), "contract": CONTRACT, "vitals": vitals, "development": False} | more
-    )
+    return Anchoring(**{"chain": PaperChain(), "contract": CONTRACT, "vitals": vitals} | more)
 
 
 def paper(anchoring: Anchoring) -> PaperChain:

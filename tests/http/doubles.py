@@ -84,6 +84,7 @@ from journal.port import (
     PendingCommitment,
     PinnedTenant,
     PolicyChanges,
+    PossessionProof,
     ProofConflict,
     ProofSubmitted,
     ReceiptKey,
@@ -430,6 +431,10 @@ class CardboardJournal:
         await self._unit()
         names = sorted(n for n in self.agent_keys if n[:2] == (tenant_id, agent_id) and n[2] >= from_key_id)
         return [self.agent_keys[name] for name in names[:limit]]
+
+    async def read_possession(self, name: KeyName) -> PossessionProof | None:
+        await self._unit()
+        return None
 
     async def revoke_agent_key(self, name: KeyName, reason: str, audit: AuditEntry) -> KeyRevoked | None:
         await self._unit()

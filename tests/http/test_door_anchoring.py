@@ -99,7 +99,9 @@ async def test_a_tenant_sees_the_chain_and_nothing_of_others_and_the_operator_se
 
 
 async def test_a_stopped_anchor_is_not_called_ready_and_a_local_chain_is_called_local() -> None:
-    async with anchored(anchoring=anchors.anchoring(development=True), role="reader") as (house, client, one):
+    async with anchored(
+        anchoring=anchors.anchoring(development_url="http://127.0.0.1:8545"), role="reader"
+    ) as (house, client, one):
         assert house.anchoring is not None
         house.anchoring.vitals.role = "stopped"
         told = (await client.get(STATUS)).json()

@@ -21,7 +21,9 @@ from journal.port import (
     KeyConflict,
     KeyRegistered,
     KeyRevoked,
+    KeyRotation,
     PlaintextRemains,
+    PossessionProof,
     ReceiptKey,
     ReceiptKeyDiffers,
     Stored,
@@ -426,3 +428,23 @@ async def store(world: World, payload_sealed: bytes) -> None:
     group = await decided(world.journal, uuid(), uuid(), an_event(), an_event())
     sealed = [msgspec.structs.replace(one, payload_sealed=payload_sealed) for one in group.sealed]
     assert isinstance(await world.journal.append(msgspec.structs.replace(group, sealed=sealed)), Stored)
+
+
+async def test_the_best_proof_of_possession_is_read_back(world: World) -> None:
+    key = msgspec.structs.replace(an_agent_key(uuid()), proof_of_possession=None)
+    assert await world.journal.read_possession(key.name) is None
+    await world.journal.register_agent_key(key, AUDIT)
+    assert await world.journal.read_possession(key.name) is None
+    for version in (1, 2, 1):
+        proven = msgspec.structs.replace(key, proof_of_possession=version, proof=bytes([version]) * 64)
+        await world.journal.register_agent_key(proven, AUDIT)
+    assert await world.other.read_possession(key.name) == PossessionProof(2, b"\2" * 64)
+
+
+async def test_the_proof_that_came_with_a_rotation_is_read_back(world: World) -> None:
+    old = an_agent_key(uuid())
+    await world.journal.register_agent_key(old, AUDIT)
+    new = an_agent_key(old.name.tenant_id, agent=old.name.agent_id, key_id=2)
+    new = msgspec.structs.replace(new, proof=b"p" * 64)
+    await world.journal.rotate_agent_key(KeyRotation(new, 1, 60), AUDIT)
+    assert await world.other.read_possession(new.name) == PossessionProof(2, b"p" * 64)

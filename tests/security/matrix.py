@@ -110,6 +110,7 @@ PUBLIC_LISTENER = {
     ),
     f"GET /api/v1/ves/events?{AIMED}": may(EVENTS_READ, STREAM),
     f"GET /api/v1/ves/events/{{event_id}}?{AIMED}": may(EVENTS_READ, STREAM),
+    f"GET /api/v1/ves/events/{{event_id}}/evidence?{AIMED}": may(COMMITMENTS_READ, STREAM),
     f"GET /api/v1/ves/head?{AIMED}": may(COMMITMENTS_READ, STREAM),
     f"GET /api/v1/ves/streams?{THE_TENANT}": may(COMMITMENTS_READ, TENANT),
     f"GET /api/v1/ves/entities/{{entity_type}}/{{entity_id}}?{AIMED}": may(EVENTS_READ, STREAM),

@@ -116,6 +116,5 @@ LINES: Final[dict[str, Line]] = {
     "check-training": Line("checklist: compliance", "security training completed"),
 }
 
-LATER: Final[dict[str, str]] = {
-}
+LATER: Final[dict[str, str]] = {}
 """Lines whose row may say ``open``, and what they wait for."""

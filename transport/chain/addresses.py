@@ -18,6 +18,7 @@ ENDPOINTS_MAX = 8
 _SECRET_CHARS_MIN = 6
 """Shorter parts of a path or query ("v2", "rpc") are no keys."""
 _TEXT_CHARS_MAX = 200
+_HOST = re.compile(r"[A-Za-z0-9._:-]+")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def _read(position: int, text: str) -> Address:
         raise ValueError(f"{where}: this is no address; write https://host/path") from None
     if url.scheme not in ("https", "http") or not url.host:
         raise ValueError(f"{where}: give an https:// address (websockets and files are not used)")
+    if not _HOST.fullmatch(url.host) or not 0 < (url.port or 443) < 65_536:
+        raise ValueError(f"{where}: this is no address; write https://host/path")
     if url.scheme == "http" and not is_loopback(url.host):
         raise ValueError(
             f"{where} ({url.host}): plain http:// is used on this machine only, for whoever is between here "

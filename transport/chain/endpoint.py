@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import trio
 
 from transport.chain.addresses import Address
 from transport.chain.libraries import AsyncJSONBaseProvider, AsyncWeb3
@@ -72,14 +73,14 @@ class EndpointRefuses(EndpointTrouble):
 
 
 class Endpoint:
-    def __init__(self, address: Address, chain_id: int, tls: ssl.SSLContext) -> None:
+    def __init__(self, address: Address, chain_id: int, tls: ssl.SSLContext | None) -> None:
         self.name = address.name
         self._address = address
         self._chain_id = chain_id
         self._connects = 0
         self._believed_at_connects = -1
         """How many connections had been opened when its chain id was last right."""
-        self._client = httpx.AsyncClient(
+        self._client = httpx.AsyncClient(  # nosec B113
             transport=_Outward(address, tls),
             timeout=None,  # noqa: S113 - its callers set a trio deadline around each attempt
             follow_redirects=False,
@@ -123,10 +124,12 @@ class Endpoint:
         return result
 
     async def _exchange(self, method: str, body: bytes, request_id: object) -> msgspec.Raw:
-        raw = await self._post(body)
+        status, raw = await self._post(body)
         try:
             envelope = decode(raw, Envelope)
         except ValueError as wrong:
+            if status != 200:
+                raise EndpointAway(f"{self.name} says HTTP {status}") from None
             raise self.lies(method, wrong) from None
         if envelope.error is not None:
             raise self._refusal(method, envelope.error)
@@ -135,7 +138,7 @@ class Endpoint:
         result: msgspec.Raw = envelope.result
         return result
 
-    async def _post(self, body: bytes) -> bytes:
+    async def _post(self, body: bytes) -> tuple[int, bytes]:
         extensions = {"trace": self._notice_connection}
         try:
             async with self._client.stream(
@@ -147,10 +150,10 @@ class Endpoint:
             ) as response:
                 return await self._read(response)
         except httpx.HTTPError as error:
-            why = self._address.without_secrets(str(error) or type(error).__name__)
+            why = self._address.without_secrets(_told_by(error))
             raise EndpointAway(f"{self.name}: {why}") from None
 
-    async def _read(self, response: httpx.Response) -> bytes:
+    async def _read(self, response: httpx.Response) -> tuple[int, bytes]:
         status = response.status_code
         if status == 429:
             raise EndpointAway(f"{self.name} says HTTP 429: too many requests", _pause(response))
@@ -164,16 +167,18 @@ class Endpoint:
         if "content-encoding" in response.headers:
             raise EndpointLies(f"{self.name} compressed its answer although it was asked not to")
         body = await self._bounded(response)
-        if status != 200 and not body.lstrip().startswith(b"{"):
-            raise EndpointAway(f"{self.name} says HTTP {status}")
-        return body
+        return status, body
 
     async def _bounded(self, response: httpx.Response) -> bytes:
         body = bytearray()
-        async for piece in response.aiter_raw():
-            body += piece
-            if len(body) > ANSWER_BYTES_MAX:
-                raise EndpointLies(f"{self.name} answered with more than {ANSWER_BYTES_MAX} bytes")
+        # Cancelled, not left: an exception from here would leave httpcore's generators to the collector.
+        with trio.CancelScope() as scope:
+            async for piece in response.aiter_raw():
+                body += piece
+                if len(body) > ANSWER_BYTES_MAX:
+                    scope.cancel()
+        if len(body) > ANSWER_BYTES_MAX:
+            raise EndpointLies(f"{self.name} answered with more than {ANSWER_BYTES_MAX} bytes")
         return bytes(body)
 
     async def _notice_connection(self, event: str, info: object) -> None:
@@ -210,14 +215,15 @@ class _Provider(AsyncJSONBaseProvider):
 class _Outward(httpx.AsyncBaseTransport):
     """Puts the real address into a request on its way out."""
 
-    def __init__(self, address: Address, tls: ssl.SSLContext) -> None:
+    def __init__(self, address: Address, tls: ssl.SSLContext | None) -> None:
         url = address.url
         self._url = url.copy_with(username=None, password=None)
         self._headers = [(b"host", url.netloc)]
         if address.authorization:
             self._headers.append((b"authorization", address.authorization))
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=4, keepalive_expiry=_IDLE_S)
-        self._inner = httpx.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
+        # Without TLS (on this machine only) there is nobody to verify, and no context to make.
+        self._inner = httpx.AsyncHTTPTransport(verify=tls or False, trust_env=False, limits=limits)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         headers = [pair for pair in request.headers.raw if pair[0].lower() != b"host"] + self._headers
@@ -228,6 +234,18 @@ class _Outward(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+def _told_by(error: BaseException) -> str:
+    """The first words in the chain of its causes: httpx has none for a failed handshake."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"certificate verify failed: {cause.verify_message}"
+        if str(cause):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 def _pause(response: httpx.Response) -> float:

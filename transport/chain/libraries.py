@@ -11,7 +11,7 @@ import sys
 
 _before = sys.getrecursionlimit()
 
-import rlp  # type: ignore[import-untyped]  # noqa: E402
+import rlp  # noqa: E402
 from trie.hexary import HexaryTrie  # noqa: E402
 from web3 import AsyncWeb3  # noqa: E402
 from web3.providers.async_base import AsyncJSONBaseProvider  # noqa: E402

@@ -16,6 +16,7 @@ from transport.chain.breaker import Breaker
 from transport.chain.endpoint import Endpoint
 from transport.chain.pool import Pool
 from transport.chain.rpc_chain import RpcChain
+from transport.chain.standings import LAG_BLOCKS_MAX
 
 _CLOSES_S = 5.0
 
@@ -26,6 +27,7 @@ async def open_chain(
     chain_id: int,
     timeout_s: float,
     *,
+    lag_blocks_max: int = LAG_BLOCKS_MAX,
     breaker: Breaker | None = None,
     tls: ssl.SSLContext | None = None,
     now: Callable[[], float] = trio.current_time,
@@ -33,14 +35,18 @@ async def open_chain(
     """The preferred endpoint first. Each chain has connections, standings and a breaker of its own, so it may
     be opened as often as wanted. ValueError for an address that is not used, naming position and remedy.
 
-    ``tls``: whom to believe; None: the system's authorities (SSL_CERT_FILE, SSL_CERT_DIR name others)."""
+    ``lag_blocks_max``: an endpoint further behind is not asked about the present; a chain with several blocks
+    a second wants more. ``tls``: whom to believe; None: the system's authorities (SSL_CERT_FILE and
+    SSL_CERT_DIR name others)."""
     addresses = read_addresses(urls)
-    believed = tls or ssl.create_default_context()
+    believed = tls
+    if believed is None and any(each.url.scheme == "https" for each in addresses):
+        believed = ssl.create_default_context()
     async with AsyncExitStack() as stack:
         endpoints = [Endpoint(each, chain_id, believed) for each in addresses]
         for endpoint in endpoints:
             stack.push_async_callback(_close, endpoint)
-        yield RpcChain(Pool(endpoints, now), chain_id, timeout_s, breaker or Breaker(), now)
+        yield RpcChain(Pool(endpoints, lag_blocks_max, now), chain_id, timeout_s, breaker or Breaker(), now)
 
 
 async def _close(endpoint: Endpoint) -> None:

@@ -30,9 +30,9 @@ Work = Callable[[Endpoint], Awaitable[T]]
 
 
 class Pool:
-    def __init__(self, endpoints: Sequence[Endpoint], now: Callable[[], float]) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], lag_blocks_max: int, now: Callable[[], float]) -> None:
         self._members = [(one, Standing()) for one in endpoints]
-        self._highest = HighestSeen()
+        self._highest = HighestSeen(lag_blocks_max)
         self._now = now
 
     @property
@@ -76,14 +76,6 @@ class Pool:
             raise _meaning(troubles)
         return good
 
-    def showed_head(self, endpoint: Endpoint, number: int) -> None:
-        """Raises EndpointAway when this says that it lags."""
-        now = self._now()
-        standing = next(standing for one, standing in self._members if one is endpoint)
-        standing.showed_head(number, now)
-        self._check_lag(endpoint, number)
-        self._highest.showed(number, now)
-
     def _turns(self) -> list[tuple[Endpoint, Standing]]:
         at = in_turn([standing for _, standing in self._members], self._now())
         if not at:
@@ -119,22 +111,27 @@ class Pool:
         standing.failed(self._now(), getattr(trouble, "told_s", None))
 
     async def _require_no_lag(self, endpoint: Endpoint, standing: Standing) -> None:
-        if not standing.head_is_fresh(self._now()):
-            raw = await endpoint.ask("eth_blockNumber")
-            try:
-                number = quantity(decode(raw, Quantity))
-            except ValueError as wrong:
-                raise endpoint.lies("eth_blockNumber", wrong) from None
-            self.showed_head(endpoint, number)
-        elif standing.head is not None:
-            self._check_lag(endpoint, standing.head)
+        now = self._now()
+        if standing.head_is_fresh(now) and not self._highest.blocks_behind(standing.head or 0, now):
+            return  # one that lagged may have caught up since, so it is asked
+        raw = await endpoint.ask("eth_blockNumber")
+        try:
+            number = quantity(decode(raw, Quantity))
+        except ValueError as wrong:
+            raise endpoint.lies("eth_blockNumber", wrong) from None
+        self.showed_head(endpoint, number)
 
-    def _check_lag(self, endpoint: Endpoint, number: int) -> None:
-        behind = self._highest.blocks_behind(number, self._now())
+    def showed_head(self, endpoint: Endpoint, number: int) -> None:
+        """Raises EndpointAway when this says that it lags."""
+        now = self._now()
+        standing = next(standing for one, standing in self._members if one is endpoint)
+        standing.showed_head(number, now)
+        behind = self._highest.blocks_behind(number, now)
         if behind:
             raise EndpointAway(
-                f"{endpoint.name} lags: its latest block is {number}, {behind} behind another we saw"
+                f"{endpoint.name} lags: its latest block is {number}, {behind} behind one that we saw"
             )
+        self._highest.showed(number, now)
 
 
 def _meaning(troubles: list[EndpointTrouble]) -> ChainAway | ChainLies | ChainNotOurs:

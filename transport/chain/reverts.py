@@ -22,7 +22,8 @@ _PANICS = {
     0x41: "out of memory",
     0x51: "uninitialised function",
 }
-_DATA_SHOWN_BYTES = 100
+_DATA_SHOWN_BYTES = 96
+"""A custom error's four bytes and nearly three words."""
 _TEXT_SHOWN_CHARS = 200
 _NESTED_MAX = 3
 _EXECUTION_FAILED = (

@@ -83,14 +83,12 @@ class RpcChain:
     async def block(self, which: BlockTag | int) -> Block | None:
         async with self._guarded():
             if which == "latest" or self._pool.is_alone:
-                return await self._first(
-                    lambda one: self._block_at(one, which), of_the_present=which == "latest"
-                )
+                return await self._first(lambda one: self._block_at(one, which), of_the_present=False)
             for _ in range(_AGREE_TRIES - 1):
                 try:
                     return await self._agreed(which)
                 except ChainLies:
-                    await trio.sleep(_AGREE_PAUSE_S)
+                    await trio.sleep(min(_AGREE_PAUSE_S, self._timeout_s / 10))
             return await self._agreed(which)
 
     async def nonce_of(self, address: bytes) -> int:
@@ -184,7 +182,7 @@ class RpcChain:
 
     async def _agreed(self, which: BlockTag | int) -> Block | None:
         """The one that all say who have it; of a tag, the lowest."""
-        within_s = self._timeout_s / (2 * _AGREE_TRIES)  # two questions in each try
+        within_s = 0.9 * self._timeout_s / (2 * _AGREE_TRIES)  # two questions in each try, and the pause
         said = await self._pool.every(lambda one: self._block_at(one, which), within_s=within_s)
         there = [block for _, block in said if block is not None]
         if not there:
@@ -262,17 +260,26 @@ async def _send(one: Endpoint, raw: bytes) -> SendAnswer:
 
 async def _fees(one: Endpoint) -> FeeQuote:
     """The next block's base fee is the history's last; a chain without EIP-1559 has a gas price only."""
-    history = await _asked(one, _last_of, FeeHistory, "eth_feeHistory", "0x1", "latest", [])
-    if history is None:
-        return FeeQuote(0, await _asked(one, wei, Quantity, "eth_gasPrice"))
+    base = await _if_offered(_asked(one, _last_of, FeeHistory, "eth_feeHistory", "0x1", "latest", []))
+    tip = (
+        await _if_offered(_asked(one, wei, Quantity, "eth_maxPriorityFeePerGas"))
+        if base is not None
+        else None
+    )
+    if base is not None and tip is not None:
+        return FeeQuote(base, tip)
+    price = await _asked(one, wei, Quantity, "eth_gasPrice")
+    return FeeQuote(base or 0, max(price - (base or 0), 0))
+
+
+async def _if_offered(question: Awaitable[T]) -> T | None:
+    """None: the endpoint does not know the method."""
     try:
-        tip = await _asked(one, wei, Quantity, "eth_maxPriorityFeePerGas")
+        return await question
     except EndpointRefuses as refusal:
         if refusal.code != _METHOD_MISSING:
             raise
-        price = await _asked(one, wei, Quantity, "eth_gasPrice")
-        tip = max(price - history, 0)
-    return FeeQuote(history, tip)
+        return None
 
 
 def _last_of(history: FeeHistory) -> int | None:

@@ -55,6 +55,7 @@ class Standing:
 class HighestSeen:
     """The highest block anybody has shown lately."""
 
+    lag_blocks_max: int = LAG_BLOCKS_MAX
     number: int = 0
     at: float = 0.0
 
@@ -67,7 +68,7 @@ class HighestSeen:
         if now - self.at > HEAD_REMEMBERED_S:
             return 0
         behind = self.number - head
-        return behind if behind > LAG_BLOCKS_MAX else 0
+        return behind if behind > self.lag_blocks_max else 0
 
 
 def in_turn(standings: Sequence[Standing], now: float) -> list[int]:

@@ -103,7 +103,7 @@ class TransactionFields(msgspec.Struct, rename="camel"):
 
 
 class FeeHistory(msgspec.Struct, rename="camel"):
-    base_fee_per_gas: Annotated[list[Quantity], msgspec.Meta(max_length=8)] = []
+    base_fee_per_gas: Annotated[list[Quantity], msgspec.Meta(max_length=8)] | None = None
 
 
 def decode(raw: msgspec.Raw | bytes, as_: Any) -> Any:

@@ -1,4 +1,5 @@
-"""``sequencer agent``: make a key, register it, post signed events, pull and verify a stream, get a proof."""
+"""``sequencer agent``: make a key, register it, post signed events, pull and verify a stream, get a proof
+or the whole evidence of an event."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from uuid import UUID
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
+from msgspec import Raw
 
 from transport.cli.console import (
     Exit,
@@ -32,6 +34,7 @@ from transport.client.sequencer import SequencerClient
 from transport.client.wire import Acknowledgement, Envelope, IngestReply, Stream, decode, encode
 from ves.constants import EVENTS_PER_REQUEST_MAX
 from ves.encoding import prefixed_hex, uuid_text
+from ves.evidence_file import read_evidence
 
 app = App(name="agent", help="Be an agent: keys, signed events, receipts, proofs.")
 
@@ -327,6 +330,48 @@ def prove(
         write_file(out, encode(file) + b"\n")
         text = f"event {sequence_number} is included in commitment {file.proof.batch_id}; proof in {out}"
         show(text, {"ok": True, "batch_id": file.proof.batch_id, "file": str(out)}, as_json)
+        return Exit.OK
+
+    return run(work, as_json=as_json)
+
+
+@app.command
+def evidence(
+    event_id: UUID,
+    *,
+    tenant: Tenant,
+    store: Store,
+    payload: Annotated[bool, Parameter(negative=())] = False,
+    out: Path | None = None,
+    as_json: Json = False,
+    server: Server = HERE,
+) -> int:
+    """Get everything that proves one event, down to a block of the chain, in one file.
+
+    Parameters
+    ----------
+    event_id
+        The event.
+    tenant, store
+        Its stream.
+    payload
+        With the event's payload; its hashes are in the file always.
+    out
+        File for it (see: sequencer verify evidence); default: stdout.
+    """
+
+    async def work() -> int:
+        async with server.client() as client:
+            raw = await client.evidence(Stream(tenant.bytes, store.bytes), event_id.bytes, payload=payload)
+        if out is None:
+            show(raw.decode(), Raw(raw), as_json)
+            return Exit.OK
+        write_file(out, raw + b"\n")
+        said = read_evidence(raw).said.anchor_state
+        text = (
+            f"evidence of event {event_id} in {out}; its commitment is {said}; nothing in it is checked yet"
+        )
+        show(text, {"ok": True, "anchor_state": said, "file": str(out)}, as_json)
         return Exit.OK
 
     return run(work, as_json=as_json)

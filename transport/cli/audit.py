@@ -17,6 +17,8 @@ import msgspec
 import trio
 from cyclopts import App
 
+from transport.cli.audit_compare import compare, head
+from transport.cli.audit_follow import follow
 from transport.cli.console import AdminListener, Exit, Json, read_file, run, show, write_file
 from transport.client.audit_trail import (
     AUDIT,
@@ -31,7 +33,14 @@ from transport.client.audit_trail import (
 from transport.client.errors import BadAnswer, ClientError
 from transport.client.wire import decode
 
-app = App(name="audit", help="Look through, export and verify the audit trail (admin listener).")
+app = App(
+    name="audit",
+    help="The audit trail (admin listener): list, heads, export, verify. A stream as it grows: follow, head, "
+    "compare.",
+)
+app.command(follow)
+app.command(compare)
+app.command(head)
 
 HERE = AdminListener()
 FINDINGS_SHOWN = 100

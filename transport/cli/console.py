@@ -163,6 +163,8 @@ class Announcement(msgspec.Struct):
     certificate_file: str | None = None
     """Under https: what it shows. The folder is closed to others, so this tells us whom to believe."""
     admin_certificate_file: str | None = None
+    development_chain: str | None = None
+    """The JSON-RPC address of a chain on this machine that nobody else witnesses."""
 
 
 def announcement() -> Announcement | None:

@@ -14,10 +14,11 @@ LINE_EVERY_S = 10.0
 
 
 class Progress:
-    """``total`` rows are expected; more may come while it runs."""
+    """``total`` of a unit are expected; more may come while it runs."""
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int, unit: str = "rows") -> None:
         self._what = what
+        self._unit = unit
         self._total = total
         self._told_at = time.monotonic()
         self._bar: Bar | None = None
@@ -37,7 +38,7 @@ class Progress:
             self._bar.update(self._task, completed=done, total=self._total)
         elif time.monotonic() - self._told_at >= LINE_EVERY_S:
             self._told_at = time.monotonic()
-            print(f"{self._what}: {done} of {self._total} rows", file=sys.stderr, flush=True)
+            print(f"{self._what}: {done} of {self._total} {self._unit}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
         if self._bar is not None:

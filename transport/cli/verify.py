@@ -4,6 +4,7 @@
 writes them. ``proof FILE``: ``{"event", "receipt", "commitment", "proof"}`` as ``agent prove`` writes it.
 Whose signatures count comes from outside the file: ``--trust``, else the pins of earlier meetings; with
 ``--keys``, a saved /.well-known/ves-sequencer, also later keys that these lead to by their signatures.
+``evidence FILE`` goes from an event down to a block of a chain: ``transport.cli.verify_evidence``.
 ``export FOLDER``: what ``sequencer export`` wrote, whole.
 Without a key for the receipt the best result is ``consistent, not trusted``, exit code 3.
 """
@@ -18,6 +19,7 @@ from cyclopts import App, Parameter
 
 from transport.cli.console import Exit, Json, read_file, read_trust, readably, show
 from transport.cli.export import tell
+from transport.cli.verify_evidence import evidence
 from transport.client.checks import UNTRUSTED, AgentKeyring, verify_acknowledged, verify_proof_file
 from transport.client.errors import BadAnswer, PinMismatch
 from transport.client.export_check import check_export
@@ -26,7 +28,8 @@ from transport.client.wire import Acknowledgement, ProofFile, ReceiptKeys, decod
 from ves.proofs import Problem
 from ves.receipt_keys import BrokenChain
 
-app = App(name="verify", help="Check receipts, proofs and exports offline.")
+app = App(name="verify", help="Check receipts, proofs, evidence and exports offline.")
+app.command(evidence)
 
 Trust = Annotated[Path | None, Parameter()]
 Keys = Annotated[Path | None, Parameter()]

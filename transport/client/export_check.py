@@ -35,7 +35,6 @@ from transport.client.export_form import (
     ListedFile,
     Plan,
     PlannedStream,
-    beyond_voided,
     commitments_file,
     count_of_files,
     digest_of,
@@ -53,6 +52,7 @@ from transport.client.trust import followed
 from transport.client.wire import Envelope, ReceiptKeys, WellKnown, decode
 from ves.constants import ZERO_HASH
 from ves.encoding import hex_bytes, prefixed_hex, uuid_bytes, uuid_text
+from ves.following import beyond_voided
 from ves.merkle import build_levels
 from ves.proofs import verify_commitment
 from ves.receipt_keys import BrokenChain, follow

@@ -29,6 +29,7 @@ import msgspec
 from transport.client.errors import BadAnswer, ClientError
 from transport.client.wire import WireCommitment, decode
 from ves.constants import INTEGER_MAX
+from ves.following import beyond_voided
 
 FORMAT = "ves-export-1"
 PLAN, PROGRESS, MANIFEST = "export.json", "progress.jsonl", "manifest.json"
@@ -193,14 +194,6 @@ def numbers_due(first: int, last: int, voided: Iterable[tuple[int, int]]) -> Ite
         yield from range(number, min(void_first, last + 1))
         number = max(number, void_first, void_last + 1)
     yield from range(number, last + 1)
-
-
-def beyond_voided(number: int, voided: Iterable[tuple[int, int]]) -> int:
-    """``number``, or the first after it that is not void."""
-    for void_first, void_last in sorted(voided):
-        if void_first <= number <= void_last:
-            number = void_last + 1
-    return number
 
 
 def event_starts(span: Span, voided: Iterable[tuple[int, int]], file_events: int) -> Iterator[int]:

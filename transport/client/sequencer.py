@@ -49,6 +49,7 @@ from transport.client.wire import (
     ReceiptKeys,
     Rotation,
     Stream,
+    StreamHead,
     WellKnown,
     WireCommitment,
     WireProof,
@@ -57,6 +58,7 @@ from transport.client.wire import (
 )
 from ves.constants import EVENTS_PER_REQUEST_MAX
 from ves.encoding import hex_bytes, prefixed_hex, uuid_bytes, uuid_text
+from ves.evidence_file import NotEvidence, read_evidence
 from ves.records import KeyName, Uuid
 
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
@@ -252,8 +254,8 @@ class SequencerClient:
         """The stream's last sequence number; 0 when it has no event."""
         return (await self._head(stream)).head_sequence
 
-    async def _head(self, stream: Stream) -> _Head:
-        return await self._read("/api/v1/ves/head", _Head, stream.query())
+    async def _head(self, stream: Stream) -> StreamHead:
+        return await self._read("/api/v1/ves/head", StreamHead, stream.query())
 
     async def shown(self, stream: Stream, start: int = 1) -> EventsPage:
         """Up to 1,000 events from ``start`` on, as shown, nothing verified."""
@@ -283,6 +285,18 @@ class SequencerClient:
     async def event(self, stream: Stream, event_id: Uuid) -> Envelope:
         """One event by its id, as shown."""
         return await self._read(f"/api/v1/ves/events/{uuid_text(event_id)}", Envelope, stream.query())
+
+    async def evidence(self, stream: Stream, event_id: Uuid, *, payload: bool) -> bytes:
+        """Everything that proves the event, as ``sequencer verify evidence`` reads it. Whether it holds is
+        not judged here: that takes what somebody trusts. BadAnswer for anything but such a file."""
+        path = f"/api/v1/ves/events/{uuid_text(event_id)}/evidence"
+        query = stream.query() | ({"payload": "true"} if payload else {})
+        raw = (await self._send("GET", path, query=query)).body
+        try:
+            read_evidence(raw)
+        except NotEvidence as wrong:
+            raise BadAnswer(f"{path}: {wrong}") from None
+        return raw
 
     # ---- commitments and proofs -------------------------------------------------------------------------
 
@@ -493,16 +507,6 @@ class SequencerClient:
 
 _UNSURE = frozenset({502, 503, 504})
 """Statuses that do not say for certain that nothing was done; without a retry they end as Unanswered."""
-
-
-class _Voided(msgspec.Struct, frozen=True):
-    first_number: int
-    last_number: int
-
-
-class _Head(msgspec.Struct, frozen=True):
-    head_sequence: int
-    voided: list[_Voided] = []
 
 
 class _ApiKey(httpx.Auth):

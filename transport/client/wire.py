@@ -15,6 +15,7 @@ from transport.client.errors import BadAnswer
 from ves.constants import PLAINTEXT
 from ves.encoding import hex_bytes, uuid_bytes, uuid_text
 from ves.events import EventHeader
+from ves.evidence import Trust
 from ves.proofs import InclusionProof, SequencedEvent
 from ves.receipt_keys import BrokenChain, ReceiptKeyLink, rotation_holds
 from ves.records import Commitment, KeyName, Receipt, Uuid
@@ -195,6 +196,53 @@ class WireCommitment(msgspec.Struct, frozen=True):
         )
 
 
+class WireAnchor(msgspec.Struct, frozen=True):
+    """What a server says of a commitment's way to a chain; null where it does not know yet."""
+
+    state: str
+    road: str | None = None
+    chain_id: int | None = None
+    contract: str | None = None
+    local_chain: bool | None = None
+    tx_hash: str | None = None
+    block_number: int | None = None
+    block_hash: str | None = None
+    batch_count: int | None = None
+    position: int | None = None
+    cause: str | None = None
+
+
+class ListedCommitment(WireCommitment, frozen=True, kw_only=True):
+    """With its anchor; None: no anchor holds it, or the server does not speak of any."""
+
+    anchor: WireAnchor | None = None
+
+
+class RawCommitments(msgspec.Struct, frozen=True):
+    """A page whose entries are kept as they came: evidence, if they turn out to be false."""
+
+    commitments: list[msgspec.Raw]
+    has_more: bool
+
+
+class RawEvents(msgspec.Struct, frozen=True):
+    events: list[msgspec.Raw]
+
+
+class VoidedNumbers(msgspec.Struct, frozen=True):
+    """Both ends included."""
+
+    first_number: int
+    last_number: int
+
+
+class StreamHead(msgspec.Struct, frozen=True):
+    """``voided``: numbers that were declared nobody's after a restore."""
+
+    head_sequence: int
+    voided: list[VoidedNumbers] = []
+
+
 class CommitmentsPage(msgspec.Struct, frozen=True):
     commitments: list[WireCommitment]
     has_more: bool
@@ -292,9 +340,32 @@ class TrustedAgentKey(msgspec.Struct, frozen=True):
 
 
 class TrustFile(WellKnown, frozen=True):
-    """What somebody decided to believe: a saved well-known document, and agents' keys if they wish."""
+    """What somebody decided to believe: a saved well-known document, and agents' keys if they wish; for
+    evidence also a chain and its contract, who may anchor, and state roots of the audit trail that they
+    kept."""
 
     agent_keys: list[TrustedAgentKey] = []
+    chain_id: int | None = None
+    contract: str | None = None
+    anchoring_accounts: list[str] = []
+    audit_state_roots: list[str] = []
+
+    def of_evidence(self) -> Trust:
+        """ValueError, naming the member, for one that is misspelt."""
+        if (self.chain_id is None) is not (self.contract is None):
+            raise ValueError("chain_id and contract: name both or neither")
+        return Trust(
+            receipt_keys={(name.sequencer_id, name.key_version): key for name, key in self.keys().items()},
+            chain_id=self.chain_id,
+            contract=None if self.contract is None else _named("contract", self.contract, 20),
+            anchoring_accounts=frozenset(
+                _named("anchoring_accounts", one, 20) for one in self.anchoring_accounts
+            ),
+            agent_keys=self.agents() or {},
+            audit_state_roots=frozenset(
+                _named("audit_state_roots", one, 32) for one in self.audit_state_roots
+            ),
+        )
 
     def check_signatures(self) -> None:
         """What is listed is believed as it stands; a ``previous_signature`` beside it must hold all the same.
@@ -316,6 +387,13 @@ class TrustFile(WellKnown, frozen=True):
             )
             for key in self.agent_keys
         } or None
+
+
+def _named(member: str, text: str, length: int) -> bytes:
+    try:
+        return hex_bytes(text, length)
+    except ValueError as wrong:
+        raise ValueError(f"{member}: {wrong}") from None
 
 
 class AgentKeyEntry(msgspec.Struct, frozen=True, rename="camel"):

@@ -16,6 +16,7 @@ from transport.http import (
     api_keys,
     audit,
     committing,
+    evidence,
     ingest,
     key_reports,
     key_rotation,
@@ -37,6 +38,7 @@ from transport.http.routing import Route
 PUBLIC: list[Route] = [
     *ingest.ROUTES,
     *reading.ROUTES,
+    *evidence.ROUTES,
     *streams.ROUTES,
     *legacy_ingest.ROUTES,
     *legacy_reading.ROUTES,

@@ -124,7 +124,7 @@ async def prove(visit: Visit) -> ProofReply:
         holding=lambda number: journal.find_commitment(tenant_id, store_id, sequence_number=number),
     )
     leaf_index = sequence_number - commitment.sequence_start
-    leaf, path = await _read_path(visit, commitment, leaf_index)
+    leaf, path = await read_path(visit, commitment, leaf_index)
     return ProofReply(
         sequence_number,
         uuid_text(commitment.batch_id),
@@ -140,7 +140,7 @@ async def prove(visit: Visit) -> ProofReply:
     )
 
 
-async def _read_path(visit: Visit, commitment: Commitment, leaf_index: int) -> tuple[bytes, list[bytes]]:
+async def read_path(visit: Visit, commitment: Commitment, leaf_index: int) -> tuple[bytes, list[bytes]]:
     """The leaf and its siblings bottom-up, checked. Raises TreeCorrupt."""
     positions = [leaf_index, *sibling_positions(commitment.leaf_count, leaf_index)]
     leaf, *path = await visit.house.journal.read_nodes(commitment.batch_id, positions)

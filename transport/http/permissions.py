@@ -51,6 +51,7 @@ NEEDED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("POST", "/api/v1/ves/events/ingest"): ("events:write",),
     ("GET", "/api/v1/ves/events"): ("events:read",),
     ("GET", "/api/v1/ves/events/{event_id}"): ("events:read",),
+    ("GET", "/api/v1/ves/events/{event_id}/evidence"): ("events:read", "commitments:read"),
     ("GET", "/api/v1/ves/head"): ("events:read", "commitments:read"),
     ("GET", "/api/v1/ves/streams"): ("events:read", "commitments:read"),
     ("GET", "/api/v1/ves/entities/{entity_type}/{entity_id}"): ("events:read",),

@@ -19,6 +19,7 @@ CLASS_OF: Final[dict[tuple[str, str], RateClass]] = {
     ("POST", "/api/v1/ves/events/ingest"): "events_ingest",
     ("GET", "/api/v1/ves/events"): "events_read",
     ("GET", "/api/v1/ves/events/{event_id}"): "events_read",
+    ("GET", "/api/v1/ves/events/{event_id}/evidence"): "commitments",
     ("GET", "/api/v1/ves/head"): "events_read",
     ("GET", "/api/v1/ves/streams"): "events_read",
     ("GET", "/api/v1/ves/entities/{entity_type}/{entity_id}"): "events_read",

@@ -113,6 +113,12 @@ def _name(text: str, field: str, bytes_max: int) -> str:
 
 async def opened(visit: Visit, tenant_id: Uuid, events: Sequence[StoredEvent]) -> list[EventReply]:
     """The events with their payloads in clear, in order."""
+    payloads = await opened_payloads(visit, tenant_id, events)
+    return [event_reply(event, payload) for event, payload in zip(events, payloads, strict=True)]
+
+
+async def opened_payloads(visit: Visit, tenant_id: Uuid, events: Sequence[StoredEvent]) -> list[bytes]:
+    """JSON texts, in order."""
     if not events:
         return []
     sealed = [
@@ -126,8 +132,7 @@ async def opened(visit: Visit, tenant_id: Uuid, events: Sequence[StoredEvent]) -
         for event in events
     ]
     message = Open(tenant_id=tenant_id, payloads=sealed)
-    payloads = await visit.house.encryptors.ask(message, deadline_s=visit.remaining_s)
-    return [event_reply(event, payload) for event, payload in zip(events, payloads, strict=True)]
+    return await visit.house.encryptors.ask(message, deadline_s=visit.remaining_s)
 
 
 ROUTES = [

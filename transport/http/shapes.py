@@ -81,6 +81,11 @@ class OptionalStreamQuery(msgspec.Struct):
     store_id: UuidText | None = None
 
 
+class EvidenceQuery(OptionalStreamQuery):
+    payload: bool = False
+    """With the event's payload; needs events:read. Its hashes are in it always."""
+
+
 class EventsQuery(StreamQuery):
     from_: From = msgspec.field(default=1, name="from")
     limit: Limit = PAGE_DEFAULT
