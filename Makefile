@@ -4,7 +4,7 @@ PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: run test test-slow test-thorough simulate chaos drill fuzz check sbom security demo bench contract lock clean
 
-run: .venv/run.stamp  ## the server on 127.0.0.1:8080, embedded PostgreSQL, data in ./.sequencer
+run: .venv/run.stamp $(if $(filter dev,$(ANCHOR)),node_modules/stamp)  ## the server on 127.0.0.1:8080, embedded PostgreSQL, data in ./.sequencer; ANCHOR=dev: with a chain
 	exec $(RUN)/sequencer serve
 
 demo: .venv/run.stamp  ## 6,900 real orders through the running server, every receipt and proof verified offline

@@ -22,7 +22,7 @@ from actors.anchor_fees import (
 )
 from actors.anchor_lease import LeasedJournal
 from actors.anchor_policy import AnchorPolicy
-from actors.anchor_steps import Live, NotYet, calldata_of, is_stuck, submitted
+from actors.anchor_steps import Live, NotYet, calldata_of, is_stuck, refusal, submitted
 from actors.anchor_vitals import AnchorVitals
 from actors.chain import (
     Chain,
@@ -161,10 +161,10 @@ class Sender:
         """The gas limit for what the contract would take now."""
         answer = await self._chain.call(contract, data, sender=self._signer.address)
         if isinstance(answer, Reverted):
-            raise NotYet("contract refuses", f"the contract would refuse: {answer.reason}")
+            raise NotYet("contract refuses", refusal(answer.reason, self._signer.address))
         estimate = await self._chain.estimate_gas(self._signer.address, contract, data)
         if isinstance(estimate, Reverted):
-            raise NotYet("contract refuses", f"the contract would refuse: {estimate.reason}")
+            raise NotYet("contract refuses", refusal(estimate.reason, self._signer.address))
         limit = gas_limit(estimate)
         if limit is None:
             text = f"the endpoint estimates {estimate} gas, with a margin more than {GAS_LIMIT_MAX}"

@@ -60,6 +60,18 @@ class NeedsOperator(NotYet):
     """Nothing is sent until a person has looked at it."""
 
 
+NOT_AUTHORISED = "Not authorized"
+
+
+def refusal(reason: str, address: bytes) -> str:
+    """What the contract would say to ``address``, and what helps."""
+    remedies = {
+        NOT_AUTHORISED: f"; let its owner call setSequencer(0x{address.hex()}, true)",
+        "Paused": "; its owner can call unpause()",
+    }
+    return f"the contract would refuse: {reason}{remedies.get(reason, '')}"
+
+
 # What became of it.
 
 

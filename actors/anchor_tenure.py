@@ -20,6 +20,7 @@ from actors.anchor_lease import LeasedJournal
 from actors.anchor_policy import AnchorPolicy, choose, is_due, plan
 from actors.anchor_sending import Sender
 from actors.anchor_steps import (
+    NOT_AUTHORISED,
     ON_CHAIN,
     Horizon,
     NeedsOperator,
@@ -30,6 +31,7 @@ from actors.anchor_steps import (
     is_taken_by_others,
     live_nonces,
     next_unsent,
+    refusal,
 )
 from actors.anchor_vitals import AnchorVitals
 from actors.chain import Chain, ChainAway, ChainLies, ChainSigner, Reverted
@@ -147,6 +149,9 @@ class Tenure:
             self._chain.chain_id, self._address, from_nonce=next_nonce, limit=LIVE_MAX
         )
         live = live_nonces(transactions, anchors, self._follower.mined)
+        numbers = {anchor.anchor.anchor_number for anchor in anchors}
+        if any(one.attempts[-1].anchor_number not in numbers for one in live):
+            await self._check_newest_finalized()  # what was final is outside the chain?
         if live:
             await self._sender.keep_in_pool(live, anchors, backlog.now_us)
             return
@@ -199,14 +204,14 @@ class Tenure:
             raise self._refusal
         try:
             await self._sender.send_new(anchor, nonce, now_us)
-        except NotYet as refusal:
-            if refusal.trouble.kind == "contract refuses":
-                self._rest(refusal)
+        except NotYet as why:
+            if why.trouble.kind == "contract refuses":
+                self._rest(why)
             raise
 
-    def _rest(self, refusal: NotYet) -> None:
+    def _rest(self, why: NotYet) -> None:
         self._refusals += 1
-        self._refusal = refusal
+        self._refusal = why
         self._sends_from = trio.current_time() + self._pauses(self._refusals)
 
     # Whether the chain is still the one we know.
@@ -239,8 +244,7 @@ class Tenure:
             await self._ask(anchor_calls.PERMISSIONLESS)
         ):
             return
-        text = f"let the contract's owner call setSequencer(0x{self._address.hex()}, true): we may not anchor"
-        raise NotYet("contract refuses", text)
+        raise NotYet("contract refuses", refusal(NOT_AUTHORISED, self._address))
 
     async def _compare_contract(self, anchors: list[OpenAnchor], standing: Standing) -> None:
         """Nothing of ours is under way, so it must stand where our rows say."""

@@ -315,7 +315,8 @@ async def _anchor(shop: Shop, url: str, chain: Chain) -> None:
             while shop.final < len(commitments):
                 shop.final = await _count_final(client, shop)
                 await trio.sleep(0.5)
-        raw = await client.evidence(shop.stream, shop.kept[0].envelope.event_id, payload=True)
+        event_id = UUID(shop.kept[0].event.event_id).bytes
+        raw = await client.evidence(shop.stream, event_id, payload=True)
     _write(shop.folder / "evidence.json", raw)
     shop.links = check(read_evidence(raw), read_trust(trust).of_evidence())
     if chain.rpc_url is not None:

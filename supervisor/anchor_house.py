@@ -40,6 +40,8 @@ from ves.records import Uuid
 
 CONNECTIONS = 2
 """The anchor does one thing at a time, and renews its lease beside it."""
+DEV_POLL_S = 1.0
+"""Whoever tries it out does not want to wait, and its endpoint is ours."""
 GWEI = 10**9
 ETHER = 10**18
 
@@ -131,7 +133,9 @@ async def enter_anchoring(
         journal,
         await _chain(stack, settings, wish.choice),
         SigningKey(wish.key),
-        policy_of(settings, contract),
+        policy_of(
+            settings, contract, poll_s=DEV_POLL_S if wish.dev is not None else settings.anchor_poll_secs
+        ),
         vitals,
         holder,
     )
@@ -183,7 +187,7 @@ async def _prepared(dev: DevChain, key: BecomeSigner) -> bytes:
     return contract
 
 
-def policy_of(settings: Settings, contract: bytes) -> AnchorPolicy:
+def policy_of(settings: Settings, contract: bytes, *, poll_s: float) -> AnchorPolicy:
     target = settings.anchor_fee_target_gwei
     return AnchorPolicy(
         contract=contract,
@@ -197,6 +201,6 @@ def policy_of(settings: Settings, contract: bytes) -> AnchorPolicy:
         stuck_s=settings.anchor_stuck_secs,
         finality=settings.anchor_finality,
         confirmations=settings.anchor_finality_confirmations,
-        poll_s=settings.anchor_poll_secs,
+        poll_s=poll_s,
         lease_s=settings.anchor_lease_secs,
     )

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import msgspec
 
+from ves.rlp_reading import Item, number_of, read_list, text_of
+from ves.secp256k1 import ORDER, is_low, recover_address
+
 TRANSACTION_TYPE = b"\x02"  # EIP-1559
-_CURVE_ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
 RAW_BYTES_MAX = 131_072  # what nodes take into their pools
 
 
@@ -49,36 +51,20 @@ def transaction_hash(raw: bytes) -> bytes:
 
 def decode_transaction(raw: bytes) -> SignedTransaction:
     """Of ``signed_bytes``, and only of what it writes: ValueError for any other spelling or type."""
-    import rlp
-
     if raw[:1] != TRANSACTION_TYPE or len(raw) > RAW_BYTES_MAX:
         raise ValueError("not a transaction of type 2")
-    try:
-        fields = rlp.decode(raw[1:])
-    except rlp.exceptions.DecodingError as error:
-        raise ValueError(f"not RLP: {error}") from None
-    if not isinstance(fields, list) or len(fields) != 12 or fields[8] != []:
+    fields = read_list(raw[1:])
+    if len(fields) != 12 or fields[8] != []:
         raise ValueError("a transaction of type 2 without an access list has 12 fields, the ninth empty")
     return _decoded(fields[:8] + fields[9:])
 
 
 def sender_of(signed: SignedTransaction) -> bytes:
     """The account that signed it, 20 bytes. ValueError when no key did."""
-    from coincurve import PublicKey
-
-    signature = signed.r.to_bytes(32, "big") + signed.s.to_bytes(32, "big") + bytes([signed.y_parity])
-    try:
-        key = PublicKey.from_signature_and_message(signature, signing_digest(signed.unsigned), hasher=None)
-    except Exception as error:  # coincurve raises bare ones
-        raise ValueError("no key made this signature") from error
-    return address_of(key.format(compressed=False))
-
-
-def address_of(public_key: bytes) -> bytes:
-    """``public_key``: the 65 bytes of an uncompressed point on secp256k1."""
-    if len(public_key) != 65 or public_key[0] != 4:
-        raise ValueError("an uncompressed public key has 65 bytes, the first one 4")
-    return _keccak256(public_key[1:])[12:]
+    found = recover_address(signing_digest(signed.unsigned), signed.y_parity, signed.r, signed.s)
+    if found is None:
+        raise ValueError("no key made this signature")
+    return found
 
 
 def created_by(sender: bytes, nonce: int) -> bytes:
@@ -115,20 +101,16 @@ def _fields(unsigned: UnsignedTransaction) -> list[bytes | list[bytes]]:
     ]
 
 
-def _decoded(fields: list[bytes]) -> SignedTransaction:
-    if not all(isinstance(field, bytes) for field in fields):
-        raise ValueError("a field is a list")
+def _decoded(fields: list[Item]) -> SignedTransaction:
     chain_id, nonce, tip, fee, gas, to, value, data, y_parity, r, s = fields
-    if len(to) not in (0, 20):
-        raise ValueError("an address has 20 bytes")
     unsigned = UnsignedTransaction(
         chain_id=_number(chain_id),
         nonce=_number(nonce),
         max_priority_fee_per_gas=_number(tip),
         max_fee_per_gas=_number(fee),
         gas_limit=_number(gas),
-        to=to or None,
-        data=data,
+        to=text_of(to, "the address", 0, 20) or None,
+        data=text_of(data, "the data"),
         value=_number(value),
     )
     signature = (_number(y_parity), _number(r), _number(s))
@@ -137,7 +119,7 @@ def _decoded(fields: list[bytes]) -> SignedTransaction:
 
 
 def _check_signature(y_parity: int, r: int, s: int) -> None:
-    if y_parity not in (0, 1) or not 0 < r < _CURVE_ORDER or not 0 < s <= _CURVE_ORDER // 2:
+    if y_parity not in (0, 1) or not 0 < r < ORDER or not is_low(s):
         raise ValueError("no signature over secp256k1 with s in the lower half (EIP-2)")
 
 
@@ -146,7 +128,5 @@ def _word(number: int) -> bytes:
     return number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
-def _number(field: bytes) -> int:
-    if field[:1] == b"\0" or len(field) > 32:
-        raise ValueError("an integer starts with a zero byte or is longer than 32")
-    return int.from_bytes(field, "big")
+def _number(field: Item) -> int:
+    return number_of(field, "a number of a transaction", 32)

@@ -22,7 +22,7 @@ import msgspec
 from ves import anchor_calls
 from ves.anchor_calls import AggregateAnchored, CommitmentAnchored
 from ves.anchor_transactions import decode_transaction, sender_of, transaction_hash
-from ves.anchoring import AGGREGATE_LEAVES_MAX, aggregate_head, anchor_leaf, verify_in_aggregate
+from ves.anchoring import aggregate_head, anchor_leaf, verify_in_aggregate
 from ves.audit import AuditCommitment, entry_hash, is_included, state_root
 from ves.block_proofs import BlockHeader, decode_header, decode_receipt, verify_receipt_proof
 from ves.encoding import uuid_bytes, uuid_text
@@ -198,8 +198,9 @@ class _Event:
         if self._trust is None or not self._trust.agent_keys:
             raise Unchecked("no agent key was given to trust: it is the one the sequencer registered")
         known = self._trust.agent_keys.get(self._name)
-        _must(known is not None, "no trusted key has this agent's name and key id")
-        _must(known == self._agent_public_key, "another key is trusted under this name")
+        _must(
+            known == self._agent_public_key, "the key trusted under this agent's name and key id is not this"
+        )
         return "the key is the trusted one of this agent"
 
     def _possession(self) -> str:
@@ -231,7 +232,6 @@ class _Event:
         )
         digest = entry_hash(raw_of(told.prev_hash), told.text)
         path = [raw_of(step) for step in told.path]
-        _must(committed.leaf_count <= 1 << len(path), "the path is shorter than the audit tree is deep")
         _must(
             is_included(committed, told.entry_number, digest, path),
             "the audit commitment does not hold this entry",
@@ -431,7 +431,6 @@ class _Anchor:
         told = self._anchor.aggregate
         if told is None:
             return "the commitment went to the chain alone"
-        _must(told.count <= AGGREGATE_LEAVES_MAX, "an aggregate has fewer leaves")
         leaf = anchor_leaf(self._anchor.chain_id, self._contract, commitment)
         _must(raw_of(told.leaf) == leaf, "the leaf is not this commitment's for this chain and contract")
         path = [raw_of(step) for step in told.path]

@@ -10,7 +10,7 @@ set -eu
 UFW="${UFW:-ufw}"
 
 $UFW default deny incoming
-$UFW default allow outgoing
+$UFW default allow outgoing                                  # PostgreSQL elsewhere, the chain's RPC endpoints (443)
 $UFW allow 443/tcp                                          # clients: nginx, or the sequencer itself
 $UFW allow from "$ADMINS" to any port 22 proto tcp          # your administrators
 $UFW deny 5432/tcp                                          # PostgreSQL; nodes elsewhere: allow each, before this

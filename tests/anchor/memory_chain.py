@@ -8,6 +8,7 @@ asked, speak of another chain. Deterministic; nothing here moves by itself.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -26,7 +27,6 @@ from actors.chain import (
     NonceUsed,
     Reverted,
     SendAnswer,
-    SendRefused,
     Taken,
     TooPoor,
     TransactionReceipt,
@@ -163,6 +163,7 @@ class MemoryChain:
     """All that any endpoint was given, ever."""
     owner: Contract = field(default_factory=Contract)
     """What the contract's owner has set, from the next block on."""
+    on_take: Callable[[bytes], None] = lambda raw: None
     floor: int = 0
     """Least fee per gas that the pool takes."""
 
@@ -178,6 +179,10 @@ class MemoryChain:
 
     def authorise(self, address: bytes) -> None:
         self.owner.sequencers |= {address}
+        self._apply_owner(self.latest.contract)
+
+    def forbid(self, address: bytes) -> None:
+        self.owner.sequencers -= {address}
         self._apply_owner(self.latest.contract)
 
     def set_paused(self, paused: bool) -> None:
@@ -273,6 +278,7 @@ class MemoryChain:
 
     def take(self, raw: bytes) -> SendAnswer:
         self.sent.append(raw)
+        self.on_take(raw)
         tx_hash, signed = transaction_hash(raw), decode_transaction(raw)
         sender, unsigned = sender_of(signed), signed.unsigned
         if tx_hash in self.pool:

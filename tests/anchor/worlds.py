@@ -25,10 +25,10 @@ from actors.security_events import SecurityEvents
 from journal.anchor_port import AnchorTransition
 from journal.memory import MemoryDatabase
 from journal.memory_anchors import MemoryAnchorJournal
-from tests.anchor.memory_chain import CHAIN_ID, CONTRACT, ETHER, GWEI, MemoryChain, MemoryEndpoint
-from ves.anchor_transactions import address_of
+from tests.anchor.memory_chain import CONTRACT, ETHER, GWEI, MemoryChain, MemoryEndpoint
 from ves.commitments import next_commitment
 from ves.records import Commitment, Uuid
+from ves.secp256k1 import address_of
 
 EPOCH_US = 1_700_000_000_000_000
 KEY = PrivateKey(sha256(b"the anchor of tests").digest())
@@ -150,7 +150,7 @@ class World:
             endpoint=MemoryEndpoint(self.chain),
             signer=LocalSigner(),
             vitals=AnchorVitals(),
-            security=SecurityEvents(now=trio.current_time),
+            security=SecurityEvents(),
             policy=policy,
             holder=name,
             seed=number,
@@ -178,13 +178,12 @@ class World:
             self.database.anchors.requests.add(commitment.batch_id)
         return commitment
 
-    async def pass_time(self, seconds: float, *, mining: bool = True) -> None:
-        """Blocks come every twelve seconds, if they do."""
-        end = trio.current_time() + seconds
-        while trio.current_time() < end:
-            await trio.sleep(min(12.0, end - trio.current_time()))
-            if mining:
-                self.chain.mine()
+    async def pass_time(self, seconds: int) -> None:
+        """Blocks come every twelve seconds."""
+        for _ in range(seconds // 12):
+            await trio.sleep(12)
+            self.chain.mine()
+        await trio.sleep(seconds % 12)
 
     # What is so.
 

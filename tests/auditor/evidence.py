@@ -234,7 +234,7 @@ def audited(file: Json, trust: Json | None) -> Verdicts:
             verdicts[name] = True
         except Unknown:
             verdicts[name] = None
-        except (ValueError, OverflowError, KeyError, TypeError, IndexError, AttributeError):
+        except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError):
             verdicts[name] = False
     return verdicts | dict.fromkeys(("block_canonical", "block_final", "contract_state"))
 

@@ -135,7 +135,7 @@ async def test_the_key_in_an_address_is_in_no_error_and_in_no_line_of_any_log(
         with bad_endpoint(chain.url, f"/v2/{KEY}?apikey={QUERY}") as bad:
             bad.does(FAULTS[fault], after=1 if fault == "foreign" else 2)
             url = bad.url.replace("http://", f"http://{USER}:pw@")
-            async with open_chain([url], CHAIN_ID, 0.3) as rpc:
+            async with open_chain([url], CHAIN_ID, 1.5) as rpc:
                 await rpc.block("latest")
                 bad.cut()
                 with pytest.raises((ChainAway, ChainLies, ChainNotOurs)) as failure:

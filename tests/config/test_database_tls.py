@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asyncpg import connect_utils
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from config.database_tls import protected, remote_hosts
+from config.database_tls import database_address, protected, remote_hosts
 from config.exposure import Exposed
+from config.settings import Settings
 
 PASSWORD = "opensesame"
 
@@ -56,6 +59,17 @@ def test_to_another_machine_the_address_demands_verification_by_itself(ca: Path)
     assert protected("DATABASE_URL", short, "verify-full", named) == short + "?sslmode=verify-full"
     said = f"{short}?sslmode=verify-full&sslrootcert={ca}"
     assert protected("DATABASE_URL", said, "verify-full", {"PGSSLMODE": "disable"}) == said
+
+
+@pytest.mark.parametrize("name", ["database_url", "database_admin_url", "anchor_database_url"])
+def test_every_login_of_ours_is_held_to_it(name: Any, ca: Path) -> None:
+    given = Settings(_env_file=None, **{name: f"postgresql://u:{PASSWORD}@db/shop?sslrootcert={ca}"})
+    assert database_address(given, name, {}).endswith("&sslmode=verify-full")
+    loose = Settings(_env_file=None, **{name: f"postgresql://u:{PASSWORD}@db/shop?sslmode=prefer"})
+    with pytest.raises(Exposed, match=name.upper()):
+        database_address(loose, name, {})
+    with pytest.raises(ValidationError, match="postgresql://"):
+        Settings(_env_file=None, **{name: f"mysql://u:{PASSWORD}@db/shop"})
 
 
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer", "require", "verify-ca", "verify_full"])

@@ -16,11 +16,10 @@ Change = Callable[[Any], Any]
 
 
 class Liar:
-    """``changes`` by path; what ends as one of ``gone`` is answered with 404."""
+    """``changes`` by path."""
 
     def __init__(self, url: str) -> None:
         self.changes: dict[str, Change] = {}
-        self.gone: set[str] = set()
         self._upstream = httpx.Client(base_url=url, timeout=30)
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
@@ -34,8 +33,7 @@ class Liar:
                 body = answer.content
                 if answer.status_code == 200 and path in liar.changes:
                     body = json.dumps(liar.changes[path](json.loads(body))).encode()
-                gone = any(path.endswith(end) for end in liar.gone)
-                self.send_response(404 if gone else answer.status_code)
+                self.send_response(answer.status_code)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()

@@ -23,13 +23,13 @@ from transport.chain.rpc_chain import RpcChain
 from ves import anchor_calls
 from ves.anchor_transactions import (
     UnsignedTransaction,
-    address_of,
     signed_bytes,
     signing_digest,
     transaction_hash,
 )
 from ves.anchoring import aggregate_root, anchor_leaf
 from ves.records import Commitment
+from ves.secp256k1 import address_of
 
 _CALL_S = 10.0
 _GAS = 3_000_000

@@ -26,7 +26,6 @@ from transport.http.evidence_making import AgentFacts, CommittedFacts, Registrat
 from ves import anchor_calls
 from ves.anchor_transactions import (
     UnsignedTransaction,
-    address_of,
     signed_bytes,
     signing_digest,
     transaction_hash,
@@ -44,6 +43,7 @@ from ves.merkle import build_levels, inclusion_path, leaf_hash
 from ves.receipt_keys import sign_rotation
 from ves.receipts import sign_receipt
 from ves.records import Commitment, KeyName, Receipt, StoredEvent
+from ves.secp256k1 import address_of
 from ves.signatures import Signer, pop_challenge_v2
 
 CHAIN_ID = 84_532_001
@@ -71,7 +71,16 @@ class Made:
     trust: Trust
 
 
-def make(*, road: str = "aggregate", with_payload: bool = True) -> Made:
+def make(
+    *,
+    road: str = "aggregate",
+    with_payload: bool = True,
+    action: str = "agent_key.register",
+    status: int = 1,
+    value: int = 0,
+) -> Made:
+    """``action`` of the audit entry, ``status`` of the receipt, ``value`` of the transaction: what a liar who
+    computes every hash anew would have there."""
     agent, first, second = signer("agent"), signer("first"), signer("second")
     events = [_event(agent, second, number) for number in range(1, EVENTS + 1)]
     leaves = [
@@ -89,9 +98,9 @@ def make(*, road: str = "aggregate", with_payload: bool = True) -> Made:
     evidence = evidence_of(
         events[AT],
         PAYLOAD if with_payload else None,
-        _agent(agent),
+        _agent(agent, action),
         keys,
-        CommittedFacts(commitment, AT, inclusion_path(levels, AT), anchored(commitment, road)),
+        CommittedFacts(commitment, AT, inclusion_path(levels, AT), anchored(commitment, road, status, value)),
     )
     trust = Trust(
         receipt_keys={(SEQUENCER, 1): first.public_key},
@@ -99,7 +108,7 @@ def make(*, road: str = "aggregate", with_payload: bool = True) -> Made:
         contract=CONTRACT,
         anchoring_accounts=frozenset({ADDRESS}),
         agent_keys={KeyName(TENANT, AGENT, 7): agent.public_key},
-        audit_state_roots=frozenset({_registration(agent).held.new_state_root}),  # type: ignore[union-attr]
+        audit_state_roots=frozenset({_registration(agent, action).held.new_state_root}),  # type: ignore[union-attr]
     )
     return Made(evidence, trust)
 
@@ -182,19 +191,19 @@ def _event(agent: Signer, sequencer: Signer, number: int) -> StoredEvent:
     )
 
 
-def _agent(agent: Signer) -> AgentFacts:
+def _agent(agent: Signer, action: str) -> AgentFacts:
     name = KeyName(TENANT, AGENT, 7)
     key = AgentKey(name, agent.public_key, 1, None, None, 1_000_000, 2)
     proof = PossessionProof(2, agent.sign(pop_challenge_v2(name, agent.public_key)))
-    return AgentFacts(key, proof, _registration(agent))
+    return AgentFacts(key, proof, _registration(agent, action))
 
 
-def _registration(agent: Signer) -> RegistrationFacts:
+def _registration(agent: Signer, action: str) -> RegistrationFacts:
     records: list[AuditRecord] = []
     for number in range(1, 4):
         entry = AuditEntry(
             actor="api_key:x",
-            action="agent_key.register",
+            action=action,
             subject=f"{uuid_text(AGENT)}/{number + 5}",
             tenant_id=TENANT,
             details={"public_key": agent.public_key.hex(), "proof_of_possession": 2},
@@ -226,7 +235,7 @@ def _registration(agent: Signer) -> RegistrationFacts:
     return RegistrationFacts(records[1], held, records)
 
 
-def anchored(commitment: Commitment, road: str) -> AnchorEvidence:
+def anchored(commitment: Commitment, road: str, status: int, value: int) -> AnchorEvidence:
     """Anchored in block 7, as the second transaction of three."""
     other = _commitment(sha256(b"other").digest()[:16], sha256(b"root").digest(), 9)
     leaves = [anchor_leaf(CHAIN_ID, CONTRACT, one) for one in (other, other, commitment)]
@@ -241,8 +250,8 @@ def anchored(commitment: Commitment, road: str) -> AnchorEvidence:
         batch, tenant, store, *words = [data[at : at + 32] for at in range(4, len(data), 32)]
         topics = [anchor_calls.COMMITMENT_ANCHORED, batch, tenant]
         words = [store, *words, anchor_calls.number_word(BLOCK_TIME_S)]
-    ours = receipt([(CONTRACT, topics, b"".join(words))])
-    unsigned = UnsignedTransaction(CHAIN_ID, 3, 1, 2, 100_000, CONTRACT, data)
+    ours = receipt([(CONTRACT, topics, b"".join(words))], status=status)
+    unsigned = UnsignedTransaction(CHAIN_ID, 3, 1, 2, 100_000, CONTRACT, data, value)
     signature = ACCOUNT.sign_recoverable(signing_digest(unsigned), hasher=None)
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big")
     raw = signed_bytes(unsigned, signature[64], r, s)

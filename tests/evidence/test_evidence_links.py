@@ -14,8 +14,11 @@ from tests.auditor.rules import Malformed
 from tests.evidence.making import ADDRESS, CHAIN_ID, CONTRACT, Made, make, trust_file
 from tests.evidence.walking import changes
 from transport.client.wire import TrustFile
+from ves.commitments import state_root, stream_id
+from ves.encoding import prefixed_hex, uuid_bytes
 from ves.evidence import LINKS, ON_CHAIN, Trust, check, failed, missing
 from ves.evidence_file import NotEvidence, read_evidence
+from ves.merkle import node_hash
 
 ROADS = pytest.mark.parametrize("road", ["aggregate", "single"])
 VERDICTS = {"passed": True, "failed": False, "not checked": None}
@@ -150,6 +153,46 @@ def test_evidence_for_another_contract_fails_even_if_its_log_is_there() -> None:
     anchor = msgspec.structs.replace(made.evidence.anchor, contract="0x" + "22" * 20)  # type: ignore[type-var]
     found = check(msgspec.structs.replace(made.evidence, anchor=anchor), None)
     assert {"aggregate", "log", "transaction"} <= {link.name for link in failed(found)}
+
+
+@pytest.mark.parametrize(
+    ("link", "lie"),
+    [
+        ("agent_registration", {"action": "agent_key.revoke"}),
+        ("log", {"status": 0}),
+        ("transaction", {"value": 1}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_liar_who_computes_every_hash_anew_fails_in_one_link(link: str, lie: dict[str, Any]) -> None:
+    made = make(**lie)
+    raw = msgspec.json.encode(made.evidence)
+    assert [one.name for one in failed(check(read_evidence(raw), made.trust))] == [link]
+    assert theirs(raw, trust_file(made.trust)) == ours(raw, made.trust)
+
+
+def test_a_tree_deeper_than_its_leaves_need_is_no_tree() -> None:
+    """Its maker can give every event two places in it."""
+    made = make()
+    whole = msgspec.json.decode(msgspec.json.encode(made.evidence)) | {"anchor": None}
+    held, more = whole["commitment"], bytes(32)
+    root = node_hash(bytes.fromhex(held["merkle_root"][2:]), more)
+    held |= {"path": [*held["path"], prefixed_hex(more)], "merkle_root": prefixed_hex(root)}
+    event = made.evidence.event
+    stream = stream_id(uuid_bytes(event.tenant_id), uuid_bytes(event.store_id))
+    held["new_state_root"] = prefixed_hex(state_root(stream, bytes(32), root, 1, 5, 5))
+    assert [one.name for one in failed(check(read_evidence(encoded(whole)), made.trust))] == ["inclusion"]
+    assert theirs(encoded(whole), trust_file(made.trust)) == ours(encoded(whole), made.trust)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "1", "{}", '{"details": 1}', "[" * 5000], ids=range(6))
+def test_an_audit_entry_of_any_text_fails_in_its_link_and_breaks_nothing(text: str) -> None:
+    made = make()
+    whole = msgspec.json.decode(msgspec.json.encode(made.evidence))
+    whole["agent_key"]["registration"]["text"] = text
+    found = check(read_evidence(encoded(whole)), made.trust)
+    assert [one.name for one in failed(found)] == ["agent_registration"]
+    assert theirs(encoded(whole), trust_file(made.trust)) == ours(encoded(whole), made.trust)
 
 
 @pytest.mark.parametrize(

@@ -492,6 +492,25 @@ async def test_the_backlog_is_oldest_first_and_what_was_asked_for_before_all(
     assert (await anchoring.other.read_backlog(limit=9)).waiting == 2
 
 
+async def test_the_newest_finalized_anchor_is_the_one_with_the_greatest_number(
+    anchoring: AnchoringWorld,
+) -> None:
+    made = await commitments(anchoring.world, 3)
+    lease = await anchoring.claim()
+
+    async def newest(contract: bytes = CONTRACT) -> Any:
+        return await anchoring.other.read_newest_finalized(CHAIN, contract)
+
+    first, second, third = [await anchoring.planned(lease, [one]) for one in made]
+    await anchoring.moved(lease, a_transition(third, 2, "submitted", await anchoring.signed(lease, third)))
+    assert await newest() is None
+    await anchoring.finalized(lease, second)
+    await anchoring.finalized(lease, first)
+    found = await newest()
+    assert (found.anchor_number, found.state, found.block_hash) == (2, "finalized", bytes([7]) * 32)
+    assert await newest(b"D" * 20) is None
+
+
 async def test_what_was_spent_is_what_mined_ones_cost_and_the_most_that_others_may(
     anchoring: AnchoringWorld,
 ) -> None:
@@ -513,6 +532,12 @@ async def test_what_was_spent_is_what_mined_ones_cost_and_the_most_that_others_m
     )
     await anchoring.moved(lease, reverted)
     assert await spent() == 2 * cost
+    # A block that is gone has cost nothing yet, and the bytes may still be mined.
+    gone = msgspec.structs.replace(reverted, transition_number=3, gas_used=None, cause="reorganised")
+    await anchoring.moved(lease, gone)
+    assert await spent() == cost + most
+    await anchoring.moved(lease, msgspec.structs.replace(reverted, transition_number=4))
+    assert await spent() == 2 * cost
     await anchoring.signed(lease, waiting)
     dearer = a_transaction(waiting, nonce=2, attempt=2, max_fee_per_gas=2 * FEE_MAX)
     assert await anchoring.anchor.write_transaction(lease, dearer, AUDIT) == Stored()
@@ -521,7 +546,29 @@ async def test_what_was_spent_is_what_mined_ones_cost_and_the_most_that_others_m
     assert await spent(found[1].signed_at_us) == cost + 2 * most
     assert await spent(found[3].signed_at_us) == 2 * most
     assert await spent(found[3].signed_at_us + 1) == 0
+    # A refused one whose block is gone may cost the most again.
+    gone = a_transition(refused, 3, "pending", transaction, cause="reorganised")
+    await anchoring.moved(lease, gone)
+    assert await spent() == cost + 3 * most
     assert await spent(0, b"B" * 20) == 0
+
+
+async def test_the_newest_finalized_anchor_is_told_per_contract(anchoring: AnchoringWorld) -> None:
+    made = await commitments(anchoring.world, 3)
+    lease = await anchoring.claim()
+    first, second, under_way = [await anchoring.planned(lease, [one]) for one in made]
+    assert await anchoring.other.read_newest_finalized(CHAIN, CONTRACT) is None
+    for anchor in (second, first):
+        transaction = await anchoring.finalized(lease, anchor)
+        newest = await anchoring.other.read_newest_finalized(CHAIN, CONTRACT)
+        assert newest is not None
+        assert (newest.anchor_number, newest.transition_number) == (second.anchor_number, 5)
+        if anchor is second:
+            assert (newest.state, newest.tx_hash) == ("finalized", transaction.tx_hash)
+    assert await anchoring.other.read_newest_finalized(CHAIN, b"D" * 20) is None
+    assert await anchoring.other.read_newest_finalized(CHAIN + 1, CONTRACT) is None
+    [still_open] = await anchoring.other.read_open(CHAIN, CONTRACT, limit=9)
+    assert still_open.anchor == under_way
 
 
 async def test_an_operators_word_moves_what_stands_forward_and_never_back(anchoring: AnchoringWorld) -> None:
@@ -545,16 +592,17 @@ async def test_an_operators_word_moves_what_stands_forward_and_never_back(anchor
         with pytest.raises(ValueError, match=what):
             await resume(nonce, index, b"h" * 32)
     before = len(await anchoring.world.journal.read_audit_chain(anchoring.node_id, from_number=1, limit=9))
+    assert (await anchoring.standing()).resumed_nonce == 0
     assert await resume(7, 1, b"h" * 32) == Stored()
-    assert await anchoring.standing() == Standing(7, 1, b"h" * 32, 2)
+    assert await anchoring.standing() == Standing(7, 1, b"h" * 32, 2, 7)
     assert await resume(7, 5, b"i" * 32) == Stored()
     assert await resume(8, 5, b"k" * 32) == Stored()
-    assert await anchoring.standing() == Standing(8, 5, b"k" * 32, 2)
+    assert await anchoring.standing() == Standing(8, 5, b"k" * 32, 2, 8)
     after = await anchoring.world.journal.read_audit_chain(anchoring.node_id, from_number=1, limit=9)
     assert len(after) == before + 3
     later = await anchoring.planned(lease, [two])
     assert (later.first_index, later.previous_head) == (5, b"k" * 32)
     await anchoring.signed(lease, later)
-    assert await anchoring.standing() == Standing(9, 6, aggregate_head(b"k" * 32, later.root, 5, 1), 3)
+    assert await anchoring.standing() == Standing(9, 6, aggregate_head(b"k" * 32, later.root, 5, 1), 3, 8)
     late = a_transaction(later, nonce=3)
     assert await anchoring.anchor.write_transaction(lease, late, AUDIT) == Moved("the nonce")

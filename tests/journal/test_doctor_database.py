@@ -77,6 +77,10 @@ BAD: dict[str, tuple[str, str]] = {
         "new: trigger D CREATE TRIGGER append_only_delete BEFORE DELETE ON record.ves_events",
         "ALTER TABLE record.ves_events DISABLE TRIGGER append_only_delete",
     ),
+    "the anchor's database login is its own": (
+        "sequencer_anchor_login: sequencer_app as well",
+        "GRANT sequencer_app TO sequencer_anchor_login",
+    ),
     "what is acknowledged is durable": ("synchronous_commit is off", "SET synchronous_commit = off"),
     "PostgreSQL's log holds no payload": (
         "statements are logged with their parameters",

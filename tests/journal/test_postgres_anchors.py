@@ -14,7 +14,7 @@ import pytest
 import trio
 from anchor_builders import commitments
 from anchoring_worlds import CHAIN, CONTRACT, anchor_dsn, anchoring_world
-from journal_builders import Database, uuid
+from journal_builders import AUDIT, Database, uuid
 from journal_worlds import LIMITS, PostgresWorld, admin_dsn, postgres_world, sql
 from test_postgres_attacks import assert_refused
 from test_postgres_schema import THE_ANCHORS, a_row_in_every_table, tables
@@ -24,6 +24,7 @@ from journal import commitments as commitment_statements
 from journal.aio import cross
 from journal.anchor_port import Lease
 from journal.anchors import open_anchor_journal
+from journal.embedded import EmbeddedPostgres, embedded_dsn
 from journal.port import Away, JournalAway, JournalRefused, SchemaMismatch, Stored
 from journal.postgres import open_journal
 
@@ -170,6 +171,12 @@ async def test_a_login_that_is_not_the_anchors_own_is_refused_with_the_statement
             await opens(login)
 
 
+def test_the_embedded_database_has_a_login_for_the_anchor(server: EmbeddedPostgres) -> None:
+    assert server.anchor_dsn == anchor_dsn(server.app_dsn)
+    assert server._cluster is not None
+    assert embedded_dsn(server._cluster.root.parent, anchor=True) == server.anchor_dsn
+
+
 async def test_the_server_refuses_to_work_as_the_anchor(common: PostgresWorld) -> None:
     with pytest.raises(JournalRefused, match="REVOKE sequencer_anchor FROM sequencer_anchor_login"):
         async with open_journal(anchor_dsn(common.dsn), node_id=uuid(), limits=LIMITS, as_server=True):
@@ -248,7 +255,9 @@ async def test_lists_and_sums_that_were_lost_are_made_again(own: PostgresWorld) 
         made = await commitments(own, 3)
         lease = await anchoring.claim()
         await anchoring.finalized(lease, await anchoring.planned(lease, made[:1]))
+        assert await own.journal.request_anchor(made[1].batch_id, AUDIT)
         under_way = await anchoring.planned(lease, made[1:2])
+        assert await sql(own.owner_dsn, "SELECT FROM work.anchor_requests") == []
         before = await own.journal.anchor_summary()
         assert (before.waiting, before.open_anchors, before.anchored_events) == (1, {"pending": 1}, 2)
         await sql(
@@ -343,6 +352,7 @@ async def test_nothing_reads_all_anchors_or_all_commitments(own: PostgresWorld) 
         lambda c: anchored.read_anchors(c, [uuid() for _ in range(100)]),
         lambda c: anchored.read_evidence(c, uuid()),
         lambda c: anchor_reads.standing(c, *account),
+        lambda c: anchor_reads.read_newest_finalized(c, *account[:2]),
         lambda c: anchor_reads.read_backlog(c, 100),
         lambda c: anchor_reads.spent_since(c, *account[:2], 1 << 50),
         lambda c: anchor_reads.read_transactions(c, *account[:2], 5, 100),

@@ -16,7 +16,7 @@ def doors(rules: list[dict[str, Any]], side: str) -> list[tuple[str, list[int]]]
 
 
 def test_the_policy_opens_each_port_to_those_who_need_it() -> None:
-    policy = yaml.safe_load(POLICY.read_text())
+    anchor, policy = yaml.safe_load_all(POLICY.read_text())
     spec = policy["spec"]
     assert policy["kind"] == "NetworkPolicy"
     assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
@@ -30,3 +30,7 @@ def test_the_policy_opens_each_port_to_those_who_need_it() -> None:
     assert "169.254.0.0/16" in goes[2][0]
     assert all(rule["from"] for rule in spec["ingress"])
     assert all(rule["to"] for rule in spec["egress"])
+    assert anchor["spec"]["podSelector"] == {"matchLabels": {"app": "sequencer-anchor"}}
+    assert anchor["spec"]["ingress"] == [], "nobody speaks to the anchor"
+    assert anchor["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert anchor["spec"]["egress"] == spec["egress"]

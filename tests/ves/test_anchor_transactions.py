@@ -10,13 +10,13 @@ from actors.chain_keys.accounts import Account
 from ves.anchor_transactions import (
     SignedTransaction,
     UnsignedTransaction,
-    address_of,
     decode_transaction,
     sender_of,
     signed_bytes,
     signing_digest,
     transaction_hash,
 )
+from ves.secp256k1 import address_of
 
 KEY = PrivateKey(bytes(range(1, 33)))
 SAMPLE = UnsignedTransaction(84532001, 7, 10**9, 3 * 10**9, 200_000, bytes(range(20)), b"\x01\x02" * 50)

@@ -80,7 +80,7 @@ class Endpoint:
         self._connects = 0
         self._believed_at_connects = -1
         """How many connections had been opened when its chain id was last right."""
-        self._client = httpx.AsyncClient(
+        self._client = httpx.AsyncClient(  # nosec B113
             transport=_Outward(address, tls),
             timeout=None,  # noqa: S113 - its callers set a trio deadline around each attempt
             follow_redirects=False,

@@ -88,7 +88,7 @@ class RpcChain:
                 try:
                     return await self._agreed(which)
                 except ChainLies:
-                    await trio.sleep(_AGREE_PAUSE_S)
+                    await trio.sleep(min(_AGREE_PAUSE_S, self._timeout_s / 10))
             return await self._agreed(which)
 
     async def nonce_of(self, address: bytes) -> int:
@@ -182,7 +182,7 @@ class RpcChain:
 
     async def _agreed(self, which: BlockTag | int) -> Block | None:
         """The one that all say who have it; of a tag, the lowest."""
-        within_s = self._timeout_s / (2 * _AGREE_TRIES)  # two questions in each try
+        within_s = 0.9 * self._timeout_s / (2 * _AGREE_TRIES)  # two questions in each try, and the pause
         said = await self._pool.every(lambda one: self._block_at(one, which), within_s=within_s)
         there = [block for _, block in said if block is not None]
         if not there:

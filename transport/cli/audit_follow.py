@@ -234,9 +234,7 @@ class _Rounds:
         return self._told(code, "alert" if found.alerts else "verified", self._summary(found), found)
 
     async def _could_not(self, code: Exit, verdict: str, why: ClientError) -> int:
-        state = self._memory.state
-        since = datetime.fromisoformat(state.verified_at or state.begun_at)
-        waits_s = (_now() - since).total_seconds()
+        waits_s = (_now() - self._memory.state.last_look()).total_seconds()
         if waits_s > self._stale_after_s:
             text = f"nothing was verified to the end for {waits_s:.0f} s: {why}"
             await self._alarm.ring("alert", "stale", text)

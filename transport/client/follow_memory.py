@@ -15,6 +15,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -126,6 +127,10 @@ class State(msgspec.Struct):
             voided=tuple(self.voided),
         )
 
+    def last_look(self) -> datetime:
+        """The last that ended with nothing against the stream; before the first, when it was begun."""
+        return datetime.fromisoformat(self.verified_at or self.begun_at)
+
     def open_findings(self) -> list[Finding]:
         return [finding for finding in self.findings if not finding.acknowledged]
 
@@ -159,7 +164,7 @@ def read_state(path: Path) -> State:
                 "it, or another --state"
             )
         state = msgspec.json.decode(raw, type=State)
-        state.keys(), state.agents(), state.seen()
+        state.keys(), state.agents(), state.seen(), state.last_look()
     except (*UNREADABLE, ValueError) as wrong:
         raise StateRefused(f"{path} is no state of audit follow, or is damaged: {wrong}") from wrong
     return state
@@ -238,10 +243,7 @@ class Memory:
     @classmethod
     def begin(cls, path: Path, state: State) -> Self:
         """Durable before anything is verified: what was believed at first use stays on record."""
-        try:
-            memory = cls(path, state, _locked(path))
-        except OSError as error:
-            raise StateRefused(f"{path}: {error.strerror}") from error
+        memory = cls(path, state, _locked(path))
         memory.save()
         return memory
 
@@ -324,10 +326,13 @@ class Memory:
 
 def _locked(path: Path) -> int:
     """The history, open and ours alone."""
-    with open_private(history_path(path), "ab"):
-        pass  # made, if it is not there, for its owner alone
-    sync_folder(path.parent)
-    history = os.open(history_path(path), os.O_RDWR | os.O_CLOEXEC)
+    try:
+        with open_private(history_path(path), "ab"):
+            pass  # made, if it is not there, for its owner alone
+        sync_folder(path.parent)
+        history = os.open(history_path(path), os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise StateRefused(f"{history_path(path)}: {error.strerror}") from error
     try:
         fcntl.flock(history, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -137,6 +137,8 @@ class Follower:
                 wrong = Contradiction("event_changed", text, number, number)
                 raise self._view.contradicted(wrong, shown.raw, event.raw)
             found.events += 1
+            if found.events % PAGE == 0:
+                self._progress(number, self._memory.seen.head_sequence)
             if chosen is None or number - start in chosen:
                 await self._signed(event, f"event {number}")
                 found.signatures += 1
