@@ -123,6 +123,6 @@ class ByHand:
 async def _mined(chain: RpcChain, tx_hash: bytes) -> TransactionReceipt:
     """The block comes right after the answer to the transaction, not always before it."""
     with trio.fail_after(_CALL_S):
-        while (receipt := await chain.receipt(tx_hash)) is None:
+        while (receipt := await chain.receipt(tx_hash)) is None:  # noqa: ASYNC110  nothing tells us
             await trio.sleep(0.02)
     return receipt
