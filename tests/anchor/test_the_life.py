@@ -484,6 +484,9 @@ async def test_a_contract_that_others_use_stops_everything(autojump_clock: MockC
         await trio.sleep(5)
         world.chain.latest.contract.count = 7
         world.commit(1, ask=True)
+        await world.pass_time(30)
+        assert node.vitals.role == "active", "an endpoint that lags says such things, too"
+        assert node.vitals.trouble is not None
         await world.pass_time(60)
         assert node.vitals.role == "stopped"
         assert "sequencer anchor resume" in (node.vitals.trouble or "")
