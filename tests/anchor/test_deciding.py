@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from actors.anchor_fees import Offer, first_offer, gas_limit, higher_offer, is_affordable
 from actors.anchor_lease import Deposed, LeasedJournal
@@ -226,14 +228,17 @@ def test_what_no_block_uses_is_live_in_order_and_young_when_it_just_lost_its_blo
     assert [each.since_us for each in live] == [5000, 5000]
 
 
-def test_what_does_not_fit_stops_at_the_second_look_in_a_row() -> None:
-    suspicions = Suspicions()
+async def test_what_does_not_fit_stops_when_it_was_so_at_every_look_for_long_enough(
+    autojump_clock: MockClock,
+) -> None:
+    suspicions = Suspicions(10.0)
     kinds = []
-    for fits in (False, True, False, False):
+    for fits in (False, False, True, False, False, False, False):
         suspicions.next_look()
         if not fits:
             kinds.append(type(suspicions.suspect("account used elsewhere", "")))
-    assert kinds == [NotYet, NotYet, NeedsOperator]
+        await trio.sleep(4)
+    assert kinds == [NotYet] * 5 + [NeedsOperator]
 
 
 async def test_a_write_that_stored_nothing_is_the_end_of_the_tenure() -> None:
