@@ -279,7 +279,7 @@ async def test_what_an_operator_knows_of_is_no_reason_to_stop(autojump_clock: Mo
         world.chain.drop_pool()
         world.chain.mine(empty=True)
         world.chain.latest.nonces[ADDRESS] = 1
-        await world.pass_time(60)
+        await world.pass_time(120)
         assert node.vitals.role == "stopped"
         operator = world.node(2)
         lease = await operator.journal.claim_lease(operator.holder, lease_s=20)
