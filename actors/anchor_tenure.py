@@ -179,8 +179,9 @@ class Tenure:
         unsent = next_unsent(anchors)
         if unsent is None:
             self._refusals, self._refusal, self._sends_from = 0, None, 0.0
+            vitals = self._vitals
             if len(anchors) >= OPEN_MAX or not is_due(
-                self._policy, backlog, self._vitals.base_fee_per_gas or 0
+                self._policy, backlog, vitals.base_fee_per_gas or 0, vitals.spent_today_wei
             ):
                 return None
         await self._compare_contract(anchors, standing)
@@ -189,7 +190,7 @@ class Tenure:
     async def _plan(self, standing: Standing) -> OpenAnchor | None:
         await self._sender.quote()  # while gas costs more than the cap, let more of them gather
         backlog = await self._journal.read_backlog(limit=AGGREGATE_LEAVES_MAX)
-        chosen = choose(self._policy.road, backlog.batches)
+        chosen = choose(self._policy.road, backlog.batches, self._chain.chain_id, self._policy.contract)
         if chosen is None:
             return None
         anchor, batches = plan(chosen, standing, self._chain.chain_id, self._policy.contract)
