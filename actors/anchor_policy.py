@@ -84,12 +84,11 @@ def _road(mode: Road, batch: WaitingBatch, present: set[Uuid], here: tuple[int, 
     """None: only when its predecessor, which waits, has one. The single road is for what the contract takes
     there, or one commitment would keep all others waiting for ever: nothing after a gap (numbers that were
     lost), and nothing of a stream that began at another contract."""
-    if mode == "aggregate" or batch.previous_road == "aggregate":
-        return "aggregate"
-    if batch.commitment.sequence_start != batch.previous_end + 1:
+    if mode == "aggregate" or batch.commitment.sequence_start != batch.previous_end + 1:
         return "aggregate"
     if batch.previous_batch_id is None or batch.previous_road == "single":
         return "single" if batch.previous_contract in (None, here) else "aggregate"
+    # Its predecessor waits, or is on the aggregate road, or was put on a chain by others.
     return None if batch.previous_batch_id in present else "aggregate"
 
 

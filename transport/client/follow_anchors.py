@@ -25,7 +25,7 @@ class AnchorUnproven(ClientError):
 
 
 class NotFinalThere(ClientError):
-    """A commitment is called final and is in a block of the chain, which the chain does not call final yet."""
+    """A commitment is called final, and the chain has its block and does not call it final yet."""
 
 
 class ChainView(Protocol):
@@ -100,7 +100,7 @@ class Anchors:
             )
 
     async def _is_proven(self, kept: Verified, found: Look) -> bool:
-        """By the chain, where there is one to ask; False: not yet, or nobody could be asked, which was told."""
+        """By the chain, where there is one to ask; False: not yet, or nobody could be asked: it was told."""
         if self._chain is None:
             found.not_on_chain += 1
             return True
