@@ -22,6 +22,7 @@ from actors.anchor_steps import (
     NOT_AUTHORISED,
     ON_CHAIN,
     Horizon,
+    Live,
     NeedsOperator,
     NotYet,
     TroubleKind,
@@ -157,6 +158,7 @@ class Tenure:
         numbers = {anchor.anchor.anchor_number for anchor in anchors}
         if any(one.attempts[-1].anchor_number not in numbers for one in live):
             await self._check_newest_finalized()  # what was final is outside the chain?
+            live = [one for one in live if not await self._is_mined(one)]
         if live:
             await self._sender.keep_in_pool(live, anchors, backlog.now_us)
             return
@@ -168,6 +170,13 @@ class Tenure:
         anchor = await self._next_anchor(anchors, standing, backlog)
         if anchor is not None:
             await self._send_new(anchor, next_nonce, backlog.now_us)
+
+    async def _is_mined(self, one: Live) -> bool:
+        """Then the nonce that the chain named lags: nothing is to be kept in the pool, or replaced."""
+        for attempt in one.attempts:
+            if await self._chain.receipt(attempt.tx_hash) is not None:
+                return True
+        return False
 
     def _wait_for_nonce(self, next_nonce: int) -> None:
         """A block took our transaction since the nonce was read, or the endpoints lag behind each other."""

@@ -453,6 +453,30 @@ async def test_an_empty_account_is_told_with_its_address(autojump_clock: MockClo
     assert nonces(world) == [0]
 
 
+async def test_a_nonce_that_lags_behind_what_is_final_replaces_nothing(autojump_clock: MockClock) -> None:
+    world = World()
+    node = world.node()
+    async with living(node):
+        for store in (1, 2):
+            world.commit(store, ask=True)
+            await world.pass_time(200)
+        assert world.all_final()
+        honest = node.endpoint.nonce_of
+
+        async def lags(address: bytes) -> int:
+            return await honest(address) - 1
+
+        node.endpoint.nonce_of = lags  # type: ignore[method-assign]
+        await world.pass_time(600)
+        assert [one.attempt for one in world.database.anchors.transactions] == [1, 1]
+        assert "nonce behind" in (node.vitals.trouble or "")
+        node.endpoint.nonce_of = honest  # type: ignore[method-assign]
+        world.commit(3, ask=True)
+        await world.pass_time(300)
+        assert world.all_final()
+    assert nonces(world) == [0, 1, 2]
+
+
 # Two of them, and somebody else.
 
 
