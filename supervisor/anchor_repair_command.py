@@ -17,7 +17,7 @@ from actors.anchor_fees import first_offer
 from actors.chain import Chain, ChainAway, ChainLies, ChainNotOurs, Reverted, SignerAway, SignerRefused, Taken
 from actors.chain_key_place import key_place
 from actors.chain_signer import ProcessSigner, SigningKey
-from actors.faults import arm_from_environment
+from actors.faults import arm_from_environment, checkpoint
 from config.anchoring import anchor_choice, refuse_without_login, rpc_urls
 from config.secrets import prepare_data_dir
 from config.settings import Settings
@@ -102,7 +102,12 @@ async def _bench(settings: Settings, chain_id: int, urls: tuple[str, ...]) -> As
         )
         signer = await stack.enter_async_context(SigningKey(key_place(settings)).open())
         journal = await stack.enter_async_context(
-            open_anchor_journal(anchor_address(settings), holder=holder, limits=limits_of(settings, 2))
+            open_anchor_journal(
+                anchor_address(settings),
+                holder=holder,
+                limits=limits_of(settings, 2),
+                checkpoint=checkpoint,
+            )
         )
         lease = await _claim(journal, holder)
         try:

@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.anchorkeys.test_keystores import OF_A_KEYSTORE
 from tests.attacks.test_kills import OF_THE_ANCHOR
 from tests.auditor.audit import audit
 from tests.auditor.audit_chain import audit_chain, read_chains
@@ -120,12 +121,14 @@ def points_in_the_code() -> set[str]:
     found: set[str] = set()
     for room in ("supervisor", "transport", "actors", "journal", "config"):
         for file in (ROOT / room).rglob("*.py"):
-            if file.name == "memory.py":  # the simulation's journal
+            if file.name.startswith("memory"):  # the simulation's journal
                 continue
             text = file.read_text()
             found |= set(re.findall(r'checkpoint(?:_or_wait)?\(\s*"([a-z_.]+)"', text))
-            for name in re.findall(r'(?:named=|_write(?:_alone)?\(\s*)"(\w+)"', text):
+            for name in re.findall(r'(?:named=|_(?:write|fenced)\w*\(\s*)"(\w+)"', text):
                 found |= set(unit(name))
+            for prefix in re.findall(r'checkpoint\(f"([a-z.]+){transition.state}"\)', text):
+                found |= {f"{prefix}{state}" for state in ("included", "safe", "finalized")}
     return found
 
 
@@ -141,6 +144,7 @@ def test_no_point_in_the_code_is_without_a_crash() -> None:
             OF_BACKUPS,
             WRITE_PATH,
             OF_THE_ANCHOR,
+            [point for point, _ in OF_A_KEYSTORE],
         )
         for point in (*FIRST_START, *AT_WORK, *OF_A_WORKER, *points)
     }
