@@ -156,9 +156,12 @@ class Tenure:
         )
         live = live_nonces(transactions, anchors, self._follower.mined)
         numbers = {anchor.anchor.anchor_number for anchor in anchors}
-        if any(one.attempts[-1].anchor_number not in numbers for one in live):
+        done = [one for one in live if one.attempts[-1].anchor_number not in numbers]
+        if done:
             await self._check_newest_finalized()  # what was final is outside the chain?
-            live = [one for one in live if not await self._is_mined(one)]
+        for one in done:
+            if await self._is_mined(one):
+                raise _nonce_behind(next_nonce)
         if live:
             await self._sender.keep_in_pool(live, anchors, backlog.now_us)
             return
@@ -172,7 +175,7 @@ class Tenure:
             await self._send_new(anchor, next_nonce, backlog.now_us)
 
     async def _is_mined(self, one: Live) -> bool:
-        """Then the nonce that the chain named lags: nothing is to be kept in the pool, or replaced."""
+        """Then the nonce that the chain named lags, and whatever else it says may: nothing is sent by it."""
         for attempt in one.attempts:
             if await self._chain.receipt(attempt.tx_hash) is not None:
                 return True
@@ -181,8 +184,7 @@ class Tenure:
     def _wait_for_nonce(self, next_nonce: int) -> None:
         """A block took our transaction since the nonce was read, or the endpoints lag behind each other."""
         if not self._follower.mined:
-            text = f"the chain says that nonce {next_nonce} of our account comes next; we are beyond it"
-            raise NotYet("nonce behind", text)
+            raise _nonce_behind(next_nonce)
 
     # What is next.
 
@@ -278,6 +280,11 @@ class Tenure:
         if isinstance(answer, Reverted):
             raise ChainLies(f"the contract refuses a question that every one answers: {answer.reason}")
         return answer
+
+
+def _nonce_behind(next_nonce: int) -> NotYet:
+    text = f"the chain says that nonce {next_nonce} of our account comes next; we are beyond it"
+    return NotYet("nonce behind", text)
 
 
 _STRANGE_NONCE = (

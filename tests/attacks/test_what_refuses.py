@@ -67,7 +67,8 @@ def test_what_a_day_may_cost_is_not_exceeded(world: World) -> None:
     world.anchor.stop()
     signed = len(world.transactions())
     batch = world.commit(world.tenant())
-    world.anchor.start(ANCHOR_BUDGET_PER_DAY_ETH=f"{(int(spent) + 1) / ETHER:.18f}")
+    budget = f"{(int(spent) + 1) / ETHER:.18f}"
+    world.anchor.start(ANCHOR_BUDGET_PER_DAY_ETH=budget, ANCHOR_AGE_MAX_SECS="1")
     world.says("budget spent")
     assert len(world.transactions()) == signed
     assert world.anchor.stop() == 0
