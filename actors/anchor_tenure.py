@@ -32,6 +32,7 @@ from actors.anchor_steps import (
     live_nonces,
     next_unsent,
     refusal,
+    succeeded,
 )
 from actors.anchor_vitals import AnchorVitals
 from actors.chain import Chain, ChainAway, ChainLies, ChainSigner, Reverted
@@ -165,6 +166,9 @@ class Tenure:
         if live:
             await self._sender.keep_in_pool(live, anchors, backlog.now_us)
             return
+        unwritten = [anchor for anchor in anchors if anchor.last.state not in ON_CHAIN]
+        if any(succeeded(anchor, self._follower.mined) for anchor in unwritten):
+            return  # its block is not proven yet: the contract knows more than our rows, and rightly
         if trio.current_time() >= self._look_back_at:
             await self._look_back(anchors, standing)
         if standing.next_nonce is not None and next_nonce < standing.next_nonce:
