@@ -63,7 +63,7 @@ def test_what_a_day_may_cost_is_not_exceeded(world: World) -> None:
     world.anchor.stop()
     signed = len(world.transactions())
     batch = world.commit(world.tenant())
-    world.anchor.start(ANCHOR_BUDGET_PER_DAY_ETH="0.000001")
+    world.anchor.start(ANCHOR_BUDGET_PER_DAY_ETH="0.000001", ANCHOR_AGE_MAX_SECS="1")
     world.says("budget spent")
     assert len(world.transactions()) == signed
     assert world.anchor.stop() == 0
