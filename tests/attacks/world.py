@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import secrets
 import signal
@@ -25,14 +26,21 @@ from typing import Any
 
 import asyncpg
 import coincurve
+import trio
 from eth_hash.auto import keccak
 
 from contracts.artefact import creation_code
 from tests.anvil import CHAIN_ID, Anvil, anvil
+from tests.auditor.evidence import audited
 from tests.chain.bad_endpoint import BadEndpoint, bad_endpoint
 from tests.e2e.nodes import Operated, operated_postgres
 from tests.e2e.world import ROOMY, ROOT, Server, Tenant
+from transport.chain.opening import open_chain
+from transport.client.evidence_on_chain import ask_chain
+from transport.client.wire import TrustFile, decode
 from ves.anchor_calls import address_word, calldata, deployment, number_word
+from ves.evidence import ON_CHAIN, Link, check, failed, missing
+from ves.evidence_file import Evidence, read_evidence
 
 BLOCK_S = 0.15
 PATIENCE_S = 30.0
@@ -168,6 +176,8 @@ class World:
     account: bytes
     anchor: AnchorProcess
     others: list[AnchorProcess] = field(default_factory=list)
+    committed: dict[str, tuple[Tenant, str]] = field(default_factory=dict)
+    """By batch: whose it is, and one of its events."""
 
     # What the honest do.
 
@@ -176,11 +186,14 @@ class World:
 
     def commit(self, tenant: Tenant, events: int = 2) -> str:
         """The batch id."""
-        posted = tenant.post(*(tenant.agent.event({"n": n}) for n in range(events)))
+        signed = [tenant.agent.event({"n": n}) for n in range(events)]
+        posted = tenant.post(*signed)
         assert posted.json()["eventsAccepted"] == events, posted.text
         made = tenant.http.post("/api/v1/ves/commitments", json=tenant.stream)
         assert made.status_code == 200, made.text
-        return str(made.json()["batch_id"])
+        batch_id = str(made.json()["batch_id"])
+        self.committed[batch_id] = tenant, str(signed[-1]["event_id"])
+        return batch_id
 
     def another_anchor(self, name: str) -> AnchorProcess:
         """With an identity of its own, the same account and login."""
@@ -279,6 +292,24 @@ class World:
         for batch_id in batch_ids:
             self.becomes(batch_id, "finalized")
         self.exactly_once()
+        for batch_id in batch_ids:
+            self.evidence_convinces(*self.committed[batch_id])
+
+    def evidence_convinces(self, tenant: Tenant, event_id: str) -> None:
+        """Both verifiers, and the chain itself, asked without the lying endpoint."""
+        raw = tenant.http.get(f"/api/v1/ves/events/{event_id}/evidence", params=tenant.stream).content
+        keys = tenant.http.get("/.well-known/ves-sequencer").json()
+        trust = keys | {"chain_id": CHAIN_ID, "contract": self.contract}
+        evidence = read_evidence(raw)
+        links = check(evidence, decode(json.dumps(trust).encode(), TrustFile, "trust").of_evidence())
+        assert failed(links) + missing(links) == []
+        on_chain = trio.run(self._ask_chain, evidence)
+        assert {link.name: link.verdict for link in on_chain} == dict.fromkeys(ON_CHAIN, "passed")
+        assert False not in audited(json.loads(raw), trust).values()
+
+    async def _ask_chain(self, evidence: Evidence) -> list[Link]:
+        async with open_chain([self.chain.url], CHAIN_ID, 5.0) as chain:
+            return await ask_chain(evidence, chain)
 
     def exactly_once(self) -> None:
         anchors = self.sql(
