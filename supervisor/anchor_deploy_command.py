@@ -13,6 +13,7 @@ import trio
 
 from actors.anchor_fees import Offer, first_offer, higher_offer
 from actors.chain import FeeQuote, Reverted, SendRefused, TooPoor, Underpriced
+from actors.faults import checkpoint
 from config.anchoring import rpc_urls
 from contracts.artefact import creation_code, runtime_code
 from journal.anchor_port import AnchorTransaction
@@ -135,6 +136,7 @@ class _Deploy:
         """All attempts, the newest of which the chain has taken, or knew."""
         if not attempts or attempts[-1].max_fee_per_gas != unsigned.max_fee_per_gas:
             attempts = [*attempts, await self._written(bench, unsigned, len(attempts) + 1)]
+            checkpoint("deploy.written")
         answer = await bench.chain.send(attempts[-1].raw)
         if isinstance(answer, TooPoor | Underpriced | SendRefused):
             why = {TooPoor: "the account is too poor", Underpriced: "its pool wants a higher offer"}

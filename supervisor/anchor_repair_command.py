@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import trio
 
+from actors.anchor_steps import expected_on_contract
+from actors.anchor_tenure import OPEN_MAX
 from actors.chain import Chain, ChainAway, ChainLies, ChainNotOurs, Reverted, SignerAway, SignerRefused
 from actors.chain_key_place import key_place
 from actors.chain_signer import ProcessSigner, SigningKey
@@ -117,6 +119,7 @@ class _Resume:
             )
         index = read_number(await self._view(chain, "aggregatedCount()"))
         head = read_hash(await self._view(chain, "aggregateHead()"))
+        index, head = await self._with_planned(bench, index, head)
         stored = await bench.journal.resume(
             bench.lease,
             chain_id=chain.chain_id,
@@ -134,6 +137,22 @@ class _Resume:
         )
         must_be_stored(stored)
         print(f"the anchor goes on from nonce {nonce} and index {index} of {prefixed_hex(self.contract)}")
+        print("one that has stopped begins again with sequencer anchor retry, or with its process")
+
+    async def _with_planned(self, bench: Bench, index: int, head: bytes) -> tuple[int, bytes]:
+        """Where aggregates lead that are planned and on no block yet, when the contract stands right before
+        them: they are still sent, as they are."""
+        known = await bench.journal.standing(bench.chain.chain_id, self.contract, bench.signer.address)
+        if index > known.next_index:
+            return index, head
+        anchors = await bench.journal.read_open(bench.chain.chain_id, self.contract, limit=OPEN_MAX)
+        expected, expected_head = expected_on_contract(anchors, known)
+        if (index, head) == (expected, expected_head):
+            return known.next_index, known.head
+        raise StartRefused(
+            f"the contract has {index} commitments in aggregates, the journal says {expected}, and it does "
+            "not go back: the endpoint lags or lies, or the chain was made anew. See docs/anchoring.md"
+        )
 
     async def _view(self, chain: Chain, signature: str) -> bytes:
         answer = await chain.call(self.contract, calldata(signature))
