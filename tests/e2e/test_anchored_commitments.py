@@ -1,4 +1,4 @@
-"""A real server, database and chain: a commitment on request, shown until it is final; the contract is asked."""
+"""A real server, database and chain: a commitment on request, shown until it is final; what the contract says."""
 
 from __future__ import annotations
 
