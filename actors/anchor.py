@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
@@ -46,7 +46,7 @@ class _Life:
     """What one signer's time goes through."""
 
     signer: ChainSigner
-    suspicions: Suspicions = field(default_factory=Suspicions)
+    suspicions: Suspicions
     tenure: Tenure | None = None
     refilled: bool = False
     failures: int = 0
@@ -86,7 +86,7 @@ class Anchor:
             try:
                 async with self._signer() as signer:
                     failures = 0
-                    ending = await self._with_signer(_Life(signer), inbox)
+                    ending = await self._with_signer(_Life(signer, Suspicions(self._policy.stuck_s)), inbox)
             except SignerAway as error:
                 ending = error
             except SignerRefused as error:
@@ -144,7 +144,9 @@ class Anchor:
         except NeedsOperator:
             raise
         except NotYet as error:
-            self._say(self._vitals.role if life.suspicions.now else "active", error.trouble)
+            suspected = bool(life.suspicions.now)
+            role = self._vitals.role if suspected else "active"
+            self._say(role, error.trouble, alarming=not suspected)
         else:
             self._say("active", None)
         return self._policy.poll_s
@@ -210,14 +212,18 @@ class Anchor:
         doubled = self._policy.poll_s * 2.0 ** min(failures - 1, 10)
         return min(PAUSE_MAX_S, doubled) * self._chance.uniform(0.8, 1.2)
 
-    def _say(self, role: Role, trouble: Trouble | None) -> None:
+    def _say(self, role: Role, trouble: Trouble | None, *, alarming: bool = True) -> None:
+        """Each change is logged; somebody is alarmed once of each kind, and once more when all work stops."""
+        before = self._vitals.role, self._vitals.trouble
         text = None if trouble is None else f"{trouble.kind}: {trouble.text}"
-        if (role, text) == (self._vitals.role, self._vitals.trouble):
+        if (role, text) == before:
             return
-        before = self._vitals.trouble or ""
         self._vitals.role, self._vitals.trouble = role, text
         log.info("anchor", role=role, trouble=text)
-        if trouble is not None and trouble.kind not in QUIET and not before.startswith(f"{trouble.kind}:"):
+        if trouble is None or trouble.kind in QUIET or not alarming:
+            return
+        known = (before[1] or "").startswith(f"{trouble.kind}:")
+        if not known or (role == "stopped" and before[0] != role):
             self._alarm(f"{trouble.kind}: {trouble.text}")
 
     def _alarm(self, text: str) -> None:

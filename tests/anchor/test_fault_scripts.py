@@ -26,16 +26,17 @@ CALM = settings(deadline=None, derandomize=True, database=None, suppress_health_
 
 
 @given(*STRATEGIES)
-@settings(CALM, max_examples=60)
+@settings(CALM, max_examples=50)
 def test_every_commitment_is_anchored_exactly_once_whatever_happens(
     script: Script, road: str, nodes: int
 ) -> None:
     law(script, road, nodes)
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 @given(*STRATEGIES)
-@settings(CALM, max_examples=3000)
+@settings(CALM, max_examples=1000)
 def test_every_commitment_is_anchored_exactly_once_whatever_happens_for_long(
     script: Script, road: str, nodes: int
 ) -> None:

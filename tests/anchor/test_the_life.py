@@ -9,8 +9,9 @@ from trio.testing import MockClock
 
 from actors.faults import Fault, armed
 from journal.anchor_port import Lease
+from journal.port import AuditEntry, Stored
 from tests.anchor.memory_chain import ETHER, GWEI
-from tests.anchor.worlds import ADDRESS, World, living, policy
+from tests.anchor.worlds import ADDRESS, World, living, policy, with_fields
 from ves.anchor_transactions import decode_transaction
 
 POINTS = ("claimed", "planned", "signed", "written", "sent", "submitted", "included", "safe", "finalized")
@@ -245,6 +246,62 @@ async def test_a_finalized_anchor_that_is_gone_stops_everything_and_says_so(
     assert node.security.counts["anchor_failed"] == 1
 
 
+async def test_a_receipt_of_a_block_that_is_gone_makes_nothing_final(autojump_clock: MockClock) -> None:
+    world = World()
+    node = world.node()
+    world.commit(1, ask=True)
+    async with living(node):
+        await trio.sleep(5)
+        world.chain.mine()
+        await trio.sleep(5)
+        (transaction,) = world.database.anchors.transactions
+        old = world.chain.receipt(transaction.tx_hash)
+        assert old is not None
+
+        async def stale(tx_hash: bytes):  # type: ignore[no-untyped-def]
+            return old
+
+        node.endpoint.receipt = stale  # type: ignore[method-assign]
+        world.chain.reorg(1, back_to_pool=False)
+        await world.pass_time(120)
+        assert world.states() == ["pending", "submitted", "included"]
+        del node.endpoint.receipt
+        await world.pass_time(120)
+        assert world.all_final()
+
+
+async def test_what_an_operator_knows_of_is_no_reason_to_stop(autojump_clock: MockClock) -> None:
+    world = World()
+    node = world.node()
+    world.commit(1, ask=True)
+    async with living(node):
+        await trio.sleep(5)
+        world.chain.drop_pool()
+        world.chain.mine(empty=True)
+        world.chain.latest.nonces[ADDRESS] = 1
+        await world.pass_time(120)
+        assert node.vitals.role == "stopped"
+        operator = world.node(2)
+        lease = await operator.journal.claim_lease(operator.holder, lease_s=20)
+        assert isinstance(lease, Lease), "it is free"
+        standing = await operator.journal.standing(node.endpoint.chain_id, node.policy.contract, ADDRESS)
+        stored = await operator.journal.resume(
+            lease,
+            chain_id=node.endpoint.chain_id,
+            contract=node.policy.contract,
+            address=ADDRESS,
+            standing=with_fields(standing, next_nonce=1),
+            reason="the account was used by hand",
+            audit=AuditEntry("cli", "anchor.resume", "anchor", None),
+        )
+        assert stored == Stored()
+        await operator.journal.release_lease(lease)
+        await world.pass_time(240)
+        assert world.all_final()
+        assert node.vitals.trouble is None
+    assert nonces(world) == [0, 1]
+
+
 # The contract refuses.
 
 
@@ -395,24 +452,29 @@ async def test_a_deposed_anchor_writes_nothing(autojump_clock: MockClock) -> Non
         assert node.vitals.role == "standby"
 
 
-@pytest.mark.parametrize("ours_waits", [True, False], ids=["of a nonce we signed for", "of the next nonce"])
+@pytest.mark.parametrize("ours_waits", [True, False], ids=["a nonce we signed for", "the next nonce"])
 async def test_an_account_that_is_used_elsewhere_stops_everything(
     autojump_clock: MockClock, ours_waits: bool
 ) -> None:
     world = World()
     node = world.node()
     async with living(node):
+        world.commit(1, ask=True)
+        await world.pass_time(120)
+        assert world.all_final()
         if ours_waits:
-            world.commit(1, ask=True)
-        await trio.sleep(5)
+            world.commit(2, ask=True)
+            await trio.sleep(5)
         world.chain.drop_pool()
         world.chain.mine(empty=True)
-        world.chain.latest.nonces[ADDRESS] = 1
-        await world.pass_time(30)
-        world.commit(2, ask=True)
-        sent = len(world.chain.sent)
+        world.chain.latest.nonces[ADDRESS] = 2
+        await trio.sleep(12)
+        world.commit(3, ask=True)
         await world.pass_time(200)
-        assert (node.vitals.role, len(world.chain.sent)) == ("stopped", sent) if ours_waits else True
+        assert node.vitals.role == "stopped"
+        assert "account used elsewhere" in (node.vitals.trouble or "")
+    assert nonces(world) == ([0, 1] if ours_waits else [0])
+    assert len({*world.chain.sent}) == len(nonces(world))
 
 
 async def test_a_contract_that_others_use_stops_everything(autojump_clock: MockClock) -> None:
@@ -422,6 +484,9 @@ async def test_a_contract_that_others_use_stops_everything(autojump_clock: MockC
         await trio.sleep(5)
         world.chain.latest.contract.count = 7
         world.commit(1, ask=True)
+        await world.pass_time(30)
+        assert node.vitals.role == "active", "an endpoint that lags says such things, too"
+        assert node.vitals.trouble is not None
         await world.pass_time(60)
         assert node.vitals.role == "stopped"
         assert "sequencer anchor resume" in (node.vitals.trouble or "")

@@ -68,16 +68,16 @@ async def test_the_first_life_makes_a_keystore_that_other_tools_open(
     assert secret.hex() not in text + password
 
 
-@pytest.mark.parametrize(
-    ("point", "nth"),
-    [
-        ("key_file.written", 1),
-        ("key_file.named", 1),
-        ("anchor_keystore.password", 1),
-        ("key_file.written", 2),
-        ("key_file.named", 2),
-    ],
-)
+OF_A_KEYSTORE = [
+    ("key_file.written", 1),
+    ("key_file.named", 1),
+    ("anchor_keystore.password", 1),
+    ("key_file.written", 2),
+    ("key_file.named", 2),
+]
+
+
+@pytest.mark.parametrize(("point", "nth"), OF_A_KEYSTORE)
 def test_dying_while_it_is_made_leaves_no_keystore_that_nobody_can_open(
     point: str, nth: int, tmp_path: Path
 ) -> None:

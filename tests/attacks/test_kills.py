@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
-from pathlib import Path
 
 import pytest
 
 from tests.attacks.world import World
-from tests.e2e.world import ROOT
 from tests.sweeps import with_some
 
 pytestmark = pytest.mark.slow
 
 STEPS_OF_A_UNIT = ("begin", "commit_sent_before", "committed")
-UNITS = ("anchor_lease", "anchor_plan", "anchor_transaction", "anchor_move")
+UNITS = ("anchor_refill", "anchor_lease", "anchor_plan", "anchor_transaction", "anchor_move")
 POINTS = [
     *(f"anchor.{name}" for name in ("claimed", "planned", "signed", "written", "sent", "submitted")),
     *(f"anchor.{name}" for name in ("included", "safe", "finalized")),
@@ -24,12 +21,8 @@ POINTS = [
 ]
 
 
-def test_every_point_of_the_anchor_is_here() -> None:
-    named = set()
-    for path in sorted(Path(ROOT, "actors").glob("anchor*.py")):
-        named |= set(re.findall(r'checkpoint\(f?"(anchor\.[a-z_{}.]+)"', path.read_text()))
-    named -= {"anchor.{transition.state}"}
-    assert named - {"anchor.replacing"} <= set(POINTS)
+OF_COMMANDS = [f"{unit}.{step}" for unit in ("anchor_audit", "anchor_resume") for step in STEPS_OF_A_UNIT]
+OF_THE_ANCHOR = [*POINTS, "anchor.replacing", *OF_COMMANDS]
 
 
 EACH_TIME = ("anchor.planned", "anchor.written", "anchor.sent", "anchor_move.committed")
@@ -57,6 +50,22 @@ def test_an_anchor_killed_while_it_replaces_replaces_again(world: World) -> None
         world.anchor.start()
         world.until(lambda: len([t for t in world.transactions() if t["nonce"] == nonce]) >= 2)
     world.verdict(batch)
+
+
+@pytest.mark.parametrize("point", with_some(OF_COMMANDS, lambda point: point.endswith("committed")))
+def test_a_command_killed_at_any_point_is_given_again(world: World, point: str) -> None:
+    """It goes on where the chain stands anyway: said twice it is no more than said once."""
+    world.verdict(world.commit(world.tenant()))
+    world.anchor.stop()
+    words = ("key", "--check")
+    if point.startswith("anchor_resume"):
+        words = ("resume", "--next-nonce", str(world.nonce()), "--reason", "tried")
+    killed = world.anchor.command(*words, SEQUENCER_FAULTS="1", SEQUENCER_CRASH_AT=point)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    again = world.anchor.command(*words)
+    assert again.returncode == 0, again.stderr
+    world.anchor.start()
+    world.verdict(world.commit(world.tenant()))
 
 
 def test_of_two_anchors_one_works_and_the_other_takes_over_when_it_dies(world: World) -> None:

@@ -93,15 +93,31 @@ class AnchorProcess:
     began_at: int = 0
     """Where the log of this start, or of what a test does, begins."""
 
+    def command(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """``sequencer anchor …`` in the same environment, to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "supervisor.main", "anchor", *words],
+            cwd=ROOT,
+            env=self._env() | more,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def _env(self) -> dict[str, str]:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "DATABASE_"))}
+        return env | self.environment
+
     def start(self, **more: str) -> AnchorProcess:
         self.data_dir.mkdir(mode=0o700, exist_ok=True)
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "DATABASE_"))}
         with self.log.open("ab") as log:
             self.began_at = log.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "supervisor.main", "anchor", "run"],
                 cwd=ROOT,
-                env=env | self.environment | more,
+                env=self._env() | more,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

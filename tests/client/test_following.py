@@ -106,6 +106,13 @@ def anchored(*states: str | None) -> Callable[[Any], Any]:
     return page
 
 
+def ends_early(answer: Any) -> Any:
+    """Only for whoever asks for the first ones again."""
+    if answer["commitments"][0]["sequence_start"] > 1:
+        return answer
+    return answer | {"commitments": answer["commitments"][:1], "has_more": False}
+
+
 def swapped(answer: Any) -> Any:
     keys = answer["receipt_keys"]
     keys[0]["public_key"] = "0x" + LIAR.public_key().public_bytes_raw().hex()
@@ -179,6 +186,7 @@ LIES: dict[str, tuple[str, Callable[[Watched], None]]] = {
     "the last commitment has another root": ("commitment_changed", changed(-1, merkle_root=OTHER_HASH)),
     "the last commitment is gone": ("commitment_gone", without_last_commitment),
     "an old commitment is gone": ("commitment_gone", without_first_commitment),
+    "the list of old commitments ends early": ("commitment_gone", shown(COMMITMENTS, ends_early, 0)),
     "the stream is forked": ("commitment_changed", forks),
     "the stream goes on from another past": ("commitment_forked", forks_behind_what_was_seen),
     "the next commitment leaves a number out": ("commitment_gap", next_one(sequence_start=10)),
@@ -442,6 +450,8 @@ async def test_records_of_a_dead_run_are_cut_off(auditor: Auditor, watched: Watc
     assert longer[: len(good)] == good
     auditor.path.write_bytes(state)
     history_path(auditor.path).write_bytes(longer[:-7])
+    auditor.remembers()
+    assert history_path(auditor.path).read_bytes() == good
     assert (await auditor.looks()).commitments == 1
     assert history_path(auditor.path).read_bytes() == longer
 

@@ -25,7 +25,7 @@ def test_every_variable_is_a_setting_and_every_secret_is_a_mounted_file() -> Non
     named = variables()
     secret = {name.upper() for name in secret_settings(Settings)}
     settings = {name.upper() for name in Settings.model_fields} | {f"{name}_FILE" for name in secret}
-    assert len(named) == 10
+    assert len(named) == 16
     for name, value in named:
         assert name in settings
         assert name not in secret, "a secret in a variable"

@@ -1,4 +1,4 @@
-"""A real server, database and chain: a commitment on request, shown until it is final; what the contract says."""
+"""A real server, database and chain: a commitment on request, watched until it is final, and verified."""
 
 from __future__ import annotations
 

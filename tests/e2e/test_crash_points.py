@@ -19,6 +19,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.anchorkeys.test_keystores import OF_A_KEYSTORE
+from tests.attacks.test_kills import OF_THE_ANCHOR
 from tests.auditor.audit import audit
 from tests.auditor.audit_chain import audit_chain, read_chains
 from tests.auditor.reading import over_http, read_stream
@@ -42,6 +44,13 @@ SMALL = {
     "COMMITMENT_SWEEP_SECS": "0.2",
     "AUDIT_COMMITMENT_ENTRIES": "8",
 }
+ANCHORED_ELSEWHERE = {
+    "ANCHOR": "apart",
+    "L2_RPC_URL": "http://127.0.0.1:9",
+    "SET_REGISTRY_ADDRESS": "0x" + "5f" * 20,
+    "ANCHOR_WAIT_SECS": "0",
+}
+"""A server that takes requests for an anchor which is not there."""
 
 
 def unit(name: str) -> list[str]:
@@ -78,6 +87,8 @@ AT_WORK = [
     "committer.legacy_committed",
     *unit("commit_legacy"),
     *unit("submit_validity_proof"),
+    *unit("request_anchor"),
+    *unit("report_anchor"),
     *unit("register_agent_key"),
     *unit("revoke_agent_key"),
     *unit("revoke_agent_keys"),
@@ -110,12 +121,14 @@ def points_in_the_code() -> set[str]:
     found: set[str] = set()
     for room in ("supervisor", "transport", "actors", "journal", "config"):
         for file in (ROOT / room).rglob("*.py"):
-            if file.name == "memory.py":  # the simulation's journal
+            if file.name.startswith("memory"):  # the simulation's journal
                 continue
             text = file.read_text()
             found |= set(re.findall(r'checkpoint(?:_or_wait)?\(\s*"([a-z_.]+)"', text))
-            for name in re.findall(r'(?:named=|_write(?:_alone)?\(\s*)"(\w+)"', text):
+            for name in re.findall(r'(?:named=|_(?:write|fenced)\w*\(\s*)"(\w+)"', text):
                 found |= set(unit(name))
+            for prefix in re.findall(r'checkpoint\(f"([a-z.]+){transition.state}"\)', text):
+                found |= {f"{prefix}{state}" for state in ("included", "safe", "finalized")}
     return found
 
 
@@ -130,6 +143,8 @@ def test_no_point_in_the_code_is_without_a_crash() -> None:
             OF_AN_INCIDENT,
             OF_BACKUPS,
             WRITE_PATH,
+            OF_THE_ANCHOR,
+            [point for point, _ in OF_A_KEYSTORE],
         )
         for point in (*FIRST_START, *AT_WORK, *OF_A_WORKER, *points)
     }
@@ -224,6 +239,10 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> Estate:
     return Estate(server.data_dir, tenant, posted)
 
 
+def of_point(point: str) -> dict[str, str]:
+    return SMALL | ANCHORED_ELSEWHERE if point.startswith("request_anchor") else SMALL
+
+
 @dataclass
 class Case:
     """A server that will die at the point, and the tenant whose act leads there."""
@@ -245,7 +264,7 @@ class Case:
 
     def revives(self) -> None:
         server = self.tenant.server
-        server.environment = dict(SMALL)
+        server.environment = dict(of_point(self.point))
         server.start()
         server.wait_ready()
         self.tenant.moved_to(server)
@@ -336,6 +355,30 @@ def of_a_validity_proof(case: Case) -> None:
         assert listed["proofs"] == [again.json()]
     one = case.tenant.http.get(f"/api/v1/ves/validity/proofs/{again.json()['proof_id']}").json()
     assert one["proof_b64"] == proof["proofB64"]
+
+
+def of_an_anchor_request(case: Case) -> None:
+    body = {"batch_id": committed(case.tenant).json()["batch_id"]}
+    case.dies(lambda: case.tenant.http.post("/api/v1/ves/anchor", json=body))
+    case.revives()
+    again = case.tenant.http.post("/api/v1/ves/anchor", json=body)
+    assert (again.status_code, again.json()["status"]) == (202, "pending")
+
+
+def of_an_anchor_report(case: Case) -> None:
+    batch = committed(case.tenant).json()["batch_id"]
+    key = {"authorization": f"ApiKey {case.tenant.server.bootstrap_key}"}
+    body = {"chain_tx_hash": "ab" * 32, "chain_id": 1}
+
+    def report() -> httpx.Response:
+        url = f"{case.tenant.server.url}/v1/commitments/{batch}/anchored"
+        return httpx.post(url, headers=key, json=body, timeout=30)
+
+    case.dies(report)
+    case.revives()
+    assert report().json()["status"] == ("already_anchored" if case.durable else "anchored")
+    told = case.tenant.http.get(f"/api/v1/ves/commitments/{batch}").json()["anchor"]
+    assert (told["state"], told["tx_hash"]) == ("reported", "ab" * 32)
 
 
 def of_a_registration(case: Case) -> None:
@@ -527,6 +570,8 @@ ACTS: dict[str, Callable[[Case], None]] = {
     "committer.legacy_committed": of_a_legacy_commitment,
     "commit_legacy": of_a_legacy_commitment,
     "submit_validity_proof": of_a_validity_proof,
+    "request_anchor": of_an_anchor_request,
+    "report_anchor": of_an_anchor_report,
     "register_agent_key": of_a_registration,
     "revoke_agent_key": of_a_revocation,
     "revoke_agent_keys": of_a_revocation_of_all,
@@ -550,7 +595,7 @@ def test_a_server_that_is_killed_at_work_goes_on_from_what_is_durable(
     own_server: Callable[..., Server], estate: Estate, tmp_path: Path, point: str
 ) -> None:
     shutil.copytree(estate.data_dir, tmp_path / "data")
-    server = own_server(SEQUENCER_FAULTS="1", SEQUENCER_CRASH_AT=point, **SMALL).start()
+    server = own_server(SEQUENCER_FAULTS="1", SEQUENCER_CRASH_AT=point, **of_point(point)).start()
     server.wait_ready()
     tenant = estate.tenant.seen_from(server)
     act = ACTS.get(point) or ACTS[point.partition(".")[0]]

@@ -158,6 +158,8 @@ def party(server: Server, canary: str) -> Party:
         ("/api/v1/events/ingest", "events"): [unsigned.unsigned(tenant, {"card": canary}, entity_id=canary)],
         ("/api/v1/commitments/{batch_id}", "batch_id"): legacy.json()["batch_id"],
         ("/api/v1/proofs/{sequence_number}", "batch_id"): legacy.json()["batch_id"],
+        ("/api/v1/anchor", "batch_id"): legacy.json()["batch_id"],
+        ("/api/v1/anchor/{batch_id}/verify", "batch_id"): legacy.json()["batch_id"],
         ("/api/v1/admin/api-keys/{id}", "id"): keys[0]["id"],
     }
     return Party(tenant.api_key, tenant.new_api_key(["read"]), revoked, known)

@@ -72,8 +72,8 @@ class ByHand:
         data = anchor_calls.deployment(artefact.creation_code(), permissionless=False)
         raw = self._signed(0, None, data)
         assert await chain.send(raw) == Taken()
+        assert (await _mined(chain, transaction_hash(raw))).succeeded
         told = self.chain.rpc("eth_getTransactionReceipt", "0x" + transaction_hash(raw).hex())
-        assert told["status"] == "0x1"
         self.contract = bytes.fromhex(told["contractAddress"][2:])
 
     def _signed(self, nonce: int, to: bytes | None, data: bytes) -> bytes:
@@ -103,8 +103,7 @@ class ByHand:
         assert isinstance(
             await journal.move(lease, AnchorTransition(number, 2, "submitted", tx_hash=tx_hash)), Stored
         )
-        receipt = await chain.receipt(tx_hash)
-        assert receipt is not None
+        receipt = await _mined(chain, tx_hash)
         assert receipt.succeeded
         included = AnchorTransition(
             anchor_number=number,
@@ -119,3 +118,11 @@ class ByHand:
         inclusion = await chain.inclusion(receipt)
         assert isinstance(await journal.move(lease, included, inclusion), Stored)
         return receipt
+
+
+async def _mined(chain: RpcChain, tx_hash: bytes) -> TransactionReceipt:
+    """The block comes right after the answer to the transaction, not always before it."""
+    with trio.fail_after(_CALL_S):
+        while (receipt := await chain.receipt(tx_hash)) is None:  # noqa: ASYNC110  nothing tells us
+            await trio.sleep(0.02)
+    return receipt

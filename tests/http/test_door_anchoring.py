@@ -59,22 +59,18 @@ async def anchored(
 # Off.
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [
-        ("POST", ASK, {"batch_id": str(TENANT)}),
-        ("POST", COMMIT, STREAM),
-        ("GET", f"{ASK}/{TENANT}/verify", None),
-    ],
-)
-async def test_without_an_anchor_it_is_said_and_nothing_is_looked_up(
-    method: str, path: str, body: dict[str, str] | None
-) -> None:
+async def test_without_an_anchor_it_is_said_and_nothing_is_done() -> None:
     async with serving() as house, house.client(house.api_key(role="admin")) as client:
-        answer = await client.request(method, path, json=body) if body else await client.get(path)
-        assert (answer.status_code, answer.headers["x-error-code"]) == (503, "ANCHOR_NOT_CONFIGURED")
-        assert answer.json()["message"] == "Anchor service not configured"
-        assert answer.json()["error"]["numeric_code"] == 9001
+        one = name(house.journal.commit(leaves(), 1))
+        for answer in (
+            await client.post(ASK, json={"batch_id": one}),
+            await client.post(COMMIT, json=STREAM),
+            await client.get(f"{ASK}/{one}/verify"),
+        ):
+            assert (answer.status_code, answer.headers["x-error-code"]) == (503, "ANCHOR_NOT_CONFIGURED")
+            assert answer.json()["message"] == "Anchor service not configured"
+            assert answer.json()["error"]["numeric_code"] == 9001
+        assert not house.journal.anchors.requests
         assert not house.committer.asked
         told = (await client.get(STATUS)).json()
         assert told["anchor_enabled"] is False
@@ -393,11 +389,16 @@ async def test_an_anchor_on_a_chain_that_this_node_does_not_look_at_is_said() ->
 
 @pytest.mark.parametrize("verify", [False, True])
 async def test_legacy_commitments_are_not_anchored_and_the_reason_is_said(verify: bool) -> None:
-    async with anchored(role="admin") as (_, client, one):
-        if verify:
-            answer = await client.get(f"/api/v1/anchor/{name(one)}/verify")
-        else:
-            answer = await client.post("/api/v1/anchor", json={"batch_id": name(one)})
+    async with anchored(role="admin") as (house, client, one):
+        legacy = str(uuid.UUID(bytes=house.journal.commit_legacy(leaves(), 1).batch_id))
+
+        async def ask(batch_id: str) -> httpx.Response:
+            if verify:
+                return await client.get(f"/api/v1/anchor/{batch_id}/verify")
+            return await client.post("/api/v1/anchor", json={"batch_id": batch_id})
+
+        assert (await ask(name(one))).status_code == 404, "that is no legacy commitment"
+        answer = await ask(legacy)
         assert (answer.status_code, answer.headers["x-error-code"]) == (501, "NOT_IMPLEMENTED")
         assert "/api/v1/ves/anchor" in answer.json()["message"]
 

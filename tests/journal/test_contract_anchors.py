@@ -492,25 +492,6 @@ async def test_the_backlog_is_oldest_first_and_what_was_asked_for_before_all(
     assert (await anchoring.other.read_backlog(limit=9)).waiting == 2
 
 
-async def test_the_newest_finalized_anchor_is_the_one_with_the_greatest_number(
-    anchoring: AnchoringWorld,
-) -> None:
-    made = await commitments(anchoring.world, 3)
-    lease = await anchoring.claim()
-
-    async def newest(contract: bytes = CONTRACT) -> Any:
-        return await anchoring.other.read_newest_finalized(CHAIN, contract)
-
-    first, second, third = [await anchoring.planned(lease, [one]) for one in made]
-    await anchoring.moved(lease, a_transition(third, 2, "submitted", await anchoring.signed(lease, third)))
-    assert await newest() is None
-    await anchoring.finalized(lease, second)
-    await anchoring.finalized(lease, first)
-    found = await newest()
-    assert (found.anchor_number, found.state, found.block_hash) == (2, "finalized", bytes([7]) * 32)
-    assert await newest(b"D" * 20) is None
-
-
 async def test_what_was_spent_is_what_mined_ones_cost_and_the_most_that_others_may(
     anchoring: AnchoringWorld,
 ) -> None:
@@ -546,10 +527,6 @@ async def test_what_was_spent_is_what_mined_ones_cost_and_the_most_that_others_m
     assert await spent(found[1].signed_at_us) == cost + 2 * most
     assert await spent(found[3].signed_at_us) == 2 * most
     assert await spent(found[3].signed_at_us + 1) == 0
-    # A refused one whose block is gone may cost the most again.
-    gone = a_transition(refused, 3, "pending", transaction, cause="reorganised")
-    await anchoring.moved(lease, gone)
-    assert await spent() == cost + 3 * most
     assert await spent(0, b"B" * 20) == 0
 
 

@@ -65,7 +65,7 @@ AGENT = Names(foreign_tenant=403, bound_to_store=403, other_agent=403)
 COMMITMENT = Names(own=FOUND, foreign_tenant=404, other_store=404)
 VALIDITY_PROOF = COMMITMENT
 TO_ANCHOR = COMMITMENT._replace(own=202)
-NOT_FOR_LEGACY = Names(*(501,) * 4)
+NOT_FOR_LEGACY = Names(own=501, foreign_tenant=404, other_store=404, other_agent=501)
 API_KEY = Names(own=FOUND, foreign_tenant=404, bound_to_store=403, bound_to_agent=403)
 
 SCHEMA = Names(own=FOUND, foreign_tenant=404)

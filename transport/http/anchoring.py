@@ -141,16 +141,12 @@ async def _node(visit: Visit, anchoring: Anchoring) -> AnchorNodeReply:
 
 async def anchor(visit: Visit) -> Reply:
     body = await visit.json(AnchorBody)
-    _anchoring(visit)
     return await _anchored(visit, await _commitment(visit, visit.uuid(body, "batch_id")))
 
 
 async def _commitment(visit: Visit, batch_id: Uuid) -> Commitment:
     """Within the caller's reach, else 404. An operator need not name the tenant: batch ids are unique."""
-    query = visit.query(OptionalStreamQuery)
-    tenant_id, store_ids = None, None
-    if not (visit.who.is_bootstrap and query.tenant_id is None and query.store_id is None):
-        tenant_id, store_ids = found_by_id.reach(visit)
+    tenant_id, store_ids = _reach(visit)
     found = await visit.house.journal.read_commitment(batch_id, tenant_id=tenant_id, store_ids=store_ids)
     if found is None:
         raise ApiError(Code.BATCH_NOT_FOUND, "Commitment not found")
@@ -158,11 +154,18 @@ async def _commitment(visit: Visit, batch_id: Uuid) -> Commitment:
     return found
 
 
+def _reach(visit: Visit) -> tuple[Uuid | None, tuple[Uuid, ...] | None]:
+    query = visit.query(OptionalStreamQuery)
+    if visit.who.is_bootstrap and query.tenant_id is None and query.store_id is None:
+        return None, None
+    return found_by_id.reach(visit)
+
+
 async def commit_and_anchor(visit: Visit) -> Reply:
     wanted = await visit.json(CommitAndAnchorBody)
-    _anchoring(visit)
     tenant_id, store_id = visit.stream(wanted)
     await must_be_served_here(visit.house, tenant_id)
+    _anchoring(visit)  # before anything is committed
     start, end = wanted.sequence_start, wanted.sequence_end
     if (start is None) != (end is None):
         raise _wrong("sequence_start and sequence_end must be provided together")
@@ -242,8 +245,8 @@ class _Question(NamedTuple):
 
 
 async def verify(visit: Visit) -> AnchorVerifiedReply:
-    anchoring = _anchoring(visit)
     commitment = await _commitment(visit, visit.uuid(visit.path(BatchPath), "batch_id"))
+    anchoring = _anchoring(visit)
     known = (await visit.house.journal.read_anchors([commitment.batch_id])).get(commitment.batch_id)
     question = await _question(visit, anchoring, commitment, known)
     said = await _asked(visit, anchoring, commitment.tenant_id, question)
@@ -313,13 +316,21 @@ def _not_believed(visit: Visit, why: str) -> ApiError:
 
 async def anchor_legacy(visit: Visit) -> Reply:
     body = await visit.json(AnchorBody)
-    visit.uuid(body, "batch_id")
-    raise ApiError(Code.NOT_IMPLEMENTED, LEGACY)
+    raise await _not_for(visit, visit.uuid(body, "batch_id"))
 
 
 async def verify_legacy(visit: Visit) -> Reply:
-    visit.uuid(visit.path(BatchPath), "batch_id")
-    raise ApiError(Code.NOT_IMPLEMENTED, LEGACY)
+    raise await _not_for(visit, visit.uuid(visit.path(BatchPath), "batch_id"))
+
+
+async def _not_for(visit: Visit, batch_id: Uuid) -> ApiError:
+    """What is said of a legacy commitment within the caller's reach, and of others."""
+    tenant_id, store_ids = _reach(visit)
+    journal = visit.house.journal
+    found = await journal.read_legacy_commitment(batch_id, tenant_id=tenant_id, store_ids=store_ids)
+    if found is None:
+        return ApiError(Code.BATCH_NOT_FOUND, "Commitment not found")
+    return ApiError(Code.NOT_IMPLEMENTED, LEGACY)
 
 
 ROUTES = [
@@ -369,6 +380,8 @@ ROUTES = [
         ErrorBody,
         status=Code.NOT_IMPLEMENTED.status,
         body_shape=AnchorBody,
+        query_shape=OptionalStreamQuery,
+        refuses=(Code.BATCH_NOT_FOUND,),
     ),
     Route(
         "GET",
@@ -378,5 +391,7 @@ ROUTES = [
         ErrorBody,
         status=Code.NOT_IMPLEMENTED.status,
         path_shape=BatchPath,
+        query_shape=OptionalStreamQuery,
+        refuses=(Code.BATCH_NOT_FOUND,),
     ),
 ]
