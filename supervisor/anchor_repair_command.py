@@ -18,13 +18,8 @@ from actors.anchor_tenure import OPEN_MAX
 from actors.chain import Chain, ChainAway, ChainLies, ChainNotOurs, Reverted, SignerAway, SignerRefused
 from actors.chain_key_place import key_place
 from actors.chain_signer import ProcessSigner, SigningKey
-<<<<<<< HEAD
-from actors.faults import arm_from_environment
-from config.anchoring import anchor_choice, refuse_without_login
-=======
 from actors.faults import arm_from_environment, checkpoint
-from config.anchoring import anchor_choice, refuse_without_login, rpc_urls
->>>>>>> main
+from config.anchoring import anchor_choice, refuse_without_login
 from config.secrets import prepare_data_dir
 from config.settings import Settings
 from journal.aio import open_loop
