@@ -17,6 +17,8 @@ from tests.attacks.world import ROOT, World, send
 
 pytestmark = pytest.mark.slow
 
+OF_A_DEPLOYMENT = "deploy.written"
+
 Said = subprocess.CompletedProcess[str]
 
 
@@ -58,7 +60,7 @@ def test_deploying_needs_money_first_and_then_makes_one_contract_whatever_happen
     assert world.sql(deploys) == [], "nothing is signed for that cannot be paid"
 
     world.fund_of(account, ETHER)
-    died = deploy("deploy", "--yes", SEQUENCER_FAULTS="1", SEQUENCER_CRASH_AT="deploy.written")
+    died = deploy("deploy", "--yes", SEQUENCER_FAULTS="1", SEQUENCER_CRASH_AT=OF_A_DEPLOYMENT)
     assert died.returncode == -9, died.stderr
     assert world.chain.rpc("eth_getTransactionCount", account, "pending") == "0x0"
     gone_on = deploy("deploy", "--yes")
