@@ -1,4 +1,4 @@
-"""One chain, one database, one server for a module; an anchor that each test starts as it needs it."""
+"""One chain, one database, one server for all attacks; an anchor that each test starts as it needs it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.attacks.world import World, world_in
 from tests.e2e.world import OPENED
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with world_in(tmp_path_factory.mktemp("attacks")) as world:
         yield world

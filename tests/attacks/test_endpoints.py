@@ -29,7 +29,12 @@ def test_an_endpoint_of_another_chain_is_not_sent_a_thing(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "lie", [bad.flips_status, bad.alters_logs, bad.foreign_hashes], ids=["status", "logs", "hashes"]
+    "lie",
+    [
+        pytest.param(bad.flips_status, id="status"),
+        pytest.param(bad.alters_logs, id="logs", marks=pytest.mark.thorough),
+        pytest.param(bad.foreign_hashes, id="hashes", marks=pytest.mark.thorough),
+    ],
 )
 def test_a_lie_about_what_became_of_it_is_noticed_and_not_written_down(
     world: World, lie: Callable[[], bad.Fault]
@@ -45,13 +50,14 @@ def test_a_lie_about_what_became_of_it_is_noticed_and_not_written_down(
 @pytest.mark.parametrize(
     ("fault", "method"),
     [
-        (bad.loses_answer(), "eth_sendRawTransaction"),
-        (bad.closes(), "eth_sendRawTransaction"),
-        (bad.hangs(), "eth_getTransactionReceipt"),
-        (bad.says_http(503), None),
-        (bad.says_bytes(b"{]"), "eth_getBlockByNumber"),
+        pytest.param(bad.loses_answer(), "eth_sendRawTransaction", id="sent and unheard"),
+        pytest.param(bad.hangs(), "eth_getTransactionReceipt", id="hangs"),
+        pytest.param(bad.closes(), "eth_sendRawTransaction", id="not sent", marks=pytest.mark.thorough),
+        pytest.param(bad.says_http(503), None, id="not now", marks=pytest.mark.thorough),
+        pytest.param(
+            bad.says_bytes(b"{]"), "eth_getBlockByNumber", id="nonsense", marks=pytest.mark.thorough
+        ),
     ],
-    ids=["sent and unheard", "not sent", "hangs", "not now", "nonsense"],
 )
 def test_an_endpoint_in_trouble_costs_time_and_nothing_else(
     world: World, fault: bad.Fault, method: str | None
