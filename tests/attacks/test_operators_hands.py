@@ -7,19 +7,26 @@ import secrets
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.anvil import CHAIN_ID, ETHER
-from tests.attacks.world import ROOT, World, send
+from tests.attacks.world import ROOT, World, send, world_in
 
 pytestmark = pytest.mark.slow
 
 OF_A_DEPLOYMENT = "deploy.written"
 
 Said = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A world of these tests' own: they use the account by hand, which no other's verdict forgives."""
+    with world_in(tmp_path_factory.mktemp("hands")) as world:
+        yield world
 
 
 def command(world: World, *words: str, **more: str) -> Said:
