@@ -42,14 +42,17 @@ class AnchorPolicy:
     lease_s: float
 
 
-def is_due(policy: AnchorPolicy, backlog: Backlog, base_fee: int) -> bool:
-    """``backlog``: its first batch is enough, because requested ones come first."""
+def is_due(policy: AnchorPolicy, backlog: Backlog, base_fee: int, spent_today: int) -> bool:
+    """``backlog``: its first batch is enough, because requested ones come first. Whoever is in a hurry may
+    spend half of what a day may cost, so that nobody's hurry keeps the others waiting for the next day."""
     if not backlog.batches:
         return False
-    if backlog.batches[0].requested:
-        return True
     age_s = (backlog.now_us - backlog.oldest_committed_at_us) / 1e6
     if age_s >= policy.age_max_s:
+        return True
+    if 2 * spent_today > policy.budget_per_day:
+        return False
+    if backlog.batches[0].requested:
         return True
     if policy.fee_target is not None and base_fee > policy.fee_target:
         return False
@@ -62,12 +65,12 @@ class Chosen(msgspec.Struct, frozen=True):
     """One on the single road; at most AGGREGATE_LEAVES_MAX."""
 
 
-def choose(mode: Road, waiting: Sequence[WaitingBatch]) -> Chosen | None:
-    """What the next anchor holds. On the single road whatever comes first goes alone; those on the aggregate
-    road go together. A commitment whose predecessor waits, too, on a road that is not decided yet, comes
-    after it: None only when there is nothing at all."""
+def choose(mode: Road, waiting: Sequence[WaitingBatch], chain_id: int, contract: bytes) -> Chosen | None:
+    """What the next anchor of this contract holds. On the single road whatever comes first goes alone; those
+    on the aggregate road go together. A commitment whose predecessor waits, too, on a road that is not
+    decided yet, comes after it: None only when there is nothing at all."""
     present = {batch.commitment.batch_id for batch in waiting}
-    roads = [(batch, _road(mode, batch, present)) for batch in waiting]
+    roads = [(batch, _road(mode, batch, present, (chain_id, contract))) for batch in waiting]
     for batch, road in roads:
         if road == "single":
             return Chosen("single", [batch])
@@ -77,12 +80,14 @@ def choose(mode: Road, waiting: Sequence[WaitingBatch]) -> Chosen | None:
     return None
 
 
-def _road(mode: Road, batch: WaitingBatch, present: set[Uuid]) -> Road | None:
-    """None: only when its predecessor, which waits, has one."""
-    if mode == "aggregate":
+def _road(mode: Road, batch: WaitingBatch, present: set[Uuid], here: tuple[int, bytes]) -> Road | None:
+    """None: only when its predecessor, which waits, has one. The single road is for what the contract takes
+    there, or one commitment would keep all others waiting for ever: nothing after a gap (numbers that were
+    lost), and nothing of a stream that began at another contract."""
+    if mode == "aggregate" or batch.commitment.sequence_start != batch.previous_end + 1:
         return "aggregate"
     if batch.previous_batch_id is None or batch.previous_road == "single":
-        return "single"
+        return "single" if batch.previous_contract in (None, here) else "aggregate"
     # Its predecessor waits, or is on the aggregate road, or was put on a chain by others.
     return None if batch.previous_batch_id in present else "aggregate"
 

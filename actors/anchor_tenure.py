@@ -22,6 +22,7 @@ from actors.anchor_steps import (
     NOT_AUTHORISED,
     ON_CHAIN,
     Horizon,
+    Live,
     NeedsOperator,
     NotYet,
     TroubleKind,
@@ -31,6 +32,7 @@ from actors.anchor_steps import (
     live_nonces,
     next_unsent,
     refusal,
+    succeeded,
 )
 from actors.anchor_vitals import AnchorVitals
 from actors.chain import Chain, ChainAway, ChainLies, ChainSigner, Reverted
@@ -155,11 +157,18 @@ class Tenure:
         )
         live = live_nonces(transactions, anchors, self._follower.mined)
         numbers = {anchor.anchor.anchor_number for anchor in anchors}
-        if any(one.attempts[-1].anchor_number not in numbers for one in live):
+        done = [one for one in live if one.attempts[-1].anchor_number not in numbers]
+        if done:
             await self._check_newest_finalized()  # what was final is outside the chain?
+        for one in done:
+            if await self._is_mined(one):
+                raise _nonce_behind(next_nonce)
         if live:
             await self._sender.keep_in_pool(live, anchors, backlog.now_us)
             return
+        unwritten = [anchor for anchor in anchors if anchor.last.state not in ON_CHAIN]
+        if any(succeeded(anchor, self._follower.mined) for anchor in unwritten):
+            return  # its block is not proven yet: the contract knows more than our rows, and rightly
         if trio.current_time() >= self._look_back_at:
             await self._look_back(anchors, standing)
         if standing.next_nonce is not None and next_nonce < standing.next_nonce:
@@ -169,11 +178,17 @@ class Tenure:
         if anchor is not None:
             await self._send_new(anchor, next_nonce, backlog.now_us)
 
+    async def _is_mined(self, one: Live) -> bool:
+        """Then the nonce that the chain named lags, and whatever else it says may: nothing is sent by it."""
+        for attempt in one.attempts:
+            if await self._chain.receipt(attempt.tx_hash) is not None:
+                return True
+        return False
+
     def _wait_for_nonce(self, next_nonce: int) -> None:
         """A block took our transaction since the nonce was read, or the endpoints lag behind each other."""
         if not self._follower.mined:
-            text = f"the chain says that nonce {next_nonce} of our account comes next; we are beyond it"
-            raise NotYet("nonce behind", text)
+            raise _nonce_behind(next_nonce)
 
     # What is next.
 
@@ -184,8 +199,9 @@ class Tenure:
         unsent = next_unsent(anchors)
         if unsent is None:
             self._refusals, self._refusal, self._sends_from = 0, None, 0.0
+            vitals = self._vitals
             if len(anchors) >= OPEN_MAX or not is_due(
-                self._policy, backlog, self._vitals.base_fee_per_gas or 0
+                self._policy, backlog, vitals.base_fee_per_gas or 0, vitals.spent_today_wei
             ):
                 return None
         await self._compare_contract(anchors, standing)
@@ -194,7 +210,7 @@ class Tenure:
     async def _plan(self, standing: Standing) -> OpenAnchor | None:
         await self._sender.quote()  # while gas costs more than the cap, let more of them gather
         backlog = await self._journal.read_backlog(limit=AGGREGATE_LEAVES_MAX)
-        chosen = choose(self._policy.road, backlog.batches)
+        chosen = choose(self._policy.road, backlog.batches, self._chain.chain_id, self._policy.contract)
         if chosen is None:
             return None
         anchor, batches = plan(chosen, standing, self._chain.chain_id, self._policy.contract)
@@ -276,3 +292,8 @@ def _strange(next_nonce: int) -> str:
         "elsewhere, its key is somebody else's, too, or the database was restored. When you know which: "
         f"sequencer anchor resume --next-nonce {next_nonce}"
     )
+
+
+def _nonce_behind(next_nonce: int) -> NotYet:
+    text = f"the chain says that nonce {next_nonce} of our account comes next; we are beyond it"
+    return NotYet("nonce behind", text)

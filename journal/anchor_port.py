@@ -130,6 +130,10 @@ class WaitingBatch(msgspec.Struct, frozen=True):
     """Somebody asked for it to go now."""
     previous_batch_id: Uuid | None = None
     """The stream's commitment right before it; None: it is the first."""
+    previous_end: int = 0
+    """The last number of that one; 0: it is the first."""
+    previous_contract: tuple[int, bytes] | None = None
+    """Chain id and contract of the anchor that holds that one."""
 
 
 class Backlog(msgspec.Struct, frozen=True):

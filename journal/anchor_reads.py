@@ -67,28 +67,37 @@ SELECT b.anchor_number, {_COMMITMENT}
 FROM record.anchor_batches b JOIN record.ves_commitments c USING (batch_id) WHERE b.anchor_number = ANY ($1)
 """  # noqa: S608
 
+_IT_WAITS = """
+    LEFT JOIN LATERAL (SELECT true AS is_there FROM record.ves_commitments s WHERE s.batch_id = w.batch_id
+        LIMIT 1) known ON true
+    LEFT JOIN LATERAL (SELECT true AS is_there FROM record.anchor_batches s WHERE s.batch_id = w.batch_id
+        LIMIT 1) taken ON true
+    WHERE known.is_there AND taken.is_there IS NULL
+"""
+"""What others may write into ``work`` is no reason to stop: rows that name no commitment, or a taken one."""
+
 _WAITING = f"""
 WITH waiting AS (
     (SELECT w.batch_id, w.committed_at, true AS requested
-    FROM work.anchor_requests q JOIN work.anchor_backlog w USING (batch_id)
+    FROM work.anchor_requests q JOIN work.anchor_backlog w USING (batch_id) {_IT_WAITS}
     ORDER BY w.committed_at, w.batch_id LIMIT $1)
     UNION ALL
-    (SELECT w.batch_id, w.committed_at, false FROM work.anchor_backlog w
-    WHERE NOT EXISTS (SELECT FROM work.anchor_requests q WHERE q.batch_id = w.batch_id)
+    (SELECT w.batch_id, w.committed_at, false FROM work.anchor_backlog w {_IT_WAITS}
+    AND NOT EXISTS (SELECT FROM work.anchor_requests q WHERE q.batch_id = w.batch_id)
     ORDER BY w.committed_at, w.batch_id LIMIT $1)
     ORDER BY requested DESC, committed_at, batch_id LIMIT $1
 )
-SELECT {_COMMITMENT}, a.road, w.requested, p.batch_id
+SELECT {_COMMITMENT}, a.road, w.requested, p.batch_id, p.sequence_end, a.chain_id, a.contract
 FROM waiting w JOIN LATERAL (
     SELECT * FROM record.ves_commitments s WHERE s.batch_id = w.batch_id LIMIT 1
 ) c ON true
 LEFT JOIN LATERAL (
-    SELECT p.batch_id FROM record.ves_commitments p
+    SELECT p.batch_id, p.sequence_end FROM record.ves_commitments p
     WHERE p.tenant_id = c.tenant_id AND p.store_id = c.store_id AND p.sequence_start < c.sequence_start
     ORDER BY p.sequence_start DESC LIMIT 1
 ) p ON true
 LEFT JOIN LATERAL (
-    SELECT road FROM record.anchor_batches b JOIN record.anchors USING (anchor_number)
+    SELECT road, chain_id, contract FROM record.anchor_batches b JOIN record.anchors USING (anchor_number)
     WHERE b.batch_id = p.batch_id LIMIT 1
 ) a ON true
 ORDER BY w.requested DESC, c.committed_at, c.batch_id
@@ -212,8 +221,10 @@ async def read_open(connection: Connection, chain_id: int, contract: bytes, limi
 async def read_backlog(connection: Connection, limit: int) -> Backlog:
     batches = []
     for row in await connection.fetch(_WAITING, limit):
-        road, requested, previous = row[_COMMITMENT_WIDTH:]
-        batches.append(WaitingBatch(Commitment(*row[:_COMMITMENT_WIDTH]), road, requested, previous))
+        road, requested, previous, end, chain_id, contract = row[_COMMITMENT_WIDTH:]
+        place = None if contract is None else (chain_id, contract)
+        commitment = Commitment(*row[:_COMMITMENT_WIDTH])
+        batches.append(WaitingBatch(commitment, road, requested, previous, end or 0, place))
     counted = await connection.fetchrow(_WAITING_COUNT)
     assert counted is not None, "it counts"
     waiting, oldest, now_us = counted

@@ -104,6 +104,8 @@ FROM record.anchor_resumptions
 _TAKEN = """EXISTS (SELECT FROM record.anchor_batches b WHERE b.batch_id = c.batch_id)
     OR EXISTS (SELECT FROM record.anchor_reports r WHERE r.batch_id = c.batch_id)"""
 _REFILL = (
+    "DELETE FROM work.anchor_backlog w WHERE NOT EXISTS (SELECT FROM record.ves_commitments c "
+    "WHERE c.batch_id = w.batch_id)",
     f"DELETE FROM work.anchor_backlog c WHERE {_TAKEN}",  # noqa: S608  texts of this module only
     f"DELETE FROM work.anchor_requests c WHERE {_TAKEN}",  # noqa: S608
     "DELETE FROM work.open_anchors o WHERE EXISTS (SELECT FROM record.anchor_transitions t "

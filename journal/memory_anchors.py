@@ -303,11 +303,14 @@ def _waiting(tables: AnchorTables, commitment: Commitment) -> WaitingBatch:
     ]
     previous = max(before, key=lambda one: one.sequence_start, default=None)
     place = None if previous is None else tables.places.get(previous.batch_id)
+    anchor = None if place is None else tables.anchors[place[0]]
     return WaitingBatch(
         commitment,
-        None if place is None else tables.anchors[place[0]].road,
+        None if anchor is None else anchor.road,
         commitment.batch_id in tables.requests,
         None if previous is None else previous.batch_id,
+        0 if previous is None else previous.sequence_end,
+        None if anchor is None else (anchor.chain_id, anchor.contract),
     )
 
 

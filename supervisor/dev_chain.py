@@ -87,7 +87,7 @@ class DevChain:
                 *(str(os.getpid()), str(int(signal.SIGTERM)), "as-is", str(self._binary)),
                 *("--host", "127.0.0.1", "--port", str(self._port), "--chain-id", str(self.chain_id)),
                 *("--state", str(self._folder / "state.json"), "--state-interval", "1"),
-                *("--slots-in-an-epoch", str(FINAL_AFTER // 2), "--silent"),
+                *("--slots-in-an-epoch", str(FINAL_AFTER // 2), "--silent", "--no-cors"),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

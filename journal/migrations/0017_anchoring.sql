@@ -204,6 +204,29 @@ REVOKE ALL ON FUNCTION record.follow_an_anchor() FROM PUBLIC;
 CREATE TRIGGER follow_an_anchor AFTER INSERT ON record.anchor_transitions
     FOR EACH ROW EXECUTE FUNCTION record.follow_an_anchor();
 
+-- An anchor has an audit chain of its own. Its login writes in no chain of a node that signs receipts, so
+-- whoever steals it can neither put entries there nor move a counter, which would look like a gap.
+CREATE FUNCTION record.refuse_anothers_chain() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM record.receipt_keys k WHERE k.sequencer_id = NEW.node_id)
+        OR (TG_OP = 'UPDATE' AND NEW.node_id <> OLD.node_id) THEN
+        RAISE EXCEPTION 'audit chain % is a server''s: the anchor''s login does not write there', NEW.node_id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END
+$$;
+REVOKE ALL ON FUNCTION record.refuse_anothers_chain() FROM PUBLIC;
+CREATE TRIGGER anchors_own_chain BEFORE INSERT ON record.audit_log FOR EACH ROW
+    WHEN (pg_has_role('sequencer_anchor', 'USAGE') AND NOT pg_has_role('sequencer_app', 'USAGE'))
+    EXECUTE FUNCTION record.refuse_anothers_chain();
+CREATE TRIGGER anchors_own_chain BEFORE INSERT OR UPDATE ON record.audit_counters FOR EACH ROW
+    WHEN (pg_has_role('sequencer_anchor', 'USAGE') AND NOT pg_has_role('sequencer_app', 'USAGE'))
+    EXECUTE FUNCTION record.refuse_anothers_chain();
+ALTER TABLE record.audit_log ENABLE ALWAYS TRIGGER anchors_own_chain;
+ALTER TABLE record.audit_counters ENABLE ALWAYS TRIGGER anchors_own_chain;
+
 -- The server reads anchors and adds reports; the anchor's role does the rest.
 DO $grants$
 DECLARE

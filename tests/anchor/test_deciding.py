@@ -34,11 +34,12 @@ from journal.anchor_port import (
 )
 from journal.port import Moved
 from tests.anchor.memory_chain import CONTRACT, GWEI
-from tests.anchor.worlds import ADDRESS, policy
+from tests.anchor.worlds import ADDRESS, policy, with_fields
 from ves.commitments import next_commitment
 
 CAP = 100 * GWEI
 SAFE_AT_7 = Horizon(9, 7, 5)
+HERE = (5, CONTRACT)
 
 
 def waiting(store: int, place: int, road: Any = None, *, requested: bool = False) -> WaitingBatch:
@@ -53,7 +54,8 @@ def waiting(store: int, place: int, road: Any = None, *, requested: bool = False
         sequence_end=place,
         committed_at_us=0,
     )
-    return WaitingBatch(commitment, road, requested, bytes([store, place - 1]) * 8 if place > 1 else None)
+    before = bytes([store, place - 1]) * 8 if place > 1 else None
+    return WaitingBatch(commitment, road, requested, before, place - 1, HERE if road else None)
 
 
 def backlog(count: int, age_s: float, *, requested: bool = False) -> Backlog:
@@ -80,7 +82,15 @@ def test_it_is_due_by_count_age_or_wish_and_dear_gas_is_waited_for(
     count: int, age_s: float, requested: bool, base_fee: int, due: bool
 ) -> None:
     wanted = policy(fee_target=10 * GWEI)
-    assert is_due(wanted, backlog(count, age_s, requested=requested), base_fee) is due
+    assert is_due(wanted, backlog(count, age_s, requested=requested), base_fee, 0) is due
+
+
+@pytest.mark.parametrize(
+    ("spent", "age_s", "due"), [(50, 0, True), (51, 0, False), (51, 599, False), (100, 600, True)]
+)
+def test_half_a_days_budget_is_left_to_what_is_old(spent: int, age_s: float, due: bool) -> None:
+    for asked in (backlog(1, age_s, requested=True), backlog(3, age_s)):
+        assert is_due(policy(budget_per_day=100), asked, GWEI, spent) is due
 
 
 # With what.
@@ -88,10 +98,10 @@ def test_it_is_due_by_count_age_or_wish_and_dear_gas_is_waited_for(
 
 def test_on_the_aggregate_road_all_go_together() -> None:
     batches = [waiting(1, 1), waiting(1, 2), waiting(2, 5)]
-    chosen = choose("aggregate", batches)
+    chosen = choose("aggregate", batches, *HERE)
     assert chosen is not None
     assert (chosen.road, chosen.batches) == ("aggregate", batches)
-    assert choose("single", []) is None
+    assert choose("single", [], *HERE) is None
 
 
 @pytest.mark.parametrize(
@@ -103,13 +113,19 @@ def test_on_the_aggregate_road_all_go_together() -> None:
         ([waiting(1, 2)], "aggregate", 0),
         ([waiting(1, 2), waiting(1, 1)], "single", 1),
         ([waiting(1, 3), waiting(1, 2, "aggregate")], "aggregate", 1),
+        ([with_fields(waiting(1, 2, "single"), previous_end=0)], "aggregate", 0),
+        ([with_fields(waiting(1, 2, "single"), previous_contract=(6, CONTRACT))], "aggregate", 0),
+        ([with_fields(waiting(1, 2, "single"), previous_contract=(5, bytes(20)))], "aggregate", 0),
     ],
-    ids=["first", "after single", "after aggregate", "after a report", "before its turn", "two of one"],
+    ids=[
+        *("first", "after single", "after aggregate", "after a report", "before its turn", "two of one"),
+        *("after lost numbers", "of another chain", "of another contract"),
+    ],
 )
 def test_on_the_single_road_one_goes_when_its_predecessor_did(
     batches: list[WaitingBatch], road: str, first: int
 ) -> None:
-    chosen = choose("single", batches)
+    chosen = choose("single", batches, *HERE)
     assert chosen is not None
     assert (chosen.road, chosen.batches) == (road, [batches[first]])
 

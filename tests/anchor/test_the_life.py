@@ -68,6 +68,30 @@ async def test_a_stream_that_is_on_the_aggregate_road_stays_there(autojump_clock
     ]
 
 
+@pytest.mark.parametrize("why", ["a gap", "another contract"])
+async def test_a_commitment_that_the_single_road_would_refuse_does_not_keep_the_others_waiting(
+    autojump_clock: MockClock, why: str
+) -> None:
+    world = World()
+    first = world.commit(1, ask=True)
+    single = policy(road="single", batch_threshold=1)
+    async with living(world.node(policy=single)):
+        await world.pass_time(120)
+        assert world.all_final()
+    if why == "a gap":  # its numbers were lost with a database, and declared void
+        world.commitments[0] = with_fields(first, sequence_end=first.sequence_end + 10)
+    else:
+        anchors = world.database.anchors.anchors
+        anchors[1] = with_fields(anchors[1], contract=bytes(20))
+    world.commit(1, ask=True)
+    world.commit(2, ask=True)
+    async with living(world.node(policy=single)):
+        await world.pass_time(180)
+        assert world.all_final()
+    roads = [one.road for one in world.database.anchors.anchors.values()]
+    assert roads == ["single", "aggregate", "single"]
+
+
 async def test_one_transaction_is_in_flight_and_the_next_one_waits_for_a_block(
     autojump_clock: MockClock,
 ) -> None:
@@ -387,12 +411,32 @@ async def test_the_budget_of_a_day_is_kept_and_the_rest_goes_the_day_after(autoj
         for store in range(1, 5):
             world.commit(store, ask=True)
             await world.pass_time(200)
+        await world.pass_time(600)
         assert "budget spent" in (node.vitals.trouble or "")
         cost = sum(m.receipt.gas_used * m.receipt.effective_gas_price for m in world.chain.mined())
         assert cost <= 2 * one_costs_at_most - 1
         await trio.sleep(86_400)
         await world.pass_time(500)
         assert world.all_final()
+
+
+async def test_whoever_is_in_a_hurry_spends_half_a_days_budget_and_leaves_the_rest_to_all(
+    autojump_clock: MockClock,
+) -> None:
+    world = World()
+    budget = 20 * 115_200 * 21 * GWEI // 10
+    node = world.node(policy=policy(budget_per_day=budget, batch_threshold=1, age_max_s=3600.0))
+    async with living(node):
+        for store in range(1, 61):
+            world.commit(store, ask=True)
+            await world.pass_time(48)
+        hurried = len(world.chain.mined())
+        cost = sum(m.receipt.gas_used * m.receipt.effective_gas_price for m in world.chain.mined())
+        assert budget / 3 < cost <= budget * 2 / 3
+        assert node.vitals.trouble is None
+        await world.pass_time(3600)
+        assert world.all_final()
+    assert len(world.chain.mined()) == hurried + 1
 
 
 async def test_an_empty_account_is_told_with_its_address(autojump_clock: MockClock) -> None:
@@ -407,6 +451,30 @@ async def test_an_empty_account_is_told_with_its_address(autojump_clock: MockClo
         await world.pass_time(120)
         assert world.all_final()
     assert nonces(world) == [0]
+
+
+async def test_a_nonce_that_lags_behind_what_is_final_replaces_nothing(autojump_clock: MockClock) -> None:
+    world = World()
+    node = world.node()
+    async with living(node):
+        for store in (1, 2):
+            world.commit(store, ask=True)
+            await world.pass_time(200)
+        assert world.all_final()
+        honest = node.endpoint.nonce_of
+
+        async def lags(address: bytes) -> int:
+            return await honest(address) - 1
+
+        node.endpoint.nonce_of = lags  # type: ignore[method-assign]
+        await world.pass_time(600)
+        assert [one.attempt for one in world.database.anchors.transactions] == [1, 1]
+        assert "nonce behind" in (node.vitals.trouble or "")
+        node.endpoint.nonce_of = honest  # type: ignore[method-assign]
+        world.commit(3, ask=True)
+        await world.pass_time(300)
+        assert world.all_final()
+    assert nonces(world) == [0, 1, 2]
 
 
 # Two of them, and somebody else.

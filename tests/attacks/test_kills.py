@@ -69,7 +69,9 @@ def test_a_command_killed_at_any_point_is_given_again(world: World, point: str) 
 
 
 def test_of_two_anchors_one_works_and_the_other_takes_over_when_it_dies(world: World) -> None:
+    world.verdict(world.commit(world.tenant()))
     other = world.another_anchor("heir").start()
+    world.says("role", other)
     first = world.commit(world.tenant())
     world.verdict(first)
     assert not other.said("claimed the lease")
@@ -80,6 +82,7 @@ def test_of_two_anchors_one_works_and_the_other_takes_over_when_it_dies(world: W
 
 
 def test_an_anchor_that_was_asleep_while_another_took_over_writes_nothing(world: World) -> None:
+    world.verdict(world.commit(world.tenant()))
     other = world.another_anchor("awake").start()
     first = world.commit(world.tenant())
     with world.miner.held():

@@ -161,7 +161,7 @@ def _shaped(value: Any, shape: Any, where: str) -> None:
         for inner in value:
             _shaped(inner, shape[0], where)
     elif isinstance(shape, set):
-        if isinstance(value, bool) or value not in shape:
+        if isinstance(value, bool | float) or value not in shape:
             raise Malformed(f"{where} is none of {shape}")
     elif isinstance(shape, _Hex):
         digits = f"[0-9a-f]{{{2 * shape.size}}}" if shape.size else "([0-9a-f]{2})*"

@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.auditor import rules
 from tests.client.watching import Auditor, Watched
 from transport.client.errors import Unanswered
+from transport.client.follow_anchors import NotFinalThere
 from transport.client.follow_memory import Memory, StateRefused, history_path, read_state, records_of
 from transport.client.follow_view import NotVouchedFor
 from transport.client.wire import Stream, TrustedAgentKey, TrustFile, decode, encode
-from ves.following import RECORD_BYTES
+from ves.following import RECORD_BYTES, Verified
 from ves.receipt_keys import rotation_statement
 
 LIAR = Ed25519PrivateKey.from_private_bytes(bytes([9]) * 32)
@@ -349,6 +350,29 @@ async def test_an_anchor_that_is_withheld_is_an_alert_once_it_is_late(
     assert "no anchor holds it" in late.alerts[0]
     watched.play.spoil[COMMITMENTS] = anchored("finalized", "finalized", "safe")
     assert len((await auditor.looks(anchor_within_s=3000)).alerts) == 1
+
+
+class NotYet:
+    """A chain that does not call final what the server does, until it does."""
+
+    final = False
+
+    async def contradiction(self, verified: Verified) -> None:
+        if not self.final:
+            raise NotFinalThere("the chain does not")
+
+
+async def test_final_is_what_the_chain_calls_final_where_there_is_one_to_ask(
+    auditor: Auditor, watched: Watched
+) -> None:
+    watched.play.spoil[COMMITMENTS] = anchored("finalized", "finalized", "finalized")
+    chain: Any = NotYet()
+    early = await auditor.looks(chain=chain)
+    assert (early.on_chain, early.notices[0], early.alerts) == (0, "the chain does not", [])
+    assert auditor.remembers().state.finalized_through == 0
+    chain.final = True
+    assert (await auditor.looks(chain=chain)).on_chain == 3
+    assert auditor.remembers().state.finalized_through == 3
 
 
 async def test_a_stranger_among_the_receipt_keys_is_no_lie_and_verified_no_further(

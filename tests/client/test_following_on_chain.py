@@ -13,7 +13,7 @@ import pytest
 from actors.chain import Block, ChainAway, ChainNotOurs, Reverted, TransactionReceipt
 from tests.evidence.making import CHAIN_ID, CONTRACT, SEQUENCER, STORE, TENANT, make, signer
 from transport.client.errors import ClientError, Refused, Unanswered
-from transport.client.follow_anchors import AnchorUnproven
+from transport.client.follow_anchors import AnchorUnproven, NotFinalThere
 from transport.client.follow_chain import OnChain
 from transport.client.wire import ReceiptKeyName
 from ves import anchor_calls
@@ -32,6 +32,7 @@ class Paper:
     evidence: Evidence = MADE
     block_hash: bytes | None = None
     included: Any = True
+    finalized: int | None = 20
     away: bool = False
     foreign: bool = False
     chain_id: int = CHAIN_ID
@@ -41,7 +42,9 @@ class Paper:
             raise ChainAway("nobody is there")
         if self.foreign:
             raise ChainNotOurs("chain 5")
-        number = which if isinstance(which, int) else 20
+        number = which if isinstance(which, int) else self.finalized if which == "finalized" else 20
+        if number is None:
+            return None
         raw = self.block_hash or raw_of(self.evidence.anchor.block.hash)  # type: ignore[union-attr]
         return made(Block, number=number, block_hash=raw)
 
@@ -118,6 +121,15 @@ async def found(
 
 async def test_what_the_chain_holds_is_held_against_what_was_verified() -> None:
     assert await found(Paper(), Shows(), verified()) is None
+
+
+async def test_what_the_chain_does_not_call_final_is_not_final_because_the_server_says_so() -> None:
+    assert MADE.anchor is not None
+    number = MADE.anchor.block.number
+    with pytest.raises(NotFinalThere, match="the chain does not: not yet"):
+        await found(Paper(finalized=number - 1), Shows(), verified())
+    assert await found(Paper(finalized=number), Shows(), verified()) is None
+    assert await found(Paper(finalized=None), Shows(), verified()) is None
 
 
 def without_anchor() -> bytes:

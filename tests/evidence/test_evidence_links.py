@@ -213,6 +213,16 @@ def test_what_is_no_evidence_is_refused_with_the_reason(raw: bytes, why: str) ->
         read_evidence(raw)
 
 
+def test_a_number_in_another_spelling_makes_it_no_evidence_file_for_both() -> None:
+    made = make()
+    raw = msgspec.json.encode(made.evidence)
+    for spelled in (b'"version":2', b'"ves_version":1', b'"payload_kind":0', b'"leaf_count":5'):
+        assert raw.count(spelled) == 1
+        for other in (spelled + b".0", spelled + b"e0"):
+            assert ours(raw.replace(spelled, other), made.trust) is None
+            assert theirs(raw.replace(spelled, other), trust_file(made.trust)) is None
+
+
 def test_a_trust_file_says_all_of_it_and_is_refused_where_it_is_misspelt() -> None:
     made = make()
     listed = trust_file(made.trust)

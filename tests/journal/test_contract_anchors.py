@@ -475,6 +475,9 @@ async def test_the_backlog_is_oldest_first_and_what_was_asked_for_before_all(
     before = [later[0].batch_id, None, earlier[0].batch_id, None]
     assert [b.previous_batch_id for b in backlog.batches] == before
     assert [b.previous_road for b in backlog.batches] == [None] * 4
+    ends = [later[0].sequence_end, 0, earlier[0].sequence_end, 0]
+    assert [b.previous_end for b in backlog.batches] == ends
+    assert [b.previous_contract for b in backlog.batches] == [None] * 4
     assert (backlog.waiting, backlog.oldest_committed_at_us) == (4, earlier[0].committed_at_us)
     assert backlog.now_us > earlier[0].committed_at_us
     assert (await anchoring.other.read_backlog(limit=2)).batches == backlog.batches[:2]
@@ -483,8 +486,11 @@ async def test_the_backlog_is_oldest_first_and_what_was_asked_for_before_all(
     await anchoring.planned(lease, [later[0]], road="single", first_index=None, previous_head=None)
     await anchoring.planned(lease, [earlier[0]])
     [third] = await commitments(anchoring.world, 1, stream=stream, from_second=12)
-    roads = {b.commitment: b.previous_road for b in (await anchoring.other.read_backlog(limit=9)).batches}
+    rest = (await anchoring.other.read_backlog(limit=9)).batches
+    roads = {b.commitment: b.previous_road for b in rest}
     assert roads == {asked: "single", earlier[1]: "aggregate", third: None}
+    contracts = {b.commitment: b.previous_contract for b in rest}
+    assert contracts == {asked: (CHAIN, CONTRACT), earlier[1]: (CHAIN, CONTRACT), third: None}
     # A request ends with its batch, so it is not before all others for ever.
     await anchoring.planned(lease, [asked])
     assert not await anchoring.world.other.request_anchor(asked.batch_id, AUDIT)

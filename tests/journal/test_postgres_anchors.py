@@ -117,6 +117,52 @@ async def test_whoever_stole_the_anchors_login_reads_no_event_and_changes_nothin
     await assert_refused(stolen, attacks, "42501")
 
 
+async def test_whoever_stole_the_anchors_login_writes_in_no_servers_audit_chain(own: PostgresWorld) -> None:
+    await a_row_in_every_table(own)
+    stolen = anchor_dsn(own.dsn)
+    [(sequencer_id,), *_] = await sql(own.owner_dsn, "SELECT sequencer_id FROM record.receipt_keys")
+    node = sequencer_id.hex()
+    await sql(
+        own.owner_dsn,
+        f"INSERT INTO record.audit_counters VALUES ('{node}', 0, '\\x{'00' * 32}') ON CONFLICT DO NOTHING",
+    )
+    copied = "entry_number + 1, recorded_at, tenant_id, actor, action, subject, entry, prev_hash, entry_hash"
+    columns = copied.replace("entry_number + 1", "entry_number")
+    await assert_refused(
+        stolen,
+        [
+            f"UPDATE record.audit_counters SET last_number = last_number + 1 WHERE node_id = '{node}'",
+            "UPDATE record.audit_counters SET node_id = gen_random_uuid()",
+            f"INSERT INTO record.audit_counters VALUES ('{node}', 0, '\\x{'00' * 32}')",
+            f"INSERT INTO record.audit_log (node_id, {columns}) "
+            f"SELECT '{node}', {copied} FROM record.audit_log LIMIT 1",
+        ],
+        "42501",
+    )
+    async with anchoring_world(own) as anchoring:  # in its own it does
+        await anchoring.anchor.audit(AUDIT)
+
+
+async def test_rows_that_do_not_belong_to_the_backlog_keep_no_commitment_waiting(own: PostgresWorld) -> None:
+    """Whoever has the server's login may write there."""
+    async with anchoring_world(own) as anchoring:
+        lease = await anchoring.claim()
+        held, waits = await commitments(anchoring.world, 2)
+        await anchoring.planned(lease, [held])
+        for batch_id in (uuid(), held.batch_id):
+            await sql(
+                own.dsn,
+                "INSERT INTO work.anchor_backlog VALUES "
+                f"('{batch_id.hex()}', '2000-01-01', '{uuid().hex()}', '{uuid().hex()}', 1)",
+            )
+            await sql(own.dsn, f"INSERT INTO work.anchor_requests VALUES ('{batch_id.hex()}', '2000-01-01')")
+            [found] = (await anchoring.anchor.read_backlog(limit=1)).batches
+            assert found.commitment == waits
+        assert await anchoring.anchor.refill_backlog() == 0
+        [(left,)] = await sql(own.owner_dsn, "SELECT batch_id FROM work.anchor_backlog")
+        assert left == waits.batch_id
+
+
 async def test_the_server_reads_anchors_and_writes_none(own: PostgresWorld) -> None:
     await a_row_in_every_table(own)
     await sql(own.dsn, *(f"SELECT FROM record.{table}" for table in THE_ANCHORS))

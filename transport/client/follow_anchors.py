@@ -24,12 +24,17 @@ class AnchorUnproven(ClientError):
     """A commitment is called final, and the server gives no evidence that a chain could be asked with."""
 
 
+class NotFinalThere(ClientError):
+    """A commitment is called final, and the chain has its block and does not call it final yet."""
+
+
 class ChainView(Protocol):
     """What a chain says, asked by us."""
 
     async def contradiction(self, verified: Verified) -> tuple[Contradiction, bytes] | None:
         """Of a commitment that the server says is final, and what it showed for it. None: the chain holds
-        exactly what was verified. AnchorUnproven; Unanswered: no endpoint answered."""
+        exactly what was verified, and calls it final if it calls anything so. AnchorUnproven; NotFinalThere;
+        Unanswered: no endpoint answered."""
         ...
 
 
@@ -95,7 +100,7 @@ class Anchors:
             )
 
     async def _is_proven(self, kept: Verified, found: Look) -> bool:
-        """By the chain, where there is one to ask; False: nobody could be asked, which was told."""
+        """By the chain, where there is one to ask; False: not yet, or nobody could be asked: it was told."""
         if self._chain is None:
             found.not_on_chain += 1
             return True
@@ -103,6 +108,9 @@ class Anchors:
             wrong = await self._chain.contradiction(kept)
         except AnchorUnproven as unproven:
             found.alerts.append(f"anchor_unproven: {unproven}")
+            return False
+        except NotFinalThere as early:
+            found.notices.append(str(early))
             return False
         if wrong is not None:
             raise self._view.contradicted(wrong[0], told(kept), wrong[1])

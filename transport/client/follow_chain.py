@@ -10,10 +10,10 @@ from __future__ import annotations
 from actors.chain import Chain, ChainAway, ChainLies, ChainNotOurs
 from transport.client.errors import ClientError, Refused, Unanswered
 from transport.client.evidence_on_chain import ask_chain
-from transport.client.follow_anchors import AnchorUnproven
+from transport.client.follow_anchors import AnchorUnproven, NotFinalThere
 from transport.client.follow_view import View
 from ves.encoding import uuid_text
-from ves.evidence import Trust, Unchecked, check, commitment_of, failed
+from ves.evidence import ON_CHAIN, Trust, Unchecked, check, commitment_of, failed
 from ves.evidence_file import Evidence, NotEvidence, read_evidence
 from ves.following import Contradiction, Verified, name_of
 
@@ -37,7 +37,7 @@ class OnChain:
             evidence = read_evidence(raw)
         except NotEvidence as form:
             raise AnchorUnproven(f"{name_of(verified.commitment)}: its evidence is none: {form}") from None
-        wrong = self._offline(evidence, verified) or await self._asked(evidence)
+        wrong = self._offline(evidence, verified) or await self._asked(evidence, verified)
         if wrong is None:
             return None
         kind, text = wrong
@@ -70,14 +70,20 @@ class OnChain:
             return "anchor_false", "the server calls its anchor final and its evidence names no block"
         return None
 
-    async def _asked(self, evidence: Evidence) -> tuple[str, str] | None:
+    async def _asked(self, evidence: Evidence, verified: Verified) -> tuple[str, str] | None:
         try:
             await self._chain.block("latest")  # whether there is an endpoint that can be believed at all
             links = await ask_chain(evidence, self._chain)
+            names_final = await self._chain.block("finalized") is not None
         except ChainAway as away:
             raise Unanswered(1, f"the chain's endpoints: {away}") from None
         except (ChainNotOurs, ChainLies) as strange:
             raise ClientError(f"--rpc: no endpoint could be believed: {strange}") from None
         if broken := failed(links):
             return "chain_differs", "; ".join(f"{link.name}: {link.text}" for link in broken)
+        # The sequencer may call final what is deep enough; who follows waits for the chain's own word.
+        early = [link.text for link in links if link.name == ON_CHAIN[1] and link.verdict != "passed"]
+        if early and names_final:
+            text = f"{name_of(verified.commitment)}: the server calls its anchor final and the chain does not"
+            raise NotFinalThere(f"{text}: {early[0]}")
         return None
