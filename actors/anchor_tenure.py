@@ -112,12 +112,12 @@ class Tenure:
         next_nonce = await self._chain.nonce_of(self._address)
         standing = await self._journal.standing(self._chain.chain_id, self._policy.contract, self._address)
         if standing.next_nonce is not None and next_nonce > standing.next_nonce:
-            raise self._suspicions.suspect("account used elsewhere", _STRANGE_NONCE)
+            raise self._suspicions.suspect("account used elsewhere", _strange(next_nonce))
         backlog = await self._journal.read_backlog(limit=1)
         anchors = await self._follow(horizon, backlog.now_us)
         unmined = [anchor for anchor in anchors if anchor.last.state not in ON_CHAIN]
         if any(is_taken_by_others(a, next_nonce, self._follower.mined, standing) for a in unmined):
-            raise self._suspicions.suspect("account used elsewhere", _STRANGE_NONCE)
+            raise self._suspicions.suspect("account used elsewhere", _strange(next_nonce))
         await self._send(anchors, standing, next_nonce, backlog)
 
     async def _see_chain(self) -> Horizon:
@@ -286,12 +286,14 @@ class Tenure:
         return answer
 
 
+def _strange(next_nonce: int) -> str:
+    return (
+        "the chain knows a transaction of our account that our journal does not: the account is used "
+        "elsewhere, its key is somebody else's, too, or the database was restored. When you know which: "
+        f"sequencer anchor resume --next-nonce {next_nonce}"
+    )
+
+
 def _nonce_behind(next_nonce: int) -> NotYet:
     text = f"the chain says that nonce {next_nonce} of our account comes next; we are beyond it"
     return NotYet("nonce behind", text)
-
-
-_STRANGE_NONCE = (
-    "the chain knows a transaction of our account that our journal does not: the account is used elsewhere, "
-    "its key is somebody else's, too, or the database was restored. See sequencer anchor resume"
-)

@@ -31,6 +31,6 @@ def resume_command(wanted: Resumption) -> int:
 
 def deploy_command(yes: bool) -> int:
     """Deploy the contract; without ``yes`` say what it would cost."""
-    from supervisor.anchor_repair_command import deploy
+    from supervisor.anchor_deploy_command import deploy
 
     return readably(partial(deploy, yes))

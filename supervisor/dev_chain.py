@@ -30,6 +30,7 @@ from actors.mailbox import Inbox
 from config.files import write_whole
 from contracts.artefact import creation_code
 from journal import embedded_child
+from supervisor.shell import StartRefused
 from ves.anchor_calls import address_word, calldata, deployment, number_word
 
 log = structlog.get_logger(__name__)
@@ -50,7 +51,7 @@ _IDS = (2_000_000_000, 2**31)
 """Chain ids nobody has registered, small enough for every tool."""
 
 
-class DevChainError(Exception):
+class DevChainError(StartRefused):
     """The development chain cannot be used; the text says why and what helps."""
 
 

@@ -360,7 +360,9 @@ def introduce_chain(anchoring: Anchoring | None) -> None:
             flush=True,
         )
     else:
-        print(f"anchors on {where}, {anchoring.vitals.role}", flush=True)
+        role = anchoring.vitals.role
+        who = "sequencer anchor run anchors" if role == "apart" else "anchors"
+        print(f"{who} on {where}; sequencer anchor status tells how it goes", flush=True)
 
 
 async def asked_to_stop(certificates: Certificates) -> None:

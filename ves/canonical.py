@@ -70,7 +70,7 @@ def parse_strictly(raw: bytes, *, signed_zero: bool = False) -> Any:
     try:
         value = (_SIGNED if signed_zero else _STRICT).decode(text)
     except json.JSONDecodeError as wrong:
-        raise NotJson(f"not JSON: {wrong.msg} at character {wrong.pos}") from None
+        raise NotJson(f"not JSON: {wrong.msg.removesuffix(' at')} at character {wrong.pos}") from None
     except RecursionError:
         raise NotCanonical("nested too deeply") from None
     _refuse_surrogates(value, text)

@@ -283,6 +283,9 @@ class World:
     def owner_sends(self, signature: str, *words: bytes) -> None:
         send(self.chain, OWNER, self.contract, calldata(signature, *words))
 
+    def fund_of(self, account: str, wei: int) -> None:
+        self.chain.fund(bytes.fromhex(account[2:]), wei)
+
     def fund(self, wei: int) -> None:
         self.chain.fund(self.account, wei)
 

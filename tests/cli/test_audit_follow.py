@@ -238,6 +238,15 @@ def test_two_auditors_of_one_history_agree_whoever_is_ahead(sequencer: Command, 
     assert (said.code, said.json["verdict"], said.json["commitments"]) == (0, "same", 3)
 
 
+def test_with_whoever_verified_nothing_yet_nobody_agrees(sequencer: Command, two: Two) -> None:
+    line = two.paths["one"].with_name("line")
+    stream = sequencer("audit", "head", "--state", two.paths["one"]).out.split()[1]
+    zero = "0" * 64
+    line.write_text(f"ves-audit-head-1 {stream} commitments=0 through=0 state_root={zero} history={zero}\n")
+    said = sequencer("audit", "compare", two.paths["one"], line, "--json")
+    assert (said.code, said.json["verdict"]) == (4, "too_short")
+
+
 def test_a_line_is_enough_to_compare_and_an_altered_history_is_refused(sequencer: Command, two: Two) -> None:
     for name, code in (("third", 0), ("other", 1)):
         line = two.paths["one"].with_name("line")

@@ -542,3 +542,18 @@ def test_serve_and_migrate_are_the_ones_handed_in(sequencer: Command) -> None:
     assert sequencer("serve").code == 7
     assert sequencer("migrate").code == 7
     assert "serve" in sequencer("--help").out
+
+
+def test_asking_for_the_anchor_takes_all_that_a_connection_takes(
+    play: PlayedSequencer, sequencer: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, pins = tmp_path / "tenant.key", tmp_path / "pins.json"
+    key.write_text(API_KEY)
+    monkeypatch.setenv("SEQUENCER_API_KEY_FILE", str(key))
+    monkeypatch.setenv("SEQUENCER_PINS", str(pins))
+    for command in (["status"], ["retry", str(uuid.uuid4())]):
+        play.script["/api/v1/anchor/status"].append(Fails(403))
+        play.script["/api/v1/ves/anchor"].append(Fails(403))
+        asked = sequencer("anchor", *command, "--url", play.url)
+        assert (asked.code, "403" in asked.err) == (1, True)
+    assert play.authorizations == [f"ApiKey {API_KEY}"] * 2

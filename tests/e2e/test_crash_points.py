@@ -21,6 +21,7 @@ import pytest
 
 from tests.anchorkeys.test_keystores import OF_A_KEYSTORE
 from tests.attacks.test_kills import OF_THE_ANCHOR
+from tests.attacks.test_operators_hands import OF_A_DEPLOYMENT
 from tests.auditor.audit import audit
 from tests.auditor.audit_chain import audit_chain, read_chains
 from tests.auditor.reading import over_http, read_stream
@@ -145,6 +146,7 @@ def test_no_point_in_the_code_is_without_a_crash() -> None:
             WRITE_PATH,
             OF_THE_ANCHOR,
             [point for point, _ in OF_A_KEYSTORE],
+            [OF_A_DEPLOYMENT],
         )
         for point in (*FIRST_START, *AT_WORK, *OF_A_WORKER, *points)
     }

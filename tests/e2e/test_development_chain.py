@@ -57,6 +57,16 @@ def evidence_holds(tenant: Tenant, event_id: str, folder: Path) -> None:
     assert json.loads(said.stdout)["verdict"].startswith("valid")
 
 
+def test_a_development_chain_without_its_program_is_refused_in_one_line(
+    own_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = own_server(**DEV, ANVIL_BIN=str(tmp_path / "none"))
+    assert server.launch().wait(60) == 1
+    said = server.log.read_text()
+    assert "sequencer: no anvil here: npm ci" in said
+    assert "Traceback" not in said
+
+
 def test_what_was_final_is_so_after_a_kill_and_the_next_commitment_follows(
     own_server: Callable[..., Server], tmp_path: Path
 ) -> None:

@@ -103,6 +103,9 @@ async def test_a_stopped_anchor_is_not_called_ready_and_a_local_chain_is_called_
         anchoring=anchors.anchoring(development_url="http://127.0.0.1:8545"), role="reader"
     ) as (house, client, one):
         assert house.anchoring is not None
+        house.anchoring.vitals.trouble = "chain away: nobody answers"
+        told = (await client.get(STATUS)).json()
+        assert told["message"] == "Anchor service is configured; commitments wait until it can go on"
         house.anchoring.vitals.role = "stopped"
         told = (await client.get(STATUS)).json()
         assert (

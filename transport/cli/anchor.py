@@ -17,18 +17,14 @@ from cyclopts.validators import Number
 
 from transport.cli.console import (
     AdminListener,
-    Connection,
     Exit,
     ImpatientAdmin,
     Json,
-    announcement,
-    bootstrap_key,
+    Operated,
     notice,
     run,
     show,
 )
-from transport.client.errors import ClientError
-from transport.client.sequencer import SequencerClient
 from transport.client.wire import decode
 
 STATUS = "/api/v1/anchor/status"
@@ -58,28 +54,6 @@ class AnchorCommands:
     resume: Callable[[Resumption], int]
     deploy: Callable[[bool], int]
     key: Callable[[bool], int]
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Operated(Connection):
-    """A server asked by its operator: on this machine with its bootstrap key, unless another is named."""
-
-    url: Annotated[str | None, Parameter(env_var="SEQUENCER_URL")] = None
-    """Address of the server; default: the one running on DATA_DIR."""
-    patience: float = 30.0
-    """Seconds to keep trying while there is no final answer."""
-
-    def client(self) -> SequencerClient:
-        if self.url is not None:
-            return self.connect(self.url, self.api_key())
-        here = announcement()
-        if here is None:
-            raise ClientError(
-                "no server runs on DATA_DIR: start it, set DATA_DIR to another, or name one: --url"
-            )
-        api_key = self.api_key() if self.api_key_file else bootstrap_key() or self.api_key()
-        return self.connect(here.url, api_key, shown=here.certificate_file)
 
 
 HERE = Operated()

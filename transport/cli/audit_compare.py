@@ -96,8 +96,17 @@ def _same_stream(one: Seen, other: Seen) -> None:
         raise ClientError("these are of two streams: there is nothing to compare")
 
 
+def _nothing_yet(as_json: bool) -> int:
+    """Agreeing on nothing is no agreement."""
+    text = "one of the two has verified no commitment yet: follow on and compare again"
+    show(text, {"ok": False, "verdict": "too_short", "text": text}, as_json)
+    return Exit.UNANSWERED
+
+
 def _with_line(path: Path, seen: Seen, line: Seen, as_json: bool) -> int:
     _same_stream(seen, line)
+    if 0 in (seen.count, line.count):
+        return _nothing_yet(as_json)
     if line.count > seen.count:
         text = f"theirs goes to commitment {line.count}, ours to {seen.count}: follow on and compare again"
         show(text, {"ok": False, "verdict": "too_short", "text": text}, as_json)
@@ -132,6 +141,8 @@ class _Parting(NamedTuple):
 def _with_state(ours: Path, theirs: Path, keys: ReceiptKeys, as_json: bool) -> int:
     one, other = read_state(ours).seen(), read_state(theirs).seen()
     _same_stream(one, other)
+    if 0 in (one.count, other.count):
+        return _nothing_yet(as_json)
     parting = _first_difference(ours, one, theirs, other)
     if parting is None:
         both = min(one.count, other.count)

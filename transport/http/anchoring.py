@@ -51,6 +51,7 @@ TURN_PATIENCE_S = 5.0
 RANGE_TRIES_MAX = 3
 """How often a range is chosen anew because the committer was first."""
 READY = "Anchor service is configured and ready"
+IN_TROUBLE = "Anchor service is configured; commitments wait until it can go on"
 NOT_CONFIGURED = "Anchor service not configured"
 TO_CONFIGURE = f"{NOT_CONFIGURED}. Set L2_RPC_URL, SET_REGISTRY_ADDRESS, SEQUENCER_PRIVATE_KEY"
 NEEDS_OPERATOR = "Anchor service is configured; it waits for an operator and anchors nothing now"
@@ -73,6 +74,12 @@ def _anchoring(visit: Visit) -> Anchoring:
 # How it stands.
 
 
+def _how_it_goes(anchoring: Anchoring) -> str:
+    if anchoring.vitals.role == "stopped":
+        return NEEDS_OPERATOR
+    return IN_TROUBLE if anchoring.vitals.trouble else READY
+
+
 async def status(visit: Visit) -> AnchorStatusReply:
     anchoring, settings = visit.house.anchoring, visit.house.settings
     if anchoring is None:
@@ -91,7 +98,7 @@ async def status(visit: Visit) -> AnchorStatusReply:
     operator = holds(visit.who.permissions, (OPERATOR,))
     return AnchorStatusReply(
         anchor_enabled=True,
-        message=NEEDS_OPERATOR if anchoring.vitals.role == "stopped" else READY,
+        message=_how_it_goes(anchoring),
         chain_id=anchoring.chain.chain_id,
         contract=prefixed_hex(anchoring.contract),
         road=settings.anchor_road,
