@@ -227,8 +227,9 @@ async def test_a_reader_only_reads(world: PostgresWorld, reader: str) -> None:
 ARCHIVING_WRITES = ("tenant_epochs", "audit_log", "audit_counters", "at_rest_notes")
 """Archiving raises the tenant's epoch and is audited; a re-encryption notes what it has seen."""
 IN_PLACE_TOO = ("tenant_epochs", "audit_counters")
-DEFINERS = ("forbid_at_rest_keys",)
-"""Run with the owner's rights, to make a trigger; for members of sequencer_admin alone."""
+DEFINERS = ("forbid_at_rest_keys", "refuse_anothers_chain")
+"""Run with the owner's rights: one makes a trigger, for members of sequencer_admin alone; the other is a
+trigger, which nobody calls, and reads what the anchor's login may not."""
 
 
 async def test_an_administrator_seals_anew_and_archives_and_nothing_else(
