@@ -51,7 +51,7 @@ def test_a_lie_about_what_became_of_it_is_noticed_and_not_written_down(
     ("fault", "method"),
     [
         pytest.param(bad.loses_answer(), "eth_sendRawTransaction", id="sent and unheard"),
-        pytest.param(bad.hangs(), "eth_getTransactionReceipt", id="hangs"),
+        pytest.param(bad.hangs(), "eth_getTransactionReceipt", id="hangs", marks=pytest.mark.thorough),
         pytest.param(bad.closes(), "eth_sendRawTransaction", id="not sent", marks=pytest.mark.thorough),
         pytest.param(bad.says_http(503), None, id="not now", marks=pytest.mark.thorough),
         pytest.param(

@@ -25,7 +25,7 @@ OF_COMMANDS = [f"{unit}.{step}" for unit in ("anchor_audit", "anchor_resume") fo
 OF_THE_ANCHOR = [*POINTS, "anchor.replacing", *OF_COMMANDS]
 
 
-EACH_TIME = ("anchor.written", "anchor.sent", "anchor_move.committed")
+EACH_TIME = ("anchor.written", "anchor_move.committed")
 
 
 @pytest.mark.parametrize("point", with_some(POINTS, EACH_TIME.__contains__))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.anvil import CHAIN_ID, ETHER
-from tests.attacks.world import ROOT, World, send, world_in
+from tests.anvil import ETHER
+from tests.attacks.world import World, send, world_in
 
 pytestmark = pytest.mark.slow
 
@@ -29,20 +27,6 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
-def command(world: World, *words: str, **more: str) -> Said:
-    """``sequencer anchor …`` where the anchor is, with its settings."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "DATABASE_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "supervisor.main", "anchor", *words],
-        cwd=ROOT,
-        env=env | world.anchor.environment | {"L2_CHAIN_ID": str(CHAIN_ID)} | more,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 @pytest.fixture
 def deploy(world: World, tmp_path: Path) -> Callable[..., Said]:
     """With an account of its own, which has nothing, and the lease free."""
@@ -53,7 +37,7 @@ def deploy(world: World, tmp_path: Path) -> Callable[..., Said]:
         "SEQUENCER_PRIVATE_KEY": secrets.token_hex(32),
     }
     (tmp_path / "deployer").mkdir(mode=0o700)
-    return lambda *words, **more: command(world, *words, **own, **more)
+    return lambda *words, **more: world.anchor.command(*words, **own, **more)
 
 
 def test_deploying_needs_money_first_and_then_makes_one_contract_whatever_happened(
@@ -84,6 +68,7 @@ def test_deploying_needs_money_first_and_then_makes_one_contract_whatever_happen
     assert f"SET_REGISTRY_ADDRESS={contract}" not in another.stdout
 
 
+@pytest.mark.thorough
 def test_an_anchor_that_others_account_use_stopped_goes_on_with_what_it_had_planned(world: World) -> None:
     world.becomes(world.commit(world.tenant()), "finalized")
     world.owner_sends("pause()")
@@ -92,10 +77,12 @@ def test_an_anchor_that_others_account_use_stopped_goes_on_with_what_it_had_plan
     send(world.chain, "0x" + world.account.hex(), "0x" + "ab" * 20, b"")
     world.says(f"sequencer anchor resume --next-nonce {world.nonce()}")
     world.owner_sends("unpause()")
-    ahead = command(world, "resume", "--next-nonce", str(world.nonce() + 1), "--reason", "a guess")
+    ahead = world.anchor.command("resume", "--next-nonce", str(world.nonce() + 1), "--reason", "a guess")
     assert ahead.returncode == 1
     assert f"is {world.nonce()} on the chain" in ahead.stderr
-    resumed = command(world, "resume", "--next-nonce", str(world.nonce()), "--reason", "a payment by hand")
+    resumed = world.anchor.command(
+        "resume", "--next-nonce", str(world.nonce()), "--reason", "a payment by hand"
+    )
     assert resumed.returncode == 0, resumed.stderr
     world.anchor.stop()
     world.anchor.start()
