@@ -82,8 +82,9 @@ class PostgresWorld:
 
 
 @asynccontextmanager
-async def postgres_world(dsn: str, owner_dsn: str) -> AsyncIterator[PostgresWorld]:
-    """``dsn`` logs in as the application does."""
+async def postgres_world(dsn: str, owner_dsn: str, *, strays_max: int = 0) -> AsyncIterator[PostgresWorld]:
+    """``dsn`` logs in as the application does. ``strays_max``: what the driver may forget, where its server
+    dies in the middle of a greeting."""
     async with open_loop() as strays, trio.open_nursery() as nursery:
         proxy = await nursery.start(run_proxy, dsn)
         async with (
@@ -93,12 +94,12 @@ async def postgres_world(dsn: str, owner_dsn: str) -> AsyncIterator[PostgresWorl
             open_journal(dsn, node_id=uuid(), limits=LIMITS) as other,
         ):
             yield PostgresWorld(dsn, owner_dsn, proxy, journal, other)
-            assert_nothing_strayed(strays)
+            assert_nothing_strayed(strays, strays_max)
         nursery.cancel_scope.cancel()
 
 
-def assert_nothing_strayed(strays: Strays) -> None:
-    assert strays.count == 0, "something failed on the asyncio side and nobody was waiting for it"
+def assert_nothing_strayed(strays: Strays, at_most: int = 0) -> None:
+    assert strays.count <= at_most, "something failed on the asyncio side and nobody was waiting for it"
 
 
 def admin_dsn(owner_dsn: str) -> str:

@@ -335,7 +335,7 @@ async def test_a_mistake_of_our_own_surfaces_and_is_not_called_away(postgres: Po
 async def test_a_database_that_is_killed_and_comes_back_is_used_again(
     server: EmbeddedPostgres, kill: signal.Signals
 ) -> None:
-    async with postgres_world(server.app_dsn, server.owner_dsn) as world:
+    async with postgres_world(server.app_dsn, server.owner_dsn, strays_max=2) as world:
         tenant, store = uuid(), uuid()
         await world.journal.append(await decided(world.journal, tenant, store, an_event()))
         pid = server.pid
