@@ -129,7 +129,7 @@ def database(settings: Settings) -> Iterator[Database]:
         lock = DataDirLock(settings.data_dir)
         try:
             admin = settings.database_admin_url is not None
-            anchor = settings.anchor_database_url is not None
+            anchor = settings.anchor_database_url is not None and settings.anchoring in ("inside", "dev")
             where = Database(
                 database_address(settings, "database_url", os.environ),
                 database_address(settings, "database_admin_url", os.environ) if admin else None,

@@ -31,7 +31,7 @@ def is_unknown(answer: httpx.Response) -> bool:
     )
 
 
-@pytest.mark.parametrize("how", ["silent", "swallowed"])
+@pytest.mark.parametrize("how", ["swallowed", pytest.param("silent", marks=pytest.mark.thorough)])
 async def test_a_blackhole_exactly_at_commit_is_outcome_unknown_and_resending_tells_which(
     tmp_path: Path, how: How
 ) -> None:
@@ -98,7 +98,9 @@ CANCEL_THE_WAITING = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE 
 """As an impatient operator does: PostgreSQL then says success, with a warning."""
 
 
-@pytest.mark.parametrize("afterwards", ["standby-returns", "switched-off"])
+@pytest.mark.parametrize(
+    "afterwards", ["standby-returns", pytest.param("switched-off", marks=pytest.mark.thorough)]
+)
 async def test_a_standby_lost_during_commit_is_never_an_acknowledgement(
     tmp_path: Path, afterwards: str
 ) -> None:

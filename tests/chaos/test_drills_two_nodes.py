@@ -27,7 +27,7 @@ AS_BY_DEFAULT = {
 """The promise is made for the settings that people run with."""
 
 
-@pytest.mark.parametrize("point", ["copied", "commit"])
+@pytest.mark.parametrize("point", ["commit", pytest.param("copied", marks=pytest.mark.thorough)])
 async def test_a_node_stopped_inside_a_transaction_holds_up_the_other_for_at_most_ten_seconds(
     tmp_path: Path, point: Point
 ) -> None:

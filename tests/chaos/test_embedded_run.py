@@ -11,6 +11,7 @@ from tests.chaos.schedule import KINDS, NEEDS_PROXY
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.thorough,
     # httpx leaves the generator of a request's body to the collector when the server dies while it sends.
     pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object ByteStream"),
 ]

@@ -194,6 +194,7 @@ def test_a_run_that_is_killed_anywhere_is_run_again(
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_two_nodes_at_work_and_two_archives_lose_and_double_nothing(
     postgres: Operated, nodes: list[Server]
 ) -> None:

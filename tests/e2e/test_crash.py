@@ -61,7 +61,13 @@ def test_a_crash_on_the_write_path_loses_and_doubles_nothing(
     assert survivor.terminate() == 0
 
 
-@pytest.mark.parametrize("group", [True, False], ids=["whole-group", "server-alone"])
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param(True, id="whole-group"),
+        pytest.param(False, id="server-alone", marks=pytest.mark.thorough),
+    ],
+)
 def test_kill_9_at_random_moments_under_load(own_server: Callable[..., Server], group: bool) -> None:
     chance = random.Random(7)
     server = own_server().start()

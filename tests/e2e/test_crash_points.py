@@ -71,6 +71,13 @@ FIRST_START = [
     *unit("claim_at_rest_keys"),
     *unit("claim_receipt_key"),
 ]
+FIRST_EACH_TIME = (
+    "key_file.written:1",
+    "key_file.named:4",
+    "initdb.renamed",
+    "embedded.ready",
+    "migrate.applied",
+)
 AT_WORK = [
     "settle.begin",
     "sequencer.legacy_read",
@@ -160,7 +167,7 @@ def test_no_point_in_the_code_is_without_a_crash() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", FIRST_START)
+@pytest.mark.parametrize("point", with_some(FIRST_START, FIRST_EACH_TIME.__contains__))
 def test_a_first_start_that_is_killed_is_begun_again(own_server: Callable[..., Server], point: str) -> None:
     dying = own_server(SEQUENCER_FAULTS="1", SEQUENCER_CRASH_AT=point, **SMALL)
     assert dying.launch().wait(60) == -signal.SIGKILL, dying.tail()

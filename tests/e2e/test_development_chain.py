@@ -67,6 +67,7 @@ def test_a_development_chain_without_its_program_is_refused_in_one_line(
     assert "Traceback" not in said
 
 
+@pytest.mark.thorough
 def test_what_was_final_is_so_after_a_kill_and_the_next_commitment_follows(
     own_server: Callable[..., Server], tmp_path: Path
 ) -> None:

@@ -156,6 +156,7 @@ def test_an_export_needs_a_credential_for_the_tenant_and_the_same_words(
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_an_export_that_is_killed_goes_on(own_server: Callable[..., Server], tmp_path: Path) -> None:
     server = own_server(VERIFIERS="1", ENCRYPTORS="1", COMMITMENT_INTERVAL_SECS="3600").start()
     server.wait_ready()

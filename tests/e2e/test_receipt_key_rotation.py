@@ -127,7 +127,7 @@ def test_a_running_server_takes_up_a_new_receipt_key_and_the_old_receipts_stay_w
         pytest.param(False, id="without it", marks=pytest.mark.thorough),
     ],
 )
-@pytest.mark.parametrize("point", OF_A_ROTATION)
+@pytest.mark.parametrize("point", with_some(OF_A_ROTATION, lambda point: point.endswith("committed")))
 def test_a_rotation_that_is_killed_between_any_two_steps_leaves_a_key_that_somebody_has(
     own_server: Callable[..., Server], point: str, running: bool
 ) -> None:
