@@ -33,7 +33,7 @@ OF_A_RESTORE = [
     "restore.recorded",
     "restore.done",
 ]
-RESTORES_KILLED_EACH_TIME = ["restore.replayed", "record_restoration.committed", "restore.done"]
+RESTORES_KILLED_EACH_TIME = ["record_restoration.committed"]
 OF_A_CONFIRMATION = [f"confirm_restoration.{step}" for step in ("begin", "commit_sent_before", "committed")]
 SMALL = {"VERIFIERS": "1", "ENCRYPTORS": "1", "COMMITMENT_INTERVAL_SECS": "3600"}
 
@@ -165,6 +165,7 @@ def test_a_restore_to_a_time_has_what_was_acknowledged_until_then_and_nothing_la
     assert "nothing was written that late" in refused
 
 
+@pytest.mark.thorough
 def test_a_database_of_ones_own_that_went_back_in_time_is_noticed_and_its_numbers_are_not_given_again(
     tmp_path: Path,
 ) -> None:
