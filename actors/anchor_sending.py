@@ -190,29 +190,41 @@ class Sender:
                 "the key that signed is not the account's: look at ANCHOR_KEY and its settings"
             )
         checkpoint("anchor.signed")
-        transaction = AnchorTransaction(
-            chain_id=unsigned.chain_id,
-            address=self._signer.address,
-            nonce=unsigned.nonce,
-            attempt=attempt,
-            anchor_number=anchor_number,
-            purpose=purpose,
-            tx_hash=transaction_hash(raw),
-            raw=raw,
-            gas_limit=unsigned.gas_limit,
-            max_fee_per_gas=unsigned.max_fee_per_gas,
-            max_priority_fee_per_gas=unsigned.max_priority_fee_per_gas,
-        )
+        transaction = as_written(unsigned, raw, self._signer.address, attempt, anchor_number, purpose)
         # The write-ahead line: before it nobody has seen the signature, after it nothing forgets it.
-        await self._journal.write_transaction(transaction, _audit(transaction))
+        await self._journal.write_transaction(transaction, use_of_key(transaction, by="system"))
         checkpoint("anchor.written")
         return transaction
 
 
-def _audit(transaction: AnchorTransaction) -> AuditEntry:
-    """The use of the key. The cost as text: it may be more than JSON's numbers carry exactly."""
+def as_written(
+    unsigned: UnsignedTransaction,
+    raw: bytes,
+    address: bytes,
+    attempt: int,
+    anchor_number: int | None,
+    purpose: Purpose,
+) -> AnchorTransaction:
+    """The row that stands before anybody is shown ``raw``, the signed bytes of ``unsigned``."""
+    return AnchorTransaction(
+        chain_id=unsigned.chain_id,
+        address=address,
+        nonce=unsigned.nonce,
+        attempt=attempt,
+        anchor_number=anchor_number,
+        purpose=purpose,
+        tx_hash=transaction_hash(raw),
+        raw=raw,
+        gas_limit=unsigned.gas_limit,
+        max_fee_per_gas=unsigned.max_fee_per_gas,
+        max_priority_fee_per_gas=unsigned.max_priority_fee_per_gas,
+    )
+
+
+def use_of_key(transaction: AnchorTransaction, *, by: str) -> AuditEntry:
+    """For the audit log, ``by`` whom. The cost as text: it may be more than JSON's numbers carry exactly."""
     return AuditEntry(
-        actor="system",
+        actor=by,
         action="anchor.sign",
         subject=f"0x{transaction.address.hex()}",
         tenant_id=None,

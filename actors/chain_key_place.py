@@ -51,18 +51,6 @@ def where(place: KeyPlace) -> str:
     return f"vault, {place.path}"
 
 
-def refuse_another_account(address: bytes, known: bytes | None) -> None:
-    """``known``: the account whose transactions the journal holds as the anchor's last, or None. A key that
-    was lost, or another one by mistake, must not start anew beside transactions that may still be mined.
-    Raises SecretsError."""
-    if known is not None and known != address:
-        raise SecretsError(
-            f"the anchor's key is of account 0x{address.hex()}, but the journal knows transactions of "
-            f"0x{known.hex()}: restore that key. If it is lost or to be replaced, follow "
-            "docs/anchor-keys.md, Changing the key"
-        )
-
-
 def _place(settings: Settings, by_hand: bool) -> KeyPlace:
     kind = kind_of(settings)
     if kind == "keystore":

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import trio
 
 from actors.anchor_fees import Offer, first_offer, higher_offer
+from actors.anchor_sending import as_written, use_of_key
 from actors.chain import FeeQuote, Reverted, SendRefused, TooPoor, Underpriced
 from actors.faults import checkpoint
 from config.anchoring import rpc_urls
 from contracts.artefact import creation_code, runtime_code
 from journal.anchor_port import AnchorTransaction
-from journal.port import AuditEntry
 from supervisor.anchor_house import ETHER, GWEI
 from supervisor.anchor_repair_command import Bench, bench_settings, must_be_stored, on_bench
 from supervisor.shell import StartRefused
@@ -27,7 +27,6 @@ from ves.anchor_transactions import (
     created_by,
     signed_bytes,
     signing_digest,
-    transaction_hash,
 )
 from ves.encoding import prefixed_hex
 
@@ -147,33 +146,8 @@ class _Deploy:
     async def _written(self, bench: Bench, unsigned: UnsignedTransaction, attempt: int) -> AnchorTransaction:
         signature = await bench.signer.sign(signing_digest(unsigned))
         raw = signed_bytes(unsigned, signature.y_parity, signature.r, signature.s)
-        transaction = AnchorTransaction(
-            unsigned.chain_id,
-            bench.signer.address,
-            unsigned.nonce,
-            attempt,
-            None,
-            "deploy",
-            transaction_hash(raw),
-            raw,
-            unsigned.gas_limit,
-            unsigned.max_fee_per_gas,
-            unsigned.max_priority_fee_per_gas,
-        )
-        audit = AuditEntry(
-            "cli",
-            "anchor.sign",
-            prefixed_hex(transaction.address),
-            None,
-            {
-                "chain_id": transaction.chain_id,
-                "nonce": transaction.nonce,
-                "attempt": attempt,
-                "tx_hash": prefixed_hex(transaction.tx_hash),
-                "max_cost_wei": str(unsigned.gas_limit * unsigned.max_fee_per_gas),
-                "purpose": "deploy",
-            },
-        )
+        transaction = as_written(unsigned, raw, bench.signer.address, attempt, None, "deploy")
+        audit = use_of_key(transaction, by="cli")
         # Written before anybody sees it: whoever comes after us knows the nonce and sends it again.
         must_be_stored(await bench.journal.write_transaction(bench.lease, transaction, audit))
         return transaction

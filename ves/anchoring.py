@@ -20,12 +20,11 @@ from hashlib import sha256
 
 from ves.constants import ANCHOR_HEAD, ANCHOR_LEAF, ANCHOR_NODE, ANCHOR_NODE_ID, ANCHOR_PAD_LEAF
 from ves.encoding import u32, u64
-from ves.merkle import Levels, build_levels, directions, tree_depth
+from ves.merkle import Levels, build_levels, directions, inclusion_path, pad_nodes, padded, tree_depth
 from ves.records import Commitment, Uuid
 
 AGGREGATE_LEAVES_MAX = 4096
 """Commitments of one transaction: their tree is hashed in some milliseconds."""
-_AGGREGATE_DEPTH_MAX = tree_depth(AGGREGATE_LEAVES_MAX)
 
 
 def anchor_leaf(chain_id: int, contract: bytes, commitment: Commitment) -> bytes:
@@ -52,22 +51,8 @@ def anchor_node(left: bytes, right: bytes) -> bytes:
     return sha256(ANCHOR_NODE + left + right).digest()
 
 
-def _pad_nodes() -> list[bytes]:
-    nodes = [sha256(ANCHOR_PAD_LEAF).digest()]
-    for _ in range(_AGGREGATE_DEPTH_MAX):
-        nodes.append(anchor_node(nodes[-1], nodes[-1]))
-    return nodes
-
-
-PAD_NODES = _pad_nodes()
-"""``PAD_NODES[k]`` is the root of 2**k padding leaves."""
-
-
-def _parents(below: list[bytes], height: int) -> list[bytes]:
-    if len(below) % 2:
-        below = [*below, PAD_NODES[height]]
-    pairs = iter(below)
-    return [anchor_node(left, right) for left, right in zip(pairs, pairs, strict=True)]
+PAD_NODES = pad_nodes(ANCHOR_PAD_LEAF, ANCHOR_NODE)
+_parents = padded(ANCHOR_NODE, PAD_NODES)
 
 
 def aggregate_levels(leaves: Sequence[bytes]) -> Levels:
@@ -83,13 +68,7 @@ def aggregate_root(leaves: Sequence[bytes]) -> bytes:
 
 def aggregate_path(levels: Levels, position: int) -> list[bytes]:
     """Siblings from leaf to root, as many as the tree is deep. IndexError beyond the leaves."""
-    if not 0 <= position < len(levels[0]):
-        raise IndexError(f"leaf {position} of {len(levels[0])}")
-    path = []
-    for height, level in enumerate(levels[:-1]):
-        sibling = (position >> height) ^ 1
-        path.append(level[sibling] if sibling < len(level) else PAD_NODES[height])
-    return path
+    return inclusion_path(levels, position, PAD_NODES)
 
 
 def verify_in_aggregate(leaf: bytes, path: Sequence[bytes], position: int, count: int, root: bytes) -> bool:

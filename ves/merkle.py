@@ -37,15 +37,30 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(NODE + left + right).digest()
 
 
-def _pad_nodes() -> list[bytes]:
-    nodes = [sha256(PAD_LEAF).digest()]
+def pad_nodes(pad_leaf: bytes, node: bytes) -> list[bytes]:
+    """Element k is the root of 2**k padding leaves in the tree of these two domains."""
+    nodes = [sha256(pad_leaf).digest()]
     for _ in range(PROOF_PATH_MAX):
-        nodes.append(node_hash(nodes[-1], nodes[-1]))
+        nodes.append(sha256(node + nodes[-1] + nodes[-1]).digest())
     return nodes
 
 
-PAD_NODES = _pad_nodes()
+def padded(node: bytes, pads: Sequence[bytes]) -> Parents:
+    """A lone right-most node is paired with padding of its height."""
+
+    def parents(below: list[bytes], height: int) -> list[bytes]:
+        if len(below) % 2:
+            below = [*below, pads[height]]
+        pairs = iter(below)
+        return [sha256(node + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
+
+    return parents
+
+
+PAD_NODES = pad_nodes(PAD_LEAF, NODE)
 """``PAD_NODES[k]`` is the root of 2**k padding leaves; ``PAD_NODES[0]`` is the padding leaf itself."""
+padded_parents = padded(NODE, PAD_NODES)
+"""The VES tree's."""
 
 
 def tree_depth(leaf_count: int) -> int:
@@ -56,14 +71,6 @@ def tree_depth(leaf_count: int) -> int:
 def padded_leaf_count(leaf_count: int) -> int:
     """The next power of two; 1 for none or one."""
     return 1 << tree_depth(leaf_count)
-
-
-def padded_parents(below: list[bytes], height: int) -> list[bytes]:
-    """The VES tree's: it is paired with padding of its height."""
-    if len(below) % 2:
-        below = [*below, PAD_NODES[height]]
-    pairs = iter(below)
-    return [sha256(NODE + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
 
 
 def build_levels(leaves: Sequence[bytes], parents: Parents = padded_parents) -> Levels:
@@ -122,14 +129,14 @@ class TreeBuilder:
         return levels
 
 
-def inclusion_path(levels: Levels, leaf_index: int) -> list[bytes]:
+def inclusion_path(levels: Levels, leaf_index: int, pads: Sequence[bytes] = PAD_NODES) -> list[bytes]:
     """Siblings from leaf to root (VES 3.8), as many as the tree is deep. IndexError beyond the leaves."""
     if not 0 <= leaf_index < len(levels[0]):
         raise IndexError(f"leaf {leaf_index} of {len(levels[0])}")
     path = []
     for height, level in enumerate(levels[:-1]):
         sibling = (leaf_index >> height) ^ 1
-        path.append(level[sibling] if sibling < len(level) else PAD_NODES[height])
+        path.append(level[sibling] if sibling < len(level) else pads[height])
     return path
 
 

@@ -8,7 +8,7 @@ import pytest
 from coincurve import PrivateKey
 
 from actors.chain import SignerRefused
-from actors.chain_key_place import key_place, refuse_another_account, where
+from actors.chain_key_place import key_place, where
 from actors.chain_keys.accounts import Account
 from actors.chain_keys.raw import open_raw
 from actors.chain_keys.well_known import WELL_KNOWN
@@ -17,7 +17,7 @@ from actors.chain_signer_wire import DeviceKey, KeystoreKey, KmsKey, RawKey, Sec
 from config.secret_sources import SecretsError
 from config.settings import Settings
 from tests.anchorkeys.signing import account_of, becoming
-from ves.secp256k1 import ORDER, address_of
+from ves.secp256k1 import ORDER
 
 
 @pytest.fixture(autouse=True)
@@ -114,13 +114,3 @@ async def test_an_account_of_a_development_chain_is_refused_unless_the_chain_is_
             raise AssertionError("opened")
     async with SigningKey(becoming(place, tmp_path, development=True)).open() as signer:
         assert signer.address == bytes.fromhex(known.address[2:])
-
-
-def test_another_account_than_the_journals_is_refused() -> None:
-    ours, other = (address_of(PrivateKey().public_key.format()) for _ in range(2))
-    refuse_another_account(ours, ours)
-    refuse_another_account(ours, None)
-    with pytest.raises(
-        SecretsError, match=f"0x{ours.hex()}, but the journal knows transactions of 0x{other.hex()}"
-    ):
-        refuse_another_account(ours, other)
