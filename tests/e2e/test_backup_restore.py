@@ -33,7 +33,8 @@ OF_A_RESTORE = [
     "restore.recorded",
     "restore.done",
 ]
-RESTORES_KILLED_EACH_TIME = ["record_restoration.committed"]
+# The last one of either list leaves a server that may be started.
+RESTORES_KILLED_EACH_TIME = ["record_restoration.committed", "restore.done"]
 OF_A_CONFIRMATION = [f"confirm_restoration.{step}" for step in ("begin", "commit_sent_before", "committed")]
 SMALL = {"VERIFIERS": "1", "ENCRYPTORS": "1", "COMMITMENT_INTERVAL_SECS": "3600"}
 
