@@ -33,6 +33,7 @@ from journal.own_keys import (
     receipt_key_claimed,
     refuse_a_retired_key,
 )
+from journal.packed import packed
 from journal.port import (
     LEGACY_ENTITIES_MAX,
     RATE_REFILL_S_MAX,
@@ -384,7 +385,8 @@ class MemoryJournal(MemoryNode):
             found = database.events[tenant_id, store_id]
             events, has_more, next_from = _page(found, from_sequence, limit, bytes_max)
             head = database.heads.get((tenant_id, store_id), NEW_STREAM)
-            return EventPage(head.current_sequence, events, has_more, next_from)
+            rows = b"".join(map(packed, events))
+            return EventPage(head.current_sequence, rows, len(events), has_more, next_from)
 
         return await self._read("read_events", page)
 
@@ -434,7 +436,8 @@ class MemoryJournal(MemoryNode):
             stream = database.events[tenant_id, entity.store_id]
             found = [e for e in stream if EntityName(e.store_id, e.entity_type, e.entity_id) == entity]
             version = database.versions.get((tenant_id, entity), 0)
-            return EntityPage(version, *_page(found, from_sequence, limit, bytes_max))
+            events, has_more, next_from = _page(found, from_sequence, limit, bytes_max)
+            return EntityPage(version, b"".join(map(packed, events)), len(events), has_more, next_from)
 
         return await self._read("read_entity", page)
 

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from journal.packed import unpacked
 from ves.anchor_records import Inclusion
 from ves.audit import AuditCommitment, AuditRecord
 from ves.legacy import NumberedLegacyEvent, StoredLegacyEvent
@@ -164,19 +165,33 @@ class EventPage(msgspec.Struct, frozen=True):
     """Events from a sequence number on, and the stream's head as of the same snapshot."""
 
     head_sequence: int
-    events: list[StoredEvent]
+    packed: bytes
+    """The events, as ``journal.packed`` has them."""
+    count: int
     has_more: bool
     next_from: int
     """Where the next page starts: last + 1, or the asked ``from`` when the page is empty."""
+
+    @property
+    def events(self) -> list[StoredEvent]:
+        """Made anew at each call."""
+        return list(unpacked(self.packed))
 
 
 class EntityPage(msgspec.Struct, frozen=True):
     """An entity's events by sequence_number, with its version (accepted events, 0 = unknown)."""
 
     version: int
-    events: list[StoredEvent]
+    packed: bytes
+    """As in EventPage."""
+    count: int
     has_more: bool
     next_from: int
+
+    @property
+    def events(self) -> list[StoredEvent]:
+        """Made anew at each call."""
+        return list(unpacked(self.packed))
 
 
 class LegacyEventPage(msgspec.Struct, frozen=True):

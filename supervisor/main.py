@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 import trio
 
+from actors import freed_memory
 from actors.anchor_vitals import Anchoring
 from actors.audit_commitments import ChainBroken, commit_chain
 from actors.certificates import Certificates
@@ -132,6 +133,7 @@ def migrate_command() -> int:
 
 def _serve() -> None:
     settings = read_settings()
+    freed_memory.keep_some()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no memory of ours, or of our children, reaches a disk
     refuse_clear_text(settings)
     for files in files_of_listeners(settings).values():
