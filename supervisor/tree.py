@@ -222,6 +222,7 @@ def build(
                 letters_max=settings.sequencer_letters_max,
                 events_max=settings.group_events_max,
                 bytes_max=settings.group_bytes_max,
+                sealed_at_once=settings.encryptor_count,
             ),
             chance=ports.chance,
             tally=tally,
