@@ -66,7 +66,6 @@ from journal.port import (
     KeyRotated,
     KeyRotation,
     KeysRevoked,
-    LeafSource,
     LegacyCommitmentPage,
     LegacyEntityPage,
     LegacyEventPage,
@@ -103,6 +102,7 @@ from journal.signed_by import FIRST, signed_page
 from ves.at_rest import is_frame
 from ves.audit import AuditCommitment, AuditRecord, entry_hash
 from ves.constants import ZERO_HASH
+from ves.encoding import u64
 from ves.legacy_commitments import EntityVersions, LegacyCommitment
 from ves.policy import SchemaMode
 from ves.records import (
@@ -490,15 +490,15 @@ class MemoryJournal(MemoryNode):
 
     async def read_leaf_sources(
         self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
-    ) -> list[LeafSource]:
+    ) -> bytes:
         if sequence_end - sequence_start >= 4096:
             raise ValueError("at most 4096 leaf sources a call")
         return await self._read(
             "read_leaf_sources",
-            lambda database: [
-                LeafSource(e.receipt.sequence_number, e.event_signing_hash, e.agent_signature)
+            lambda database: b"".join(
+                u64(e.receipt.sequence_number) + e.event_signing_hash + e.agent_signature
                 for e in database.events[tenant_id, store_id][max(0, sequence_start - 1) : sequence_end]
-            ],
+            ),
         )
 
     async def commit(

@@ -256,14 +256,6 @@ class Voided(msgspec.Struct, frozen=True):
     voided_at_us: int = 0
 
 
-class LeafSource(msgspec.Struct, frozen=True, gc=False):
-    """What one Merkle leaf is made of (VES 3.7)."""
-
-    sequence_number: int
-    event_signing_hash: bytes
-    agent_signature: bytes
-
-
 class CommitmentPage(msgspec.Struct, frozen=True):
     commitments: list[Commitment]
     has_more: bool
@@ -842,8 +834,8 @@ class Journal(AnchorRecord, Protocol):
 
     async def read_leaf_sources(
         self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
-    ) -> list[LeafSource]:
-        """Ordered; at most 4,096 a call."""
+    ) -> bytes:
+        """What leaves are made of, as ``ves.merkle.leaf_hashes`` takes it: ordered; at most 4,096 a call."""
         ...
 
     async def commit(
