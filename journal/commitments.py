@@ -208,6 +208,18 @@ async def read_nodes(connection: Connection, batch_id: Uuid, positions: list[int
     return await nodes_at(connection, "ves_commitments", batch_id, positions)
 
 
+async def read_leaves(connection: Connection, batch_id: Uuid, leaf_count: int) -> bytes:
+    """Raises LookupError."""
+    found = await connection.fetchval(
+        "SELECT substr(levels, 1, $2) FROM record.ves_commitments WHERE batch_id = $1",
+        batch_id,
+        leaf_count * _NODE_BYTES,
+    )
+    if found is None or len(found) != leaf_count * _NODE_BYTES:
+        raise LookupError("no such commitment, or not so many leaves in it")
+    return bytes(found)
+
+
 async def nodes_at(connection: Connection, table: str, batch_id: Uuid, positions: list[int]) -> list[bytes]:
     """Of either stream's commitments. ``table`` is ours."""
     rows = await connection.fetch(

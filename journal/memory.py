@@ -574,6 +574,15 @@ class MemoryJournal(MemoryNode):
 
         return await self._read("read_nodes", nodes)
 
+    async def read_leaves(self, batch_id: Uuid, *, leaf_count: int) -> bytes:
+        def leaves(database: MemoryDatabase) -> bytes:
+            _, levels = database.commitments.get(batch_id, (None, b""))
+            if not 0 < 32 * leaf_count <= len(levels):
+                raise LookupError("no such commitment, or not so many leaves in it")
+            return levels[: 32 * leaf_count]
+
+        return await self._read("read_leaves", leaves)
+
     # Anchors, as the doors see them.
 
     async def read_anchors(self, batch_ids: list[Uuid]) -> dict[Uuid, CommitmentAnchor]:

@@ -867,6 +867,10 @@ class Journal(AnchorRecord, Protocol):
         """Merkle nodes by their index in ``levels`` (counted in 32-byte nodes), in the order asked."""
         ...
 
+    async def read_leaves(self, batch_id: Uuid, *, leaf_count: int) -> bytes:
+        """The first so many leaves, 32 bytes each. LookupError when there are not so many nodes."""
+        ...
+
     # Commitments of the legacy stream. Each starts right after the last one, whose row is what is compared.
 
     async def read_legacy_commitment_counter(self, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter: ...

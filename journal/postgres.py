@@ -301,6 +301,9 @@ class PostgresJournal:
     async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
         return await self._read(lambda c: commitments.read_nodes(c, batch_id, positions))
 
+    async def read_leaves(self, batch_id: Uuid, *, leaf_count: int) -> bytes:
+        return await self._read(lambda c: commitments.read_leaves(c, batch_id, leaf_count))
+
     # Anchors, as the doors see them.
 
     async def read_anchors(self, batch_ids: list[Uuid]) -> dict[Uuid, CommitmentAnchor]:

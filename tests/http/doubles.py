@@ -358,6 +358,10 @@ class CardboardJournal:
         await self._unit()
         return [self.nodes[batch_id][position] for position in positions]
 
+    async def read_leaves(self, batch_id: Uuid, *, leaf_count: int) -> bytes:
+        await self._unit()
+        return b"".join(self.nodes[batch_id][position] for position in range(leaf_count))
+
     def commit_legacy(
         self, leaves: list[bytes], start: int, tenant: Uuid = TENANT.bytes, store: Uuid = STORE.bytes
     ) -> LegacyCommitment:

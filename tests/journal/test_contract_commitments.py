@@ -165,6 +165,11 @@ async def test_nodes_come_in_the_order_asked_and_a_missing_one_is_an_error(world
         nodes[i] for i in (14, 0, 3, 3)
     ]
     assert await world.journal.read_nodes(commitment.batch_id, list(range(15))) == nodes
+    assert await world.journal.read_leaves(commitment.batch_id, leaf_count=3) == b"".join(nodes[:3])
+    with pytest.raises(LookupError):
+        await world.journal.read_leaves(commitment.batch_id, leaf_count=16)
+    with pytest.raises(LookupError):
+        await world.journal.read_leaves(uuid(), leaf_count=1)
     for positions in ([15], [0, -1]):
         with pytest.raises(LookupError):
             await world.journal.read_nodes(commitment.batch_id, positions)
