@@ -33,14 +33,16 @@ WINDOWS = 5
 BUSY_BATCH = 20
 
 
-def share_mib(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/smaps_rollup").read_text().split("\nPss:")[1].split()[0]) / 1024
+def mib(pid: int, *kinds: str) -> float:
+    told = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(told.split(f"\n{kind}:")[1].split()[0]) for kind in kinds) / 1024
 
 
-def memory(server: Server) -> dict[str, float]:
+def memory(server: Server, *kinds: str) -> dict[str, float]:
     """MiB: the server itself, all other Python processes of its together. PostgreSQL is not counted."""
     others = [pid for pid, line in server.children() if " -m " in line]
-    return {"server": share_mib(server.pid), "workers": sum(map(share_mib, others))}
+    kinds = kinds or ("Pss",)
+    return {"server": mib(server.pid, *kinds), "workers": sum(mib(pid, *kinds) for pid in others)}
 
 
 async def touch(tenants: Iterator[int], http: httpx.AsyncClient) -> None:
@@ -136,23 +138,26 @@ class Everyday:
 
 
 async def soak(server: Server, seconds: float) -> None:
-    """Prints the memory each minute, and what was added from the second minute to the end."""
-    everyday, told = Everyday(server), []
+    """Prints the memory each minute, and what was added from the second minute to the end: of private memory,
+    since shares grow when a stranger ends who had the same libraries open."""
+    everyday, own = Everyday(server), ("Private_Clean", "Private_Dirty")
+    told: list[dict[str, float]] = []
     headers = {"authorization": f"ApiKey {everyday.tenant.api_key}"}
     async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as http:
         began, rounds = trio.current_time(), 0
         while (elapsed := trio.current_time() - began) < seconds:
             if elapsed >= 60 * len(told):
-                told.append(memory(server))
-                parts = " ".join(f"{part} {mib:.1f}" for part, mib in told[-1].items())
+                told.append(memory(server, *own))
+                parts = " ".join(f"{part} {size:.1f}" for part, size in memory(server).items())
                 print(f"after {elapsed:>5.0f} s, {rounds:>6} rounds: {parts} MiB", flush=True)
             await everyday.round(http)
             rounds += 1
             await trio.sleep(0.1)
-    told.append(memory(server))
+    told.append(memory(server, *own))
     grown = sum(told[-1].values()) - sum(told[min(1, len(told) - 1)].values())
+    together = sum(memory(server).values())
     print(
-        f"after {seconds:>5.0f} s: {sum(told[-1].values()):.1f} MiB together, {grown:+.1f} since the first minute"
+        f"after {seconds:>5.0f} s: {together:.1f} MiB together; private {grown:+.1f} since the first minute"
     )
 
 
