@@ -1,8 +1,8 @@
 """Any order of what clients may do: the service and a dictionary with a few counters tell the same story.
 
 Hypothesis writes the stories, over the public HTTP API of a real server on a real PostgreSQL, and shrinks the
-ones that go wrong. ``make test-thorough`` tells more, and STATE_MACHINE_SEEDS says how many: each seed tells five stories,
-always the same.
+ones that go wrong. ``make test-thorough`` tells more, STATE_MACHINE_SEEDS says how many: each seed tells five
+stories, always the same.
 """
 
 from __future__ import annotations

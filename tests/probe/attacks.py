@@ -300,8 +300,8 @@ def left_out(scene: Scene) -> None:
 
 
 def injections(scene: Scene) -> None:
-    """In every field every other hostile text, and every text in every other field. Where it is a valid value,
-    only with a key that cannot write."""
+    """In every field every other hostile text, and every text in every other field. Where it is a valid
+    value, only with a key that cannot write."""
     turn = 0
     for ask in scene.asks(scene.attacker, only_secured=False):
         for one in ask.route.fields:
