@@ -36,6 +36,7 @@ COUNTERS_WITHIN = 512
 ANSWER_DEADLINE_S = 60.0
 """After the last request was sent, for all that are under way."""
 _HEAD_END = b"\r\n\r\n"
+_LAST = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _COUNTS = re.compile(rb'"eventsAccepted":(\d+),"eventsReplayed":(\d+),"eventsRejected":(\d+)')
 
@@ -47,12 +48,14 @@ class GeneratorError(Exception):
 class Connection:
     """One keep-alive connection with at most one request under way."""
 
-    __slots__ = ("due", "head", "left", "socket", "to_send")
+    __slots__ = ("due", "head", "last", "left", "socket", "to_send")
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.create_connection(address, timeout=10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
+        self.last = False
+        """The server answers no more on it than this."""
         self.to_send = memoryview(b"")
         self.head = b""
         """Of the answer, until its status, its length and its counters are known."""
@@ -71,9 +74,7 @@ class Generator:
         self.epoll = select.epoll()
         self.connections: dict[int, Connection] = {}
         for _ in range(int(spec["connections"])):
-            connection = Connection(self.address)
-            self.connections[connection.socket.fileno()] = connection
-            self.epoll.register(connection.socket, select.EPOLLIN)
+            self._connect()
         self.latencies: list[float] = []
         self.statuses: dict[int, int] = {}
         self.counted = [0, 0, 0]
@@ -106,6 +107,12 @@ class Generator:
             "cpu_s": busy,
             "latencies_us": [round(1e6 * latency) for latency in self.latencies],
         }
+
+    def _connect(self) -> Connection:
+        connection = Connection(self.address)
+        self.connections[connection.socket.fileno()] = connection
+        self.epoll.register(connection.socket, select.EPOLLIN)
+        return connection
 
     def _closed(self, began: float) -> float:
         until = began + self.seconds
@@ -184,7 +191,15 @@ class Generator:
                     self.epoll.modify(connection.socket, select.EPOLLIN)
             if mask & ~select.EPOLLOUT and self._receive(connection):
                 self.under_way -= 1
-                yield connection
+                yield self._replaced(connection) if connection.last else connection
+
+    def _replaced(self, old: Connection) -> Connection:
+        """Servers bound the requests of one connection; the next request belongs on a new one."""
+        del self.connections[old.socket.fileno()]
+        old.socket.close()
+        new = self._connect()
+        new.due = old.due
+        return new
 
     def _receive(self, connection: Connection) -> bool:
         try:
@@ -211,6 +226,7 @@ class Generator:
         status = int(data[9:12])
         self.statuses[status] = self.statuses.get(status, 0) + 1
         self.body_bytes += body_bytes
+        connection.last = _LAST.search(data, 0, end + 2) is not None
         if status != 200 and not self.unexpected:
             self.unexpected = data[:700].decode(errors="replace")
         counts = _COUNTS.search(data, end)
