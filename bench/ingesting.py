@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from dataclasses import dataclass, field
+from typing import Any
 
 from bench.results import Round, Row, round_of
 from bench.signing import Sender
@@ -17,8 +18,7 @@ SPARE = 1.7
 """Times what the fastest round so far took are signed ahead."""
 HALF = 0.5
 WARM_S = 1.0
-REUSED_FROM = 1_000
-"""Tenants: so many are made once and used in every round, with events of their own each time."""
+WARM_DEADLINE_S = 300.0
 _SHAPE = re.compile(r"(\d+)x(\d+)(?:@(\d+)(?:x(\d+))?)?")
 
 
@@ -60,14 +60,14 @@ class Known:
     """Of one shape on one server."""
 
     senders: list[Sender] | None = None
-    """Kept, because there are too many to make them anew."""
+    """Of many tenants: made once, each has posted before the first round, and every round has events of its own."""
     per_s: list[float] = field(default_factory=list)
     """What each closed round reached."""
     sign_per_s: float = 0.0
 
 
 class Ingest:
-    """Closed loop. Fresh tenants in every round, unless they are very many."""
+    """Closed loop. One stream is a fresh one in every round."""
 
     def __init__(self, shape: Shape, *, label: str = "") -> None:
         self.shape = shape
@@ -84,8 +84,11 @@ class Ingest:
     def prepare(self, stage: Stage) -> None:
         """A short run warms the server up, and tells how much to sign."""
         known = self.known(stage)
-        if self.shape.tenants >= REUSED_FROM:
+        if self.shape.streams > 1:
             known.senders = self._fresh(stage)
+            one_of_each = known.senders[:: self.shape.stores]
+            files = stage.requests(one_of_each, 1, len(one_of_each))
+            stage.load(files, connections=self.shape.connections, seconds=WARM_DEADLINE_S)
         self.round(stage, WARM_S)
         known.per_s.clear()
 
@@ -116,10 +119,7 @@ class Ingest:
         before = stage.stored(tenants)
         run = stage.load(files, connections=self.shape.connections, seconds=seconds, rate=rate)
         told = run.told
-        accepted = told["accepted"]
-        if told["rejected"] or told["replayed"] or accepted != told["sent"] * self.shape.batch:
-            numbers = {name: told[name] for name in ("sent", "accepted", "replayed", "rejected")}
-            raise SystemExit(f"of requests of {self.shape.batch} fresh events: {numbers}")
+        accepted = all_new(told, self.shape.batch)
         if stage.stored(tenants) - before != accepted:
             raise SystemExit(f"{accepted} events were accepted, {stage.stored(tenants) - before} are stored")
         if self.shape.streams == 1 and stage.head(senders[0]) != before + accepted:
@@ -135,6 +135,15 @@ class Ingest:
     def _fresh(self, stage: Stage) -> list[Sender]:
         agents = min(self.shape.connections, AGENTS_OF_A_STREAM) if self.shape.streams == 1 else 1
         return stage.senders(tenants=self.shape.tenants, stores=self.shape.stores, agents=agents)
+
+
+def all_new(told: dict[str, Any], batch: int) -> int:
+    """How many events were accepted: all that were sent, or it was another benchmark (SystemExit)."""
+    accepted: int = told["accepted"]
+    if told["rejected"] or told["replayed"] or accepted != told["sent"] * batch:
+        numbers = {name: told[name] for name in ("sent", "accepted", "replayed", "rejected")}
+        raise SystemExit(f"of requests of {batch} fresh events: {numbers}")
+    return accepted
 
 
 class AtHalf(Ingest):

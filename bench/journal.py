@@ -125,7 +125,9 @@ class Writer:
             sealed=[SealedEvent(os.urandom(320), os.urandom(32), os.urandom(64)) for _ in events],
             sequencer_id=b"Q" * 16,
             sequencer_key_version=1,
-            versions=[VersionStep(EntityName(self.store_id, e.entity_type, e.entity_id), 0, 1) for e in events],
+            versions=[
+                VersionStep(EntityName(self.store_id, e.entity_type, e.entity_id), 0, 1) for e in events
+            ],
             commands=[],
         )
 

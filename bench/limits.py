@@ -71,7 +71,9 @@ def measure(stage: Stage, into: Limits, seconds: float) -> None:
 def _signatures(processes: int, seconds: float) -> list[dict[str, float]]:
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "bench.limits", "signatures", str(seconds)], cwd=ROOT, stdout=subprocess.PIPE
+            [sys.executable, "-m", "bench.limits", "signatures", str(seconds)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
         )
         for _ in range(processes)
     ]
@@ -117,15 +119,15 @@ async def _copied_per_s(dsn: str, rows_a_commit: int, seconds: float) -> float:
             "CREATE TABLE bench_limits.copied (LIKE record.ves_events INCLUDING ALL)"
         )
         names, fields = await _a_real_row(connection)
-        copied, began = 0, time.perf_counter()
-        elapsed = 0.0
+        copied, elapsed = 0, 0.0
         while elapsed < seconds:
             data = _rows(names, fields, range(copied + 1, copied + rows_a_commit + 1))
+            began = time.perf_counter()
             await connection.copy_to_table(
                 "copied", schema_name="bench_limits", columns=names, source=data, format="binary"
             )
+            elapsed += time.perf_counter() - began
             copied += rows_a_commit
-            elapsed = time.perf_counter() - began
         stored = await connection.fetchval("SELECT count(*) FROM bench_limits.copied")
         if stored != copied:
             raise SystemExit(f"{copied} rows were copied, {stored} are there")
@@ -203,11 +205,15 @@ async def serve_echo() -> None:
 
 def _echo(folder: Path, seconds: float) -> tuple[float, float]:
     """(requests a second, processor microseconds of the server for each)."""
-    server = subprocess.Popen([sys.executable, "-m", "bench.limits", "echo"], cwd=ROOT, stdout=subprocess.PIPE)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "bench.limits", "echo"], cwd=ROOT, stdout=subprocess.PIPE
+    )
     try:
         assert server.stdout is not None
         url = server.stdout.readline().decode().strip()
-        request = b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        request = (
+            b"POST / HTTP/1.1\r\nhost: echo\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        )
         path = folder / "echo-requests"
         write_file(path, [request % ECHO_POST_BYTES + b"x" * ECHO_POST_BYTES])
         run_load(url, server.pid, [path], ECHO_CONNECTIONS, min(0.5, seconds), repeat=True)

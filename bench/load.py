@@ -86,6 +86,15 @@ class Generator:
         self.unexpected = ""
 
     def run(self) -> dict[str, Any]:
+        """To the end, which is also that of the connections."""
+        try:
+            return self._run()
+        finally:
+            for connection in self.connections.values():
+                connection.socket.close()
+            self.epoll.close()
+
+    def _run(self) -> dict[str, Any]:
         busy = time.process_time()
         began = time.perf_counter()
         ended = self._open(self.rate, began) if self.rate else self._closed(began)

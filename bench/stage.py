@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -209,11 +210,12 @@ def run_load(
     if ran.returncode:
         raise SystemExit(ran.stderr.strip())
     told = json.loads(ran.stdout)
-    _must_be_a_measurement(told, spent)
+    must_be_a_measurement(told, spent)
     return Run(told, spent, elsewhere)
 
 
-def _must_be_a_measurement(told: dict[str, Any], spent: dict[str, float]) -> None:
+def must_be_a_measurement(told: dict[str, Any], spent: dict[str, float]) -> None:
+    """What the generator told, and what the server's processes spent meanwhile."""
     if told["unexpected"]:
         raise SystemExit(f"answered {told['statuses']}, the first that was not 200: {told['unexpected']}")
     if not told["answered"] or told["answered"] != told["sent"]:
@@ -238,6 +240,11 @@ async def _fetch(dsn: str, statement: str, arguments: tuple[Any, ...]) -> list[a
         return list(await connection.fetch(statement, *arguments))
     finally:
         await connection.close()
+
+
+def end_in_order() -> None:
+    """A benchmark that is told to end (SIGTERM) stops its servers and removes what it made, as for Ctrl-C."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
 
 
 @contextmanager
