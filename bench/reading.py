@@ -12,16 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from bench.results import Round, Row, round_of
 from bench.signing import Sender, write_file
 from bench.stage import Measurement, Run, Stage
 from ves.proofs import path_leads_to_root
 
 PAGE = 1000
-PULLED = 10_000
-COMMITTED = 10_000
+EVENTS = 10_000
+"""In a stream that is read, and in a commitment."""
 PROOFS = 500
 INGESTED_AT_ONCE = 500
 INGEST_DEADLINE_S = 120.0
@@ -30,14 +28,16 @@ ALONE = {"COMMITMENT_EVENTS": "65536", "COMMITMENT_INTERVAL_SECS": "3600"}
 """Settings of a server that commits only when it is asked."""
 
 
-def readings() -> list[Measurement]:
-    return [Pull(1), Pull(8), Prove(1), Prove(8), Commit()]
+def readings(events: int = EVENTS) -> list[Measurement]:
+    """``events``: a multiple of ``PAGE``."""
+    return [Pull(1, events), Pull(8, events), Prove(1, events), Prove(8, events), Commit(events)]
 
 
 class Pull:
     """All connections read one stream from its beginning, page by page, again and again."""
 
-    def __init__(self, connections: int) -> None:
+    def __init__(self, connections: int, events: int) -> None:
+        self.events = events
         name = f"pull {PAGE}x{connections}"
         self.row = Row(
             name=name, kind="pull", unit="events", mode="closed", batch=PAGE, connections=connections
@@ -45,14 +45,14 @@ class Pull:
 
     def prepare(self, stage: Stage) -> None:
         if "pull" not in stage.kept:
-            sender = _with_events(stage, PULLED)
+            sender = _with_events(stage, self.events)
             paths = [
                 f"/api/v1/ves/events?{_stream(sender)}&from={first}&limit={PAGE}"
-                for first in range(1, PULLED + 1, PAGE)
+                for first in range(1, self.events + 1, PAGE)
             ]
-            bodies = [_answer(stage, sender, path) for path in paths]
+            bodies = [stage.get(sender, path) for path in paths]
             numbers = [event["sequence_number"] for body in bodies for event in json.loads(body)["events"]]
-            if numbers != list(range(1, PULLED + 1)):
+            if numbers != list(range(1, self.events + 1)):
                 raise SystemExit(f"the pages do not hold the stream: {len(numbers)} events")
             stage.kept["pull"] = _Gets(stage, "pages", sender, paths, bodies)
 
@@ -63,19 +63,20 @@ class Pull:
 class Prove:
     """Inclusion proofs of numbers all over one commitment."""
 
-    def __init__(self, connections: int) -> None:
+    def __init__(self, connections: int, events: int) -> None:
+        self.events = events
         name = f"proof 1x{connections}"
         self.row = Row(name=name, kind="proof", unit="proofs", mode="closed", connections=connections)
 
     def prepare(self, stage: Stage) -> None:
         if "prove" not in stage.kept:
-            sender = _with_events(stage, COMMITTED)
-            _commit(stage, sender)
-            numbers = [1 + n * 7919 % COMMITTED for n in range(PROOFS)]
+            sender = _with_events(stage, self.events)
+            _commit(stage, sender, self.events)
+            numbers = [1 + n * 7919 % self.events for n in range(PROOFS)]
             paths = [f"/api/v1/ves/proofs/{number}?{_stream(sender)}" for number in numbers]
-            bodies = [_answer(stage, sender, path) for path in paths]
+            bodies = [stage.get(sender, path) for path in paths]
             for number, body in zip(numbers, bodies, strict=True):
-                _must_prove(number, json.loads(body))
+                _must_prove(number, self.events, json.loads(body))
             stage.kept["prove"] = _Gets(stage, "proofs", sender, paths, bodies)
 
     def round(self, stage: Stage, seconds: float) -> Round:
@@ -83,19 +84,20 @@ class Prove:
 
 
 class Commit:
-    """One commitment of ten thousand fresh events a round: what is told is how long it takes, not a rate."""
+    """One commitment of fresh events a round: what is told is how long it takes, not a rate."""
 
-    def __init__(self) -> None:
-        name = f"commitment of {COMMITTED:,}"
-        self.row = Row(name=name, kind="commitment", unit="events", mode="closed", batch=COMMITTED)
+    def __init__(self, events: int) -> None:
+        self.events = events
+        name = f"commitment of {events:,}"
+        self.row = Row(name=name, kind="commitment", unit="events", mode="closed", batch=events)
 
     def prepare(self, stage: Stage) -> None:
         """The proofs' commitment has warmed it up."""
 
     def round(self, stage: Stage, seconds: float) -> Round:
-        run = _commit(stage, _with_events(stage, COMMITTED))
+        run = _commit(stage, _with_events(stage, self.events), self.events)
         return round_of(
-            run.told, units=COMMITTED, offered_per_s=None, cpu_s=run.cpu_s, elsewhere=run.elsewhere
+            run.told, units=self.events, offered_per_s=None, cpu_s=run.cpu_s, elsewhere=run.elsewhere
         )
 
 
@@ -129,9 +131,9 @@ def _with_events(stage: Stage, count: int) -> Sender:
     return sender
 
 
-def _commit(stage: Stage, sender: Sender) -> Run:
+def _commit(stage: Stage, sender: Sender, events: int) -> Run:
     stream = dict(pair.split("=") for pair in _stream(sender).split("&"))
-    body = json.dumps({**stream, "sequence_start": 1, "sequence_end": COMMITTED}).encode()
+    body = json.dumps({**stream, "sequence_start": 1, "sequence_end": events}).encode()
     head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
     file: Path = stage.folder / "commitment"
     write_file(file, [_head("POST", sender, "/api/v1/ves/commitments") + head.encode() + b"\r\n" + body])
@@ -140,26 +142,17 @@ def _commit(stage: Stage, sender: Sender) -> Run:
         "SELECT leaf_count FROM record.ves_commitments WHERE tenant_id = $1",
         uuid.UUID(bytes=sender.tenant_id),
     )
-    if leaves != COMMITTED:
+    if leaves != events:
         raise SystemExit(f"a commitment of {leaves} events")
     return run
 
 
-def _must_prove(number: int, proof: dict[str, Any]) -> None:
+def _must_prove(number: int, events: int, proof: dict[str, Any]) -> None:
     path = [bytes.fromhex(node) for node in proof["proof_path"]]
     leaf, root = bytes.fromhex(proof["leaf_hash"]), bytes.fromhex(proof["merkle_root"])
-    right = proof["sequence_number"] == number and proof["leaf_count"] == COMMITTED
+    right = proof["sequence_number"] == number and proof["leaf_count"] == events
     if not right or not path_leads_to_root(leaf, number - 1, path, root):
         raise SystemExit(f"a proof that proves nothing: {proof}")
-
-
-def _answer(stage: Stage, sender: Sender, path: str) -> bytes:
-    answer = httpx.get(
-        stage.server.url + path, headers={"authorization": f"ApiKey {sender.api_key}"}, timeout=30
-    )
-    if answer.status_code != 200:
-        raise SystemExit(f"{path} was answered with {answer.status_code}: {answer.text[:300]}")
-    return answer.content
 
 
 def _get(sender: Sender, path: str) -> bytes:

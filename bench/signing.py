@@ -22,8 +22,6 @@ from pathlib import Path
 import rfc8785
 from nacl.signing import SigningKey
 
-from tests.e2e.world import Agent, Tenant
-
 PATH = "/api/v1/ves/events/ingest"
 LENGTH = struct.Struct("<I")
 """Before each request in a file."""
@@ -41,18 +39,6 @@ class Sender:
     seed: bytes
     api_key: str
     host: str
-
-    @staticmethod
-    def of(tenant: Tenant, agent: Agent) -> Sender:
-        return Sender(
-            tenant.tenant_id.bytes,
-            agent.store_id.bytes,
-            agent.agent_id.bytes,
-            agent.key_id,
-            agent.key.private_bytes_raw(),
-            tenant.api_key,
-            tenant.server.url.removeprefix("http://"),
-        )
 
     def requests(self, batch: int) -> Iterator[bytes]:
         """Whole HTTP requests of ``batch`` fresh events, without end."""

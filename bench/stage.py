@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,7 +34,7 @@ from bench.results import Round, Row
 from bench.signing import Sender, write_requests
 from journal.embedded import embedded_dsn
 from journal.embedded_cluster import APP_LOGIN, OWNER
-from tests.e2e.world import OPENED, ROOT, Server, Tenant
+from tests.e2e.world import ROOT, Agent, Server
 
 DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 CPU_US_LEAST = 2.0
@@ -74,6 +74,8 @@ class Stage:
     folder: Path
     signers: Executor
     signer_count: int
+    http: httpx.Client
+    """For everything that is not measured."""
     kept: dict[str, Any] = field(default_factory=dict)
     """What measurements prepared on this server, by their row's name."""
 
@@ -83,19 +85,55 @@ class Stage:
         """Fresh tenants of so many stores; ``agents`` of each stream, all with registered keys."""
 
         def fresh(_: int) -> list[Sender]:
-            tenant = Tenant(self.server)
-            known = [tenant.agent, *(tenant.new_agent() for _ in range(agents - 1))]
-            tenant.http.close()
-            OPENED.remove(tenant)  # nobody here closes it a second time
-            others = [uuid.uuid4() for _ in range(stores - 1)]
+            tenant_id, host = uuid.uuid4(), self.server.url.removeprefix("http://")
+            api_key = self._api_key(tenant_id)
+            known = [Agent(tenant_id, uuid.uuid4()) for _ in range(agents)]
+            for agent in known:
+                self._register(agent, api_key)
+            shops = [uuid.uuid4() for _ in range(stores)]
             return [
-                Sender.of(tenant, replace(agent, store_id=store))
-                for store in (tenant.store_id, *others)
-                for agent in known
+                Sender(
+                    tenant_id.bytes,
+                    shop.bytes,
+                    one.agent_id.bytes,
+                    one.key_id,
+                    one.key.private_bytes_raw(),
+                    api_key,
+                    host,
+                )
+                for shop in shops
+                for one in known
             ]
 
         with ThreadPoolExecutor(min(tenants, 16)) as threads:
             return [sender for each in threads.map(fresh, range(tenants)) for sender in each]
+
+    def _api_key(self, tenant_id: uuid.UUID) -> str:
+        body = {"tenantId": str(tenant_id), "permissions": ["read", "write", "admin"]}
+        url = self.server.admin_url + "/api/v1/admin/api-keys"
+        return str(self._post(url, self.server.bootstrap_key, body)["apiKey"])
+
+    def _register(self, agent: Agent, api_key: str) -> None:
+        body = {
+            "tenantId": str(agent.tenant_id),
+            "agentId": str(agent.agent_id),
+            "keyId": agent.key_id,
+            "publicKey": agent.public_key,
+        }
+        self._post(self.server.url + "/api/v1/agents/keys", api_key, body)
+
+    def _post(self, url: str, api_key: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = self.http.post(url, headers={"authorization": f"ApiKey {api_key}"}, json=body)
+        if answer.status_code not in (200, 201):
+            raise SystemExit(f"{url} was answered with {answer.status_code}: {answer.text[:300]}")
+        return dict(answer.json())
+
+    def get(self, sender: Sender, path: str) -> bytes:
+        """The body that ``sender`` is answered with."""
+        answer = self.http.get(self.server.url + path, headers={"authorization": f"ApiKey {sender.api_key}"})
+        if answer.status_code != 200:
+            raise SystemExit(f"{path} was answered with {answer.status_code}: {answer.text[:300]}")
+        return answer.content
 
     def requests(self, senders: Sequence[Sender], batch: int, count: int) -> list[Path]:
         """Signed and on disk, those of the last call overwritten."""
@@ -154,18 +192,9 @@ class Stage:
 
     def head(self, sender: Sender) -> int:
         """As the server tells a reader."""
-        answer = httpx.get(
-            self.server.url + "/api/v1/ves/head",
-            params={
-                "tenant_id": str(uuid.UUID(bytes=sender.tenant_id)),
-                "store_id": str(uuid.UUID(bytes=sender.store_id)),
-            },
-            headers={"authorization": f"ApiKey {sender.api_key}"},
-            timeout=30,
-        )
-        if answer.status_code != 200:
-            raise SystemExit(f"a head was not answered: {answer.status_code} {answer.text[:300]}")
-        return int(answer.json()["head_sequence"])
+        tenant, store = (uuid.UUID(bytes=raw) for raw in (sender.tenant_id, sender.store_id))
+        told = self.get(sender, f"/api/v1/ves/head?tenant_id={tenant}&store_id={store}")
+        return int(json.loads(told)["head_sequence"])
 
 
 def run_load(
@@ -257,6 +286,7 @@ def staged(
     with (
         tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as home,
         ProcessPoolExecutor(cores, get_context("spawn")) as signers,
+        httpx.Client(timeout=60) as http,
     ):
         folder = Path(home)
         server = Server(folder / "data", **environment)
@@ -264,7 +294,7 @@ def staged(
         try:
             server.start()
             server.wait_ready()
-            yield Stage(name, server, folder, signers, cores)
+            yield Stage(name, server, folder, signers, cores, http)
         finally:
             if server.process is not None:
                 server.terminate()

@@ -20,7 +20,7 @@ from bench import limits
 from bench.fill import fill
 from bench.ingesting import AtHalf, Ingest, Shape
 from bench.machine import machine
-from bench.reading import ALONE, readings
+from bench.reading import ALONE, EVENTS, readings
 from bench.report import told
 from bench.results import Limits, Results, write
 from bench.stage import Measurement, Stage, end_in_order, staged
@@ -106,7 +106,7 @@ def main() -> None:
         rounds=chosen.rounds,
         seconds=chosen.seconds,
         filled=chosen.filled if chosen.filled is not None else MILLION if chosen.full else 0,
-        reads=chosen.reads or not chosen.shape,
+        reads=EVENTS if chosen.reads or not chosen.shape else 0,
     )
     print(told(results))
     if chosen.json:
@@ -114,26 +114,32 @@ def main() -> None:
         say(f"written to {chosen.json}; python -m bench.plot {chosen.json} draws it")
 
 
-def run(shapes: Sequence[Shape], *, rounds: int, seconds: float, filled: int, reads: bool) -> Results:
+def run(shapes: Sequence[Shape], *, rounds: int, seconds: float, filled: int, reads: int) -> Results:
+    """``filled``: rows of a second server's table; ``reads``: events in the stream that is read. 0: neither."""
     with ExitStack() as running:
         stage = running.enter_context(staged())
         turns: list[Turn] = [(stage, row) for row in ingest(shapes)]
         if filled:
             turns += _beside(running.enter_context(staged()), filled)
         if reads:
-            quiet = running.enter_context(staged(**ALONE))
-            turns += [(quiet, row) for row in readings()]
-        results = Results(
-            made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-            revision=revision(),
-            machine=machine(Path.cwd()),
-            database=stage.database(),
-            seconds=seconds,
-            limits=Limits(),
-            rows=[measurement.row for _, measurement in turns],
-        )
-        take_turns(turns, rounds, seconds, results.limits)
-        return results
+            alone = running.enter_context(staged(**ALONE))
+            turns += [(alone, row) for row in readings(reads)]
+        return measured(turns, rounds, seconds)
+
+
+def measured(turns: Sequence[Turn], rounds: int, seconds: float) -> Results:
+    """The turns taken, and everything a reader has to know beside them. The first one's server tells its database."""
+    results = Results(
+        made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        revision=revision(),
+        machine=machine(Path.cwd()),
+        database=turns[0][0].database(),
+        seconds=seconds,
+        limits=Limits(),
+        rows=[measurement.row for _, measurement in turns],
+    )
+    take_turns(turns, rounds, seconds, results.limits)
+    return results
 
 
 def _beside(stage: Stage, rows: int) -> list[Turn]:
