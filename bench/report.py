@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
-from bench.machine import Machine
+from bench.machine import Machine, machine
 from bench.results import Limits, Results, Row
 
 BUSY = 0.1
@@ -35,6 +36,11 @@ def describe(machine: Machine) -> str:
         f"{machine.cpu}, {machine.cores} cores, {machine.memory_mib} MiB, {machine.kernel},"
         f" Python {machine.python}, {packages}"
     )
+
+
+def this_machine() -> str:
+    """The one line, for benchmarks that print no more of it."""
+    return describe(machine(Path.cwd()))
 
 
 def busy(results: Results) -> str:
