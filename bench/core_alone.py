@@ -89,9 +89,9 @@ def serve_inside() -> int:
     from actors import worker_spawn
     from supervisor import main
 
-    worker_spawn._COMMAND = (sys.executable, "-m", "bench.unsigned_worker")  # type: ignore[attr-defined]
+    worker_spawn._COMMAND = (sys.executable, "-m", "bench.unsigned_worker")
     if os.environ.get("BENCH_INSIDE"):
-        main.live = partial(_driven, main.live)  # type: ignore[assignment]
+        main.live = partial(_driven, main.live)
     return main.serve()
 
 

@@ -51,6 +51,8 @@ def writable(variable: str, address: str, environ: Mapping[str, str]) -> str:
         return address
     if not named:
         raise Exposed(f"{variable}: write several hosts before the database: postgresql://one,two,three/name")
+    if "," in query.get("port", ""):
+        raise Exposed(f"{variable}: write each port behind its host: postgresql://one:5432,two:5433/name")
     asks = query.get("target_session_attrs")
     if asks not in (None, "", *_TAKES_WRITES):
         raise Exposed(

@@ -90,17 +90,22 @@ class Cluster:
     def primary(self, not_among: Iterable[str] = ()) -> str | None:
         """Who says so of itself and holds the lease."""
         for machine in self.machines:
-            if machine.name in not_among:
-                continue
-            try:
-                with urllib.request.urlopen(f"{machine.api}/primary", timeout=ASK_S, context=self._context):
-                    return machine.name
-            except OSError:
-                continue
+            if machine.name not in not_among and self._says(machine, "primary"):
+                return machine.name
         return None
 
+    def _says(self, machine: Machine, what: str) -> bool:
+        try:
+            with urllib.request.urlopen(f"{machine.api}/{what}", timeout=ASK_S, context=self._context):
+                return True
+        except OSError:
+            return False
+
     def healthy(self) -> bool:
-        """One primary and two that stream from it, of which one at least is waited for."""
+        """One primary and two that stream from it, of which one at least is waited for; each says itself that
+        it is well, since the others remember for a while what a dead one last said."""
+        if not all(self._says(machine, "health") for machine in self.machines):
+            return False
         members = self.members()
         copies = [m for m in members if m.role != "leader" and m.state == "streaming"]
         synchronous = [m for m in copies if m.role in ("sync_standby", "quorum_standby")]
