@@ -311,6 +311,9 @@ class Settings(BaseSettings):
     """Worker processes that verify; None: one per core."""
     encryptors: Count | None = None
     """Worker processes that seal and sign; None: one per two cores."""
+    frontends: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = "auto"
+    """Processes that speak HTTP and TLS with clients; 0: the core process does. auto: one, two from 8 cores,
+    …"""
     mailbox_letters_max: Count = 1024
     sequencer_letters_max: Count = 256
     """Per tenant; a full one answers 503."""
@@ -460,6 +463,12 @@ class Settings(BaseSettings):
     @property
     def verifier_count(self) -> int:
         return self.verifiers or max(1, os.cpu_count() or 1)
+
+    @property
+    def front_end_count(self) -> int:
+        if self.frontends == "auto":
+            return max(1, (os.cpu_count() or 1) // 4)
+        return self.frontends
 
     @property
     def encryptor_count(self) -> int:
