@@ -25,7 +25,8 @@ from typing import Any
 import httpx
 import trio
 
-from bench.ingest import Lane, drive, machine, sign_ahead
+from bench.lanes import Lane, drive, sign_ahead
+from bench.report import this_machine
 from tests.e2e.world import Agent, Server, Tenant
 
 CONNECTIONS = 16
@@ -196,7 +197,7 @@ def main() -> None:
     arguments.add_argument("--soak", type=float, default=0, help="seconds of light load afterwards")
     arguments.add_argument("--keep", action="store_true", help="keep all of them alive, however idle")
     chosen = arguments.parse_args()
-    print(machine())
+    print(this_machine())
     keep = {"TENANT_IDLE_SECS": "900", "TENANTS_IDLE_MAX": "100000"} if chosen.keep else {}
     with a_server(TENANTS_MAX="100000", **keep) as server:
         busy = Busy(server, chosen.seconds)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 
+from journal import hosts
 from journal.packed import POSTGRES_EPOCH_US
 
 if TYPE_CHECKING:
@@ -60,8 +61,10 @@ def make_pool(
         if check is not None:
             await check(connection)
 
+    connect: Any = hosts.connect  # the stubs ask for a protocol that is theirs alone
     return asyncpg.create_pool(
         dsn,
+        connect=connect,
         min_size=0,
         max_size=limits.connections_max,
         # Never closed for idleness: asyncpg sets a timer each time a connection comes back, and a cancelled

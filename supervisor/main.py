@@ -277,11 +277,17 @@ async def live(settings: Settings, secrets: Secrets, built: Built) -> None:
         admin_listeners = await listen(*admin_address(settings), "ADMIN_BIND")
         certificates = built.house.certificates
         async with trio.open_nursery() as doors:
-            for app, listeners, tls in (
-                (public, public_listeners, certificates.context_of("public")),
-                (admin, admin_listeners, certificates.context_of("admin")),
-            ):
-                await doors.start(partial(serve_http, app, listeners, settings, shutdown=closing, tls=tls))
+            here = partial(serve_http, settings=settings, shutdown=closing)
+            if built.hall is None:
+                await doors.start(
+                    partial(here, public, public_listeners, tls=certificates.context_of("public"))
+                )
+            else:
+                certificate = certificates.certificate_of("public")
+                keep = partial(built.hall.serve, shutdown=closing, certificate=certificate)
+                await doors.start(keep, public, [listener.socket for listener in public_listeners])
+                certificates.tell(built.hall.certificate_changed)
+            await doors.start(partial(here, admin, admin_listeners, tls=certificates.context_of("admin")))
             spare_the_collector()
             public_door = door_of(public_listeners, certificates.files_of("public"))
             admin_door = door_of(admin_listeners, certificates.files_of("admin"))
