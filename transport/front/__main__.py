@@ -12,6 +12,7 @@ import sys
 
 import trio
 
+from actors import freed_memory
 from actors.worker import guard
 from transport.front.server import Front
 
@@ -20,6 +21,7 @@ COLLECT_AFTER = (10_000, 20, 20)
 
 def main() -> None:
     guard(parent=int(sys.argv[1]))
+    freed_memory.keep_some()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
