@@ -4,7 +4,8 @@
 steady rate, whatever becomes of them: its latency counts from the moment a request was meant to leave, so a
 server that stops for a while is not asked less (no coordinated omission). The noisy one keeps so many large
 batches on their way. Alone and beside are measured in turn, since machines drift. Both come from processes
-of their own. Prints machine, versions, quantiles of each, and CPU by process.
+of their own. Prints machine, versions, quantiles of each, CPU by process, and what no load of the machine
+blurs: how many events of the noisy one are answered while a quiet request is on its way.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,8 @@ class Heard:
     latencies_ms: list[float]
     refused: int
     noisy_events: int
+    passed_by: list[int]
+    """Per quiet request: the noisy one's events that were answered while it was on its way."""
     cpu_s: dict[str, float]
 
     def at(self, share: float) -> float:
@@ -51,9 +55,9 @@ class Player:
         self.host, self.port, self.seconds = spec["host"], spec["port"], spec["seconds"]
         self.requests = read_requests(Path(spec["requests"]))
         self.idle: list[trio.SocketStream] = []
-        self.latencies_ms: list[float] = []
         self.refused = 0
-        self.events = 0
+        self.answered: list[tuple[float, float, int]] = []
+        """When it was meant to leave and when it was answered (``time.monotonic``), and how many events."""
 
     async def one(self, request: bytes, meant: float) -> None:
         stream = self.idle.pop() if self.idle else await trio.open_tcp_stream(self.host, self.port)
@@ -63,15 +67,15 @@ class Player:
         if b" 200 " not in head.split(b"\r\n", 1)[0]:
             self.refused += 1
             return
-        self.latencies_ms.append(1000 * (trio.current_time() - meant))
-        self.events += int(json.loads(body[: body.index(b',"receipts"')] + b"}")["eventsAccepted"])
+        accepted = int(json.loads(body[: body.index(b',"receipts"')] + b"}")["eventsAccepted"])
+        self.answered.append((meant, time.monotonic(), accepted))
 
     async def at_rate(self, per_s: float) -> None:
-        began = trio.current_time()
+        began = time.monotonic()
         async with trio.open_nursery() as nursery:
             for n, request in enumerate(self.requests[: int(per_s * self.seconds)]):
                 meant = began + n / per_s
-                await trio.sleep_until(meant)
+                await trio.sleep(max(0.0, meant - time.monotonic()))
                 nursery.start_soon(self.one, request, meant)
 
     async def without_pause(self, connections: int) -> None:
@@ -82,7 +86,7 @@ class Player:
             for request in waiting:
                 if trio.current_time() > until:
                     return
-                await self.one(request, trio.current_time())
+                await self.one(request, time.monotonic())
 
         async with trio.open_nursery() as nursery:
             for _ in range(connections):
@@ -95,7 +99,7 @@ def play(spec: dict[str, Any]) -> None:
         trio.run(player.at_rate, spec["rate"])
     else:
         trio.run(player.without_pause, spec["connections"])
-    print(json.dumps([player.latencies_ms, player.refused, player.events]))
+    print(json.dumps([player.refused, player.answered]))
 
 
 def begin(server: Server, folder: Path, requests: list[bytes], **how: Any) -> Popen[bytes]:
@@ -119,11 +123,18 @@ def measure(server: Server, folder: Path, *, seconds: float, rate: float, batch:
     playing.insert(0, begin(server, folder / "quiet", small, seconds=seconds, rate=rate))
     told = [json.loads(one.communicate(timeout=seconds * 10 + 60)[0]) for one in playing]
     after = cpu_seconds(server)
-    latencies, refused, accepted = told[0]
+    refused, answered = told[0]
+    accepted = sum(events for _, _, events in answered)
     if quiet.head() != accepted:
         raise SystemExit(f"head {quiet.head()} is not the {accepted} accepted events")
-    cpu = {part: after[part] - before[part] for part in after}
-    return Heard(latencies, refused, told[1][2] if noisy else 0, cpu)
+    others = told[1][1] if noisy else []
+    return Heard(
+        latencies_ms=[1000 * (at - meant) for meant, at, _ in answered],
+        refused=refused,
+        noisy_events=sum(events for _, _, events in others),
+        passed_by=[sum(n for _, when, n in others if meant < when < at) for meant, at, _ in answered],
+        cpu_s={part: after[part] - before[part] for part in after},
+    )
 
 
 def main() -> None:
@@ -160,6 +171,7 @@ def report(heard: dict[bool, list[Heard]], *, as_json: bool) -> None:
             **{f"p{share:g}_ms": [r.at(share / 100) for r in rounds] for share in (50, 99)},
             "refused": sum(r.refused for r in rounds),
             "noisy_events": sum(r.noisy_events for r in rounds),
+            "passed_by": statistics.median(n for r in rounds for n in r.passed_by),
             "cpu_s": {part: sum(r.cpu_s[part] for r in rounds) for part in rounds[0].cpu_s},
         }
     if as_json:
@@ -171,7 +183,8 @@ def report(heard: dict[bool, list[Heard]], *, as_json: bool) -> None:
         cpu = " ".join(f"{part} {seconds:.1f}" for part, seconds in what["cpu_s"].items())
         print(
             f"{name:>7}: p50 {p50:.1f} ms, p99 {p99:.1f} ms ({min(what['p99_ms']):.1f}-{max(what['p99_ms']):.1f}),"
-            f" {what['refused']} refused, {what['noisy_events']} events of the noisy one, CPU s: {cpu}"
+            f" {what['refused']} refused; {what['noisy_events']} events of the noisy one,"
+            f" {what['passed_by']:.0f} of them while one request of the quiet one is on its way; CPU s: {cpu}"
         )
 
 
