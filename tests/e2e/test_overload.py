@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bench.ingest import sign_ahead
+from bench.lanes import sign_ahead
 from tests.e2e.flood import write_requests
 from tests.e2e.nodes import metrics
 from tests.e2e.world import ROOT, Server, Tenant
