@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from actors.commitment_ranges import MOVED_MAX, READ_EVENTS, Range, chosen_range, damaged
 from actors.errors import NotNow, OutcomeUnknown, Unavailable
@@ -180,23 +181,24 @@ class Sweeper:
         after: tuple[Uuid, Uuid] | None = None
         while True:
             streams = await self._journal.streams_behind(after=after, limit=PAGE_STREAMS)
-            for stream in streams:
-                if self._policy.due(stream, self._now_us()):
-                    await self._commit_up_to_head(stream)
+            now_us = self._now_us()
+            due = [stream for stream in streams if self._policy.due(stream, now_us)]
+            while due:  # one range of each in turn: a stream far behind keeps the others waiting for one
+                due = [rest for stream in due if (rest := await self._commit_next(stream)) is not None]
             if len(streams) < PAGE_STREAMS:
                 return
             after = (streams[-1].tenant_id, streams[-1].store_id)
 
-    async def _commit_up_to_head(self, stream: StreamBehind) -> None:
-        """What this sweep saw of a stream that is due, in ranges of the policy's size; what came meanwhile is
-        the next sweep's, so that one busy stream does not keep the others waiting."""
-        for start in range(stream.committed_through + 1, stream.head_sequence + 1, self._policy.events):
-            end = min(stream.head_sequence, start + self._policy.events - 1)
-            wanted = Commit(stream.tenant_id, stream.store_id, start, end)
-            try:
-                answer = await self._committer.ask(wanted, deadline_s=COMMIT_DEADLINE_S)
-            except NotNow as error:
-                log.warning("commitment put off", store=stream.store_id.hex(), reason=str(error))
-                return
-            if not isinstance(answer, Committed):
-                return  # somebody else was first: the next sweep looks again
+    async def _commit_next(self, stream: StreamBehind) -> StreamBehind | None:
+        """The next range, of the policy's size, of what this sweep saw of a stream; returns what is left of
+        that. What came meanwhile is the next sweep's, so that one busy stream does not keep it for ever."""
+        end = min(stream.head_sequence, stream.committed_through + self._policy.events)
+        wanted = Commit(stream.tenant_id, stream.store_id, stream.committed_through + 1, end)
+        try:
+            answer = await self._committer.ask(wanted, deadline_s=COMMIT_DEADLINE_S)
+        except NotNow as error:
+            log.warning("commitment put off", store=stream.store_id.hex(), reason=str(error))
+            return None
+        if not isinstance(answer, Committed) or end == stream.head_sequence:
+            return None  # somebody else was first: the next sweep looks again; or it is done
+        return replace(stream, committed_through=end)

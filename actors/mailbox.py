@@ -95,6 +95,27 @@ class Mailbox:
     def depth(self) -> int:
         return len(self._letters)
 
+    # The order of what waits, and who may wait: a mailbox of another order says so anew.
+
+    def _no_room(self, message: Message[Any]) -> str | None:
+        """Why it may not wait here now; None: it may."""
+        return "" if len(self._letters) >= self.letters_max else None
+
+    def _line_up(self, letter: Letter[Any]) -> None:
+        self._letters.append(letter)
+
+    def _to_the_front(self, letters: list[Letter[Any]]) -> None:
+        self._letters[:0] = letters
+
+    def _first(self) -> Letter[Any] | None:
+        return self._letters[0] if self._letters else None
+
+    def _leave(self, letter: Letter[Any]) -> None:
+        """It waits no more; called for the first one, and for any whose asker has left."""
+        self._letters.remove(letter)
+
+    # What waits.
+
     @property
     def closed(self) -> bool:
         """Nothing new is accepted, for good or until ``open``."""
@@ -107,9 +128,10 @@ class Mailbox:
             self._refuse_while_away(self._away)
         if self._poisons:
             self._refuse_poison(self._poisons, letter.message)
-        if len(self._letters) >= self.letters_max:
+        no_room = self._no_room(letter.message)
+        if no_room is not None:
             self.refused += 1
-            raise MailboxFull(f"the mailbox of {self.name} is full ({self.letters_max} letters)")
+            raise MailboxFull(f"the mailbox of {self.name} is full{no_room} ({self.letters_max} letters)")
         self._accept(letter)
 
     def notify(self, message: Message[Any]) -> None:
@@ -119,9 +141,9 @@ class Mailbox:
             self._accept(Letter(message, expects_answer=False))
 
     def _accept(self, letter: Letter[Any]) -> None:
-        self._letters.append(letter)
+        self._line_up(letter)
         letter.waits_in(self._forget)
-        self.peak = max(self.peak, len(self._letters))
+        self.peak = max(self.peak, self.depth)
         self.wake_reader()
 
     def open(self) -> None:
@@ -140,7 +162,7 @@ class Mailbox:
         they end here. Those that were in a dead actor's hand before are refused with OutcomeUnknown."""
         self._away = _Away(error, text, until)
         unheard = []
-        while self._letters:
+        while self.depth:
             letter = self.pop()
             refusal = OutcomeUnknown if letter.lives_cost else error
             letter.refuse(refusal(text, retry_after_s=self._retry_after_s(self._away)))
@@ -167,7 +189,7 @@ class Mailbox:
 
     def give_back(self, letters: list[Letter[Any]]) -> None:
         """To the front, in order; the bound does not count for them, they had their place before."""
-        self._letters[:0] = letters
+        self._to_the_front(letters)
         for letter in letters:
             letter.waits_in(self._forget)
         for _ in letters:
@@ -175,8 +197,7 @@ class Mailbox:
 
     def peek(self) -> Letter[Any] | None:
         """The first letter; repeatable ones that nobody waits for any more are dropped on the way."""
-        while self._letters:
-            letter = self._letters[0]
+        while (letter := self._first()) is not None:
             if not (letter.message.repeatable and letter.abandoned):
                 return letter
             self.pop()
@@ -185,19 +206,21 @@ class Mailbox:
 
     def pop(self) -> Letter[Any]:
         """The letter that ``peek`` showed, taken out."""
-        letter = self._letters.pop(0)
+        letter = self._first()
+        assert letter is not None, "peek showed one"
+        self._leave(letter)
         letter.waits_in(None)
         return letter
 
     def _forget(self, letter: Letter[Any]) -> None:
         """Its asker has left."""
-        self._letters.remove(letter)
+        self._leave(letter)
         letter.waits_in(None)
         self.dropped += 1
 
     def wake_reader(self) -> None:
         """The reader waiting longest looks again."""
-        if self._readers and self._letters:
+        if self._readers and self.depth:
             self.wake(next(iter(self._readers)))
 
     def wake(self, inbox: Inbox) -> None:

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from actors.errors import NotNow, Stopping, Unavailable
+from actors.fair_mailbox import FairMailbox
 from actors.mailbox import Actor, Inbox, Mailbox, Ref
 from actors.views import CHILDREN_MAX, ActorView, NoSuchActor, NotPossible, State, view_of_mailbox
 from supervisor.branch import Branch, GaveUp, log_end, nothing
@@ -447,7 +448,7 @@ class Supervisor(Branch):
 
 class Pool(Supervisor):
     """``size`` readers of one mailbox, each restarted alone; ``ref`` is their common address. A repeatable
-    letter in a dead one's hand goes to whichever reader is free next."""
+    letter in a dead one's hand goes to whichever reader is free next. ``fair``: between tenants."""
 
     def __init__(
         self,
@@ -463,8 +464,9 @@ class Pool(Supervisor):
         period_s: float = PERIOD_S,
         pauses: Pauses = PAUSES,
         restart: Restart = "permanent",
+        fair: bool = False,
     ) -> None:
-        self.mailbox = Mailbox(name, letters_max=letters_max)
+        self.mailbox = (FairMailbox if fair else Mailbox)(name, letters_max=letters_max)
         self.ref = Ref(self.mailbox)
         readers = [
             ChildSpec(

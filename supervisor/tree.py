@@ -48,6 +48,7 @@ from actors.committer import CommitmentPolicy, Committer, Sweeper
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
 from actors.failed_attempts import FailedAttempts, FailureReporter, Patience
+from actors.fair_mailbox import FairMailbox
 from actors.given_numbers import GivenNumbers, NumbersKeeper
 from actors.key_ages import KeyAgePolicy, KeyAges, KeyWatch
 from actors.mailbox import Actor, Mailbox, Ref
@@ -193,7 +194,7 @@ def build(
     audit_spool = AuditSpool(journal=journal, path=settings.data_dir / AUDIT_SPOOL)
 
     registry = Mailbox("registry", letters_max=settings.mailbox_letters_max)
-    committer = Mailbox("committer", letters_max=settings.mailbox_letters_max)
+    committer = FairMailbox("committer", letters_max=settings.mailbox_letters_max)
     schema_checker = Mailbox("schema-checker", letters_max=SCHEMA_LETTERS_MAX)
     encryptors = Pool(
         "encryptors",
@@ -204,6 +205,7 @@ def build(
         intensity=WORKER_DEATHS,
         period_s=WORKER_PERIOD_S,
         pauses=WORKER_PAUSES,
+        fair=True,
     )
     verifiers = Pool(
         "verifiers",
@@ -216,6 +218,7 @@ def build(
         intensity=WORKER_DEATHS,
         period_s=WORKER_PERIOD_S,
         pauses=WORKER_PAUSES,
+        fair=True,
     )
 
     hall: Hall | None = None

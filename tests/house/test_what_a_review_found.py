@@ -75,7 +75,7 @@ async def test_no_stream_keeps_the_others_from_being_committed(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(committing.run, Inbox(mailbox, name="committer"))
             nursery.start_soon(sweeper.run, Inbox(Mailbox("sweeper", letters_max=0), name="sweeper"))
-    assert (b"B" * 16, 1, 10) in committing.ranges
+    assert committing.ranges.index((b"B" * 16, 1, 10)) <= 1, "one range of the other's comes before, not all"
     assert len(committing.ranges) < 40, "a sweep commits what it saw, not for ever"
 
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import sys
+
+import inhabitants
 import pytest
 import trio
 from inhabitants import Boom, Echo, EchoAgain, Echoer, Hang, address, alive, view
 from trio.testing import wait_all_tasks_blocked
 
+import supervisor.supervisor
 from actors.errors import DeadlinePassed, MailboxFull, OutcomeUnknown, Unavailable
+from actors.fair_mailbox import FairMailbox
 from actors.letters import Letter
 from actors.mailbox import CallCycle, EndOfLife, Inbox, Mailbox, Ref
 from actors.messages import Message
 from supervisor.supervisor import ChildSpec, Supervisor
+
+
+@pytest.fixture(autouse=True, params=[Mailbox, FairMailbox])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever follows is so of either."""
+    for module in (inhabitants, sys.modules[__name__], supervisor.supervisor):
+        monkeypatch.setattr(module, "Mailbox", request.param)
 
 
 async def test_an_ask_is_answered(autojump_clock):
@@ -148,7 +160,7 @@ async def test_letters_in_hand_of_a_dead_one_go_back_in_order_or_are_answered_un
         await first.take_group(letters_max=3)
         ref.tell(Echo(4))
         assert first.end("KeyError: 1") == []
-        group = list(mailbox._letters)
+        group = [mailbox.pop() for _ in range(mailbox.depth)]
         assert [letter.message for letter in group] == [EchoAgain(1), EchoAgain(3), Echo(4)]
         for letter in group:
             letter.answer(letter.message.n)
