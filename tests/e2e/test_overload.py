@@ -28,7 +28,7 @@ from tests.e2e.world import ROOT, Server, Tenant
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
-SECONDS = float(os.environ.get("OVERLOAD_SECS", "20"))
+SECONDS = float(os.environ.get("OVERLOAD_SECS", "10"))
 TENANTS = 4
 BATCH = 10
 REQUESTS = 1200

@@ -26,6 +26,8 @@ import httpx
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.clusters import lend
+
 ROOT = Path(__file__).resolve().parents[2]
 START_DEADLINE_S = 60.0
 ROOMY = {"RATE_LIMIT_MODE": "enforce"} | {
@@ -53,6 +55,8 @@ class Server:
 
     def launch(self) -> subprocess.Popen[bytes]:
         """The process begins; ``start`` also waits until it serves."""
+        if not {"DATABASE_URL", "SEQUENCER_FAULTS"} & self.environment.keys():
+            lend(self.data_dir)
         (self.data_dir / "server.json").unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
