@@ -22,7 +22,9 @@ from typing import Any
 import asyncpg
 import trio
 
-from bench.ingest import Lane, cpu_seconds, drive, machine, read_response, sign_ahead
+from bench.lanes import Lane, drive, read_response, sign_ahead
+from bench.machine import cpu_seconds
+from bench.report import this_machine
 from journal.embedded import _dsn
 from journal.embedded_cluster import OWNER, Cluster
 from tests.e2e.world import Server, Tenant
@@ -103,7 +105,7 @@ class Clock:
         self._server, self._into = server, into
 
     def _now(self) -> dict[str, float]:
-        return cpu_seconds(self._server) | {"client": time.process_time()}
+        return cpu_seconds(self._server.pid) | {"client": time.process_time()}
 
     def __enter__(self) -> None:
         self._before, self._began = self._now(), time.perf_counter()
@@ -284,7 +286,7 @@ def main() -> None:
     arguments.add_argument("--million", type=int, default=1_000_000, help="events of the long stream")
     arguments.add_argument("--json", type=Path)
     chosen = arguments.parse_args()
-    print(machine())
+    print(this_machine())
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as folder:
         # Nobody else commits meanwhile.
         server = Server(Path(folder) / "data", LOG_LEVEL="warning", COMMITMENT_SWEEP_SECS="3600").start()
@@ -294,7 +296,7 @@ def main() -> None:
         finally:
             server.terminate()
     if chosen.json is not None:
-        chosen.json.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+        chosen.json.write_text(json.dumps({"machine": this_machine(), "results": results}, indent=1))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ import asyncpg
 import httpx
 
 from bench.fill import fill
-from bench.ingest import cpu_seconds, machine
+from bench.machine import cpu_seconds
+from bench.report import this_machine
 from journal.embedded import _dsn
 from journal.embedded_cluster import OWNER, Cluster
 from tests.e2e.world import Server
@@ -60,7 +61,7 @@ def one_start(server: Server) -> tuple[float, dict[str, float]]:
         if time.perf_counter() - began > 60:
             raise SystemExit(f"not ready:\n{server.tail()}")
         time.sleep(POLL_S)
-    took, cpu = time.perf_counter() - began, cpu_seconds(server)
+    took, cpu = time.perf_counter() - began, cpu_seconds(server.pid)
     if server.terminate() != 0:
         raise SystemExit(f"no clean stop:\n{server.tail()}")
     return took, cpu
@@ -82,7 +83,7 @@ def main() -> None:
     arguments.add_argument("--starts", type=int, default=5)
     arguments.add_argument("--folder", type=Path, help="keep the data there, and go on with it")
     chosen = arguments.parse_args()
-    print(machine())
+    print(this_machine())
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as folder:
         data = (chosen.folder or Path(folder)) / "data"
         made_before = data.exists()
