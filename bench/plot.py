@@ -36,8 +36,8 @@ def drawing(results: Results) -> str:
         ),
         _throughput("Read", [row for row in results.rows if row.kind == "pull" and row.rounds], []),
     ]
-    caption = f"{results.made_at}, {results.revision}, {results.machine.cpu}, {results.machine.cores} cores; {busy(results)}"
-    return document([chart for chart in charts if chart.bars], caption)
+    made = f"{results.made_at}, {results.revision}, {results.machine.cpu}, {results.machine.cores} cores"
+    return document([chart for chart in charts if chart.bars], (made, busy(results)))
 
 
 def _throughput(title: str, rows: list[Row], limits: list[tuple[str, float]]) -> Chart:

@@ -1,16 +1,25 @@
-"""Results as a person reads them: the table, the machine it was made on, and the limits with our ratio to each."""
+"""Results as a person reads them: the table, the machine it was made on, and the limits with our ratio to each.
+
+``python -m bench.report FILE.json`` prints them once more; ``… --into docs/performance.md`` writes them, and the
+picture beside the file, between that page's two marks.
+"""
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bench.machine import Machine, machine
-from bench.results import Limits, Results, Row
+from bench.results import Limits, Results, Row, read
 
 BUSY = 0.1
 """Share of the processors that others had, from which on a table says that wall times mean little."""
+
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+PICTURE = "throughput by shape under its limits, latency at half load, processor time by process"
 
 
 def told(results: Results) -> str:
@@ -54,22 +63,50 @@ def busy(results: Results) -> str:
 def table(rows: Iterable[Row]) -> list[str]:
     """Medians over the rounds; of the rates also lowest to highest."""
     lines = [
-        f"{'':<28}{'loop':>7}{'a second, median (min-max)':>34}{'p50':>9}{'p99':>9}{'p99.9':>9} ms"
-        "   processor us for each"
+        f"{'':<28}{'loop':>7}{'a second: median (min-max)':>36}{'p50 / p99 / p99.9 ms':>28}"
+        "      processor us for each, by process"
     ]
     for row in (row for row in rows if row.rounds):
-        low, high = row.spread(lambda one: one.per_s)
-        rate = f"{row.median(lambda one: one.per_s):,.0f} {row.unit} ({low:,.0f}-{high:,.0f})"
-        latencies = [
-            row.median(of) for of in (lambda one: one.p50_ms, lambda one: one.p99_ms, lambda one: one.p999_ms)
-        ]
-        cpu = "  ".join(f"{part} {value:,.{0 if value >= 10 else 1}f}" for part, value in row.cpu().items())
-        lines.append(
-            f"{row.name:<28}{row.mode:>7}{rate:>34}"
-            + "".join(f"{x:>9.1f}" for x in latencies)
-            + f"      {cpu}"
-        )
+        name, loop, rate, latencies, cpu = _cells(row)
+        lines.append(f"{name:<28}{loop:>7}{rate:>36}{latencies:>28}      {cpu}")
     return lines
+
+
+def _cells(row: Row) -> tuple[str, str, str, str, str]:
+    low, high = row.spread(lambda one: one.per_s)
+    of_rounds = (lambda one: one.p50_ms, lambda one: one.p99_ms, lambda one: one.p999_ms)
+    return (
+        row.name,
+        row.mode,
+        f"{row.median(lambda one: one.per_s):,.0f} {row.unit} ({low:,.0f}-{high:,.0f})",
+        " / ".join(f"{row.median(of):,.1f}" for of in of_rounds),
+        ", ".join(f"{part} {value:,.{0 if value >= 10 else 1}f}" for part, value in row.cpu().items()),
+    )
+
+
+def page(results: Results, picture: str) -> str:
+    """The same for a Markdown page that shows ``picture``."""
+    lines = [
+        f"**{results.made_at}**, revision `{results.revision}`, {busy(results)}. {describe(results.machine)};"
+        f" PostgreSQL {results.database['server_version']} on {results.machine.filesystem}."
+        f" Medians of {max(len(row.rounds) for row in results.rows)} rounds of {results.seconds:g} s.",
+        "",
+        "| row | loop | a second: median (min-max) | p50 / p99 / p99.9 ms | processor µs for each, by process |",
+        "|---|---|---|---|---|",
+    ]
+    for row in (row for row in results.rows if row.rounds):
+        lines.append("| " + " | ".join(_cells(row)) + " |")
+    lines += ["", *(f"- {line.strip()}" for line in limits(results)[1:]), "", f"![{PICTURE}]({picture})"]
+    return "\n".join(lines)
+
+
+def into(page_path: Path, results: Results, picture: str) -> None:
+    """Replaces what is between the marks; SystemExit if they are not there."""
+    before, begin, rest = page_path.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{page_path} has no place for results: the lines {BEGIN} and {END}")
+    page_path.write_text(f"{before}{BEGIN}\n{page(results, picture)}\n{END}{after}")
 
 
 def best(rows: Iterable[Row], wanted: Callable[[Row], bool]) -> Row | None:
@@ -126,3 +163,22 @@ def _ratio(row: Row | None, limit: float) -> str:
     if row is None:
         return ""
     return f", {row.name} is {row.median(lambda one: one.per_s) / limit:.2f} of it"
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(prog="bench.report")
+    arguments.add_argument("file", type=Path)
+    arguments.add_argument(
+        "--into", type=Path, help="a Markdown page with two marks; the picture is FILE.svg"
+    )
+    chosen = arguments.parse_args()
+    results = read(chosen.file)
+    if chosen.into is None:
+        print(told(results))
+    else:
+        picture = chosen.file.with_suffix(".svg").resolve()
+        into(chosen.into, results, str(picture.relative_to(chosen.into.resolve().parent)))
+
+
+if __name__ == "__main__":
+    main()

@@ -47,9 +47,9 @@ class Chart:
         return max([*values, *(value for _, value in self.limits)], default=0.0) or 1.0
 
 
-def document(charts: Sequence[Chart], caption: str) -> str:
-    """One picture of all charts, one below the other."""
-    height = sum(chart.height for chart in charts) + 30
+def document(charts: Sequence[Chart], caption: Sequence[str]) -> str:
+    """One picture of all charts, one below the other, and lines of small print."""
+    height = sum(chart.height for chart in charts) + 14 * len(caption) + 10
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
         'font-family="sans-serif" font-size="12">',
@@ -59,8 +59,9 @@ def document(charts: Sequence[Chart], caption: str) -> str:
     for chart in charts:
         lines += _drawn(chart, y)
         y += chart.height
-    lines += [_text(10, y + 14, caption, colour=GREY, size=10), "</svg>"]
-    return "\n".join(lines) + "\n"
+    for number, line in enumerate(caption):
+        lines.append(_text(10, y + 14 * (number + 1), line, colour=GREY, size=10))
+    return "\n".join([*lines, "</svg>"]) + "\n"
 
 
 def _drawn(chart: Chart, top: int) -> list[str]:

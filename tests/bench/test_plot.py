@@ -38,7 +38,7 @@ def test_the_picture_has_every_row_its_numbers_and_the_limits() -> None:
 def test_bars_are_as_long_as_their_numbers_and_stay_within_the_picture() -> None:
     bars = [Bar("a", (10.0, 30.0), "40", (35.0, 80.0)), Bar("b & <c>", (20.0, 0.0), "20")]
     picture = ElementTree.fromstring(
-        document([Chart("T", "u", bars, ("x", "y"), [("limit", 100.0)])], "made")
+        document([Chart("T", "u", bars, ("x", "y"), [("limit", 100.0)])], ("made", "by whom"))
     )
     widths = [
         float(rect.attrib["width"]) for rect in picture.iter(f"{SVG}rect") if rect.attrib["height"] == "20.0"

@@ -9,7 +9,7 @@ import pytest
 
 from bench.ingesting import Shape
 from bench.machine import filesystem, must_be_a_disk, part_of
-from bench.report import efficiency, told
+from bench.report import BEGIN, END, efficiency, into, told
 from bench.results import LAYOUT, quantile, read, round_of, write
 from tests.bench.canned import results
 
@@ -81,8 +81,23 @@ def test_the_report_names_each_limit_and_what_was_reached_of_it() -> None:
     assert efficiency(8000, 60, 2) == pytest.approx(0.24)
     assert "8,000 events (7,000-9,000)" in text
     assert "core 20" in text
-    assert "others" not in text.split("limits of this machine")[0].split("processor us for each")[1]
+    assert "others" not in text.split("limits of this machine")[0].split("by process")[1]
     assert "synchronous_commit=on" in text
+
+
+def test_a_page_gets_the_results_between_its_marks_as_often_as_one_likes(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nrest\n")
+    for _ in range(2):
+        into(path, results(), "measured/run.svg")
+    text = path.read_text()
+    assert text.startswith(f"# Title\n\n{BEGIN}\n**2026-01-01 00:00 UTC**")
+    assert text.endswith(f"(measured/run.svg)\n{END}\n\nrest\n")
+    assert "old" not in text
+    assert "| ingest 100x8 | closed | 8,000 events (7,000-9,000) | 10.0 / 20.0 / 30.0 | core 20, " in text
+    path.write_text("no marks")
+    with pytest.raises(SystemExit, match=r"page\.md has no place for results"):
+        into(path, results(), "run.svg")
 
 
 def test_a_busy_machine_is_told() -> None:
