@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from werkzeug.datastructures import Headers
 
 from actors.rate_sharing import now_ns
 from bench.ingest import cpu_seconds, machine, read_response
 from tests.e2e.world import ROOMY, Server, Tenant
 from tests.http.doubles import INGEST, Cardboard
+from transport.http.asked import Asked as Head
 from transport.http.callers import authenticate
 from transport.http.ingest import ROUTES
 from transport.http.rates import headers
@@ -46,17 +46,15 @@ class Asked:
     rate_verdict: Any = None
 
     def __init__(self, key: str) -> None:
-        self.request = self
-        self.headers = Headers(
-            [
-                ("host", "sequencer.example:8080"),
-                ("user-agent", "bench"),
-                ("accept", "*/*"),
-                ("content-type", "application/json"),
-                ("authorization", f"ApiKey {key}"),
-                ("content-length", "900"),
-            ]
-        )
+        lines = [
+            (b"host", b"sequencer.example:8080"),
+            (b"user-agent", b"bench"),
+            (b"accept", b"*/*"),
+            (b"content-type", b"application/json"),
+            (b"authorization", f"ApiKey {key}".encode()),
+            (b"content-length", b"900"),
+        ]
+        self.asked = Head("POST", INGEST, b"", lines, self.address, "http")
 
 
 class Checks:
@@ -74,7 +72,7 @@ class Checks:
 
     async def authentication(self) -> None:
         visit = self.visit
-        visit.caller = await authenticate(visit.headers, self.door.house, visit.address)
+        visit.caller = await authenticate(visit.asked, self.door.house, visit.address)
 
     async def permission(self) -> None:
         self.visit.caller.must_hold(self.route.needed)

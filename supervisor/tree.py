@@ -58,6 +58,7 @@ from actors.registry import KeyRegistry
 from actors.schema_checker import SchemaChecker
 from actors.security_events import SecurityEvents
 from actors.sequencer import GroupLimits, Sequencer, Tally
+from actors.small_bodies import SmallBodies
 from actors.token_keys import NO_KEYS, KeySet
 from actors.token_rules import Rules
 from actors.tokens import KeyFile, KeySetWatcher, TokenBook
@@ -221,6 +222,7 @@ def build(
                 letters_max=settings.sequencer_letters_max,
                 events_max=settings.group_events_max,
                 bytes_max=settings.group_bytes_max,
+                sealed_at_once=settings.encryptor_count,
             ),
             chance=ports.chance,
             tally=tally,
@@ -375,6 +377,12 @@ def build(
         tally=tally,
         strays=strays,
         anchoring=None if anchor is None else anchor.anchoring,
+        small_bodies=SmallBodies(
+            registry=Ref(registry),
+            become=become_verifier,
+            bytes_max=settings.verify_inline_bytes,
+            now_us=ports.now_us,
+        ),
         read_only=read_only,
     )
     return Built(root, house)

@@ -20,6 +20,7 @@ from actors.policies import PolicyBook
 from actors.rate_limits import RateLimits
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
+from actors.small_bodies import SmallBodies
 from actors.tokens import TokenBook
 from actors.views import Overseer
 from actors.vitals import LoopLag
@@ -90,5 +91,7 @@ class House:
     """Failures on the database driver's side that nobody waited for; not zero is worth an alert."""
     anchoring: Anchoring | None = None
     """The chain as this node sees it; None: ANCHOR is off."""
+    small_bodies: SmallBodies | None = None
+    """Verifies what is small; None: the verifiers verify everything."""
     read_only: str | None = None
     """Why this node writes nothing, for its whole life."""
