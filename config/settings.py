@@ -315,6 +315,9 @@ class Settings(BaseSettings):
     """Worker processes that seal and sign; None: one per two cores of ``workers``."""
     verify_inline_bytes: Annotated[int, Field(ge=0, le=65_536)] = 2048
     """Request bodies up to this size are verified without the way to a worker process; 0: none are."""
+    frontends: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = "auto"
+    """Processes that speak HTTP and TLS with clients; 0: the core process does it itself; auto: one for every
+    four cores that we may use, and at least one."""
     mailbox_letters_max: Count = 1024
     sequencer_letters_max: Count = 256
     """Per tenant; a full one answers 503."""
@@ -464,6 +467,12 @@ class Settings(BaseSettings):
     @property
     def verifier_count(self) -> int:
         return self.verifiers or self.worker_cores
+
+    @property
+    def front_end_count(self) -> int:
+        if self.frontends == "auto":
+            return max(1, usable_cores() // 4)
+        return self.frontends
 
     @property
     def encryptor_count(self) -> int:

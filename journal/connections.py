@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import asyncpg
 
 from journal import hosts
+from journal.packed import POSTGRES_EPOCH_US
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     Connection: TypeAlias = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
 
 SERVER_VERSION_MIN = 14
-_POSTGRES_EPOCH_US = 946_684_800_000_000
-"""2000-01-01 in microseconds since 1970-01-01: where PostgreSQL counts from."""
 _KEEPALIVE_IDLE_S = 10
 _KEEPALIVE_INTERVAL_S = 5
 _KEEPALIVE_COUNT = 3
@@ -141,11 +140,11 @@ def _as_it_is(raw: bytes) -> bytes:
 
 
 def _to_postgres(unix_us: int) -> tuple[int]:
-    return (unix_us - _POSTGRES_EPOCH_US,)
+    return (unix_us - POSTGRES_EPOCH_US,)
 
 
 def _from_postgres(counted: tuple[int]) -> int:
-    return counted[0] + _POSTGRES_EPOCH_US
+    return counted[0] + POSTGRES_EPOCH_US
 
 
 async def _nothing_to_reset(connection: object) -> None:

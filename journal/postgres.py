@@ -67,7 +67,6 @@ from journal.port import (
     KeyRotated,
     KeyRotation,
     KeysRevoked,
-    LeafSource,
     LegacyCommitmentPage,
     LegacyEntityPage,
     LegacyEventPage,
@@ -272,7 +271,7 @@ class PostgresJournal:
 
     async def read_leaf_sources(
         self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
-    ) -> list[LeafSource]:
+    ) -> bytes:
         return await self._read(
             lambda c: commitments.read_leaf_sources(c, tenant_id, store_id, sequence_start, sequence_end)
         )

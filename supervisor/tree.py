@@ -5,6 +5,7 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
 
     house                   one_for_one
       registry              agent-key bindings
+      frontends             pool of processes: HTTP and TLS with clients, nothing else
       encryptors            pool of worker processes: seal, sign receipts, open
       verifiers             pool of worker processes: decode, canonicalise, hash, verify, compare with schemas
       schema-checker        tries schemas before they are registered, in a worker process of its own
@@ -78,6 +79,7 @@ from supervisor.overseer import TreeOverseer
 from supervisor.policy import Pauses
 from supervisor.supervisor import ChildSpec, Pool, Supervisor
 from supervisor.watchdog import Watchdog
+from transport.front.hall import FrontEnd, Hall, SpawnFront, own_front
 from transport.house import House, Readiness
 from ves.encoding import uuid_text
 from ves.policy import Policy
@@ -119,6 +121,8 @@ class Ports:
     """For jitter between retries, nothing secret."""
     spawn: Spawn = OwnProcess
     """Starts a worker process."""
+    spawn_front: SpawnFront | None = own_front
+    """Starts a front-end process; None: there are none, and nobody is to start one."""
     watchdog: Callable[[LoopLag], Actor] = Watchdog
     """Measures the machine's time, not ``now_us``."""
 
@@ -129,6 +133,8 @@ class Built:
 
     root: Supervisor
     house: House
+    hall: Hall | None
+    """Where front-ends meet; None: the public door is kept in this process."""
 
 
 def build(
@@ -212,6 +218,22 @@ def build(
         pauses=WORKER_PAUSES,
     )
 
+    hall: Hall | None = None
+    front_ends: list[Pool] = []
+    if settings.front_end_count and ports.spawn_front is not None:
+        hall = keepers = Hall(settings, spawn=ports.spawn_front)
+        front_ends.append(
+            Pool(
+                "frontends",
+                settings.front_end_count,
+                lambda: FrontEnd(keepers),
+                0,
+                intensity=WORKER_DEATHS,
+                period_s=WORKER_PERIOD_S,
+                pauses=WORKER_PAUSES,
+            )
+        )
+
     def sequencer(tenant_id: Uuid) -> Sequencer:
         return Sequencer(
             tenant_id=tenant_id,
@@ -265,6 +287,7 @@ def build(
             factory=lambda: KeyRegistry(journal=journal),
             mailbox=registry,
         ),
+        *front_ends,
         encryptors,
         verifiers,
         ChildSpec(
@@ -376,6 +399,7 @@ def build(
         lag=lag,
         tally=tally,
         strays=strays,
+        front_ends=tuple if hall is None else hall.look,
         anchoring=None if anchor is None else anchor.anchoring,
         small_bodies=SmallBodies(
             registry=Ref(registry),
@@ -385,7 +409,7 @@ def build(
         ),
         read_only=read_only,
     )
-    return Built(root, house)
+    return Built(root, house, hall)
 
 
 def annex_for(anchor: AnchorParts | None, security: SecurityEvents, ports: Ports) -> list[Annex]:

@@ -5,8 +5,9 @@ Built by ``supervisor.tree``; the doors never start, stop or name an actor thems
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from actors.anchor_vitals import Anchoring
 from actors.at_rest_watch import AtRestWatch
@@ -52,6 +53,15 @@ class Readiness:
         self.parts.pop(part, None)
 
 
+class FrontEndView(NamedTuple):
+    """One front-end process as the core sees it now."""
+
+    number: int
+    connections: int
+    requests: int
+    """In flight."""
+
+
 @dataclass(frozen=True)
 class House:
     settings: Settings
@@ -89,6 +99,8 @@ class House:
     """What the sequencers count together."""
     strays: Callable[[], int]
     """Failures on the database driver's side that nobody waited for; not zero is worth an alert."""
+    front_ends: Callable[[], Sequence[FrontEndView]] = tuple
+    """The processes that keep the public door; empty: it is kept in this one."""
     anchoring: Anchoring | None = None
     """The chain as this node sees it; None: ANCHOR is off."""
     small_bodies: SmallBodies | None = None

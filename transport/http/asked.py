@@ -6,7 +6,8 @@ Alone says how header lines are looked up: lower-case names, the first of severa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 Lines = Sequence[tuple[bytes, bytes]]
 """(lower-case name, value), in the order they came."""
@@ -44,3 +45,30 @@ def path_and_query(target: bytes) -> tuple[str, bytes]:
     if path.startswith(("http://", "https://")):
         path = "/" + path.split("/", 3)[3] if path.count("/") > 2 else "/"
     return (path if path.startswith("/") else "/" + path), query_string
+
+
+def asked_in(scope: Any) -> Asked:
+    """The request of an ASGI scope."""
+    peer = scope["client"][0] if scope.get("client") else "unknown"
+    path, _ = path_and_query(scope["raw_path"])
+    return Asked(scope["method"], path, scope["query_string"], scope["headers"], peer, scope["scheme"])
+
+
+def scope_of(asked: Asked) -> dict[str, Any]:
+    """The ASGI scope of a request that no ASGI server parsed."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.1"},
+        "http_version": "1.1",
+        "method": asked.method,
+        "scheme": asked.scheme,
+        "path": unquote(asked.path),
+        "raw_path": asked.path.encode("ascii"),
+        "query_string": asked.query_string,
+        "root_path": "",
+        "headers": list(asked.lines),
+        "client": (asked.peer, 0),
+        "server": None,
+        "state": {},
+        "extensions": {},
+    }

@@ -8,7 +8,8 @@ for anything but credentials and audit entries.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -27,7 +28,7 @@ from transport.http import rates
 from transport.http.about import DatabasePulse
 from transport.http.anchor_metrics import AnchorNumbers
 from transport.http.anchor_waits import AnchorWaits
-from transport.http.asked import Asked, path_and_query
+from transport.http.asked import Asked, asked_in, scope_of
 from transport.http.callers import Caller, authenticate
 from transport.http.client_address import is_allowed
 from transport.http.errors import EXPECTED, ApiError, Code, answer_to, internal_error
@@ -57,6 +58,9 @@ CLIENT_GONE = 499
 """In logs and metrics only: the caller did not wait for the answer."""
 
 log = structlog.get_logger("http")
+
+Send = Callable[[int, list[tuple[bytes, bytes]], bytes], Awaitable[None]]
+"""Status, headers, body: the whole answer."""
 
 
 class Door:
@@ -263,25 +267,47 @@ class FrontDoor(QuartTrio):
         except Exception as error:  # the door: no surprise gets past it, and no word of it
             return self._surprised(visit, error)
 
+    async def serve(self, asked: Asked, receive: Receive, send: Send) -> None:
+        """One request of a front-end, who cancels it when the client goes away: what is straight passes below
+        Quart (ADR 32), the rest through it."""
+        route = self.straight(asked.method, asked.path)
+        if route is None:
+            await super().__call__(scope_of(asked), receive, _Collecting(send))  # type: ignore[arg-type]
+        else:
+            await self._serve_straight(route, asked, receive, send)
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """ASGI: what is straight passes below Quart (ADR 32), the rest through it."""
+        """The same for an ASGI server."""
         route = None
         if scope["type"] == "http":
             route = self.straight(scope["method"], scope["raw_path"].decode("ascii"))
         if route is None:
-            return await super().__call__(scope, receive, send)
-        visit = Visit(self.door, asked_in(scope), receive)
-        with request_span(scope["headers"], visit.method) as span:
+            await super().__call__(scope, receive, send)
+        else:
+            await self._serve_straight(route, asked_in(scope), receive, partial(_send, send), watched=True)
+
+    async def _serve_straight(
+        self, route: Route, asked: Asked, receive: Receive, send: Send, *, watched: bool = False
+    ) -> None:
+        """``watched``: nobody cancels us when the client goes away."""
+        visit = Visit(self.door, asked, receive)
+        with request_span(asked, visit.method) as span:
             try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_cancel_when_gone, visit, nursery.cancel_scope)
-                    reply = await self.reply(visit, route)
-                    visit.status = reply.status
-                    visit.let_body_go()
-                    await _send(send, reply.status, _lines(reply) + self.headers_of(visit), reply.body)
-                    nursery.cancel_scope.cancel("answered")
+                if watched:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(_cancel_when_gone, visit, nursery.cancel_scope)
+                        await self._answer_straight(route, visit, send)
+                        nursery.cancel_scope.cancel("answered")
+                else:
+                    await self._answer_straight(route, visit, send)
             finally:
                 self.door.left(visit, span)
+
+    async def _answer_straight(self, route: Route, visit: Visit, send: Send) -> None:
+        reply = await self.reply(visit, route)
+        visit.status = reply.status
+        visit.let_body_go()
+        await send(reply.status, _lines(reply) + self.headers_of(visit), reply.body)
 
     async def _on_http_exception(self, error: HTTPException) -> Response:
         visit = _visit()
@@ -340,16 +366,23 @@ async def _send(send: Any, status: int, headers: list[tuple[bytes, bytes]], body
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+class _Collecting:
+    """ASGI's two messages of an answer become one."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._start: Any = None
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+        elif not message.get("more_body"):  # the door answers whole, as Connection does
+            await self._send(self._start["status"], self._start["headers"], message["body"])
+
+
 async def _cancel_when_gone(visit: Visit, scope: trio.CancelScope) -> None:
     await visit.until_disconnect()
     scope.cancel("the client went away")
-
-
-def asked_in(scope: Any) -> Asked:
-    """The request of an ASGI scope."""
-    peer = scope["client"][0] if scope.get("client") else "unknown"
-    path, _ = path_and_query(scope["raw_path"])
-    return Asked(scope["method"], path, scope["query_string"], scope["headers"], peer, scope["scheme"])
 
 
 def _as_api_error(error: HTTPException, allowed: set[str] | None) -> ApiError:
@@ -375,7 +408,7 @@ class Connection(TrioASGIHTTPConnection):
         cast(Any, self.scope)[VISIT] = visit
         # Path parameters are percent-decoded one by one later, so that %2F may stand in them.
         self.scope["path"] = visit.asked.path
-        with request_span(self.scope["headers"], visit.method) as span:
+        with request_span(visit.asked, visit.method) as span:
             try:
                 await super().__call__(receive, send)
             finally:
