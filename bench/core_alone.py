@@ -2,11 +2,12 @@
 
 ``python -m bench.core_alone [--seconds 3] [--rounds 3]``. A real server and a real, durable PostgreSQL; but its
 worker processes answer without signature checks (``bench.unsigned_worker``), as if there were always processors
-enough for them (what the core verifies and signs itself it does for real), and the processor time of PostgreSQL and of the workers is not counted, as if they had cores of
-their own. What is counted is the one interpreter that everything passes through, twice: with HTTP, posted over
-keep-alive connections; and at the boundary of its actors, asked by tasks in the same process, as if other
-processes did all of HTTP. Its processor time per event gives the ceiling: no node is faster, whatever else has
-cores of its own. Every event posted is found in its stream afterwards, or the run fails.
+enough for them, and their processor time and PostgreSQL's is not counted, as if they had cores of their own.
+(What the core verifies itself it does for real.) Counted is the one interpreter that everything passes through,
+twice: with HTTP, posted over keep-alive connections; and at the boundary of its actors, asked by tasks in the same
+process, as if other processes did all of HTTP. Its processor time per event gives the ceiling: no node is faster,
+whatever else has cores of its own. The server's settings come from the environment, and no other process of its
+is counted either. Every event posted is found in its stream afterwards, or the run fails.
 """
 
 from __future__ import annotations
