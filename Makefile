@@ -2,7 +2,7 @@ PYTHON ?= python3
 RUN := .venv/bin
 PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-slow test-thorough simulate chaos drill fuzz check sbom security demo bench bench-compare contract lock clean
+.PHONY: run test test-slow test-thorough simulate chaos drill failover fuzz check sbom security demo bench bench-compare contract lock clean
 
 run: .venv/run.stamp $(if $(filter dev,$(ANCHOR)),node_modules/stamp)  ## the server on 127.0.0.1:8080, embedded PostgreSQL, data in ./.sequencer; ANCHOR=dev: with a chain
 	exec $(RUN)/sequencer serve
@@ -28,6 +28,9 @@ chaos: .venv/dev.stamp  ## a real server attacked for DURATION=60 seconds by SEE
 
 drill: .venv/dev.stamp  ## a real server lost under load and restored: the base, then to the last event: docs/backup.md
 	$(RUN)/python -m tests.drill --load $(or $(LOAD),10)
+
+failover: .venv/dev.stamp .venv-patroni/stamp  ## three PostgreSQL under Patroni and etcd, lost one by one under load, then audited: docs/scaling.md
+	$(RUN)/python -m tests.patroni $(if $(LOSS),--loss $(LOSS)) $(if $(MODE),--mode $(MODE))
 
 fuzz: .venv/dev.stamp  ## every parser of bytes from outside, guided by coverage, for DURATION=60 seconds in all: TARGET=
 	$(RUN)/python -m tests.fuzz $(TARGET) --duration $(or $(DURATION),60)
@@ -63,6 +66,7 @@ lock:  ## renew requirements/*.lock
 	.venv-lock/bin/uv pip compile --quiet $(LOCK) pyproject.toml requirements/build.in --extra otel -c requirements/run.lock -o requirements/otel.lock
 	.venv-lock/bin/uv pip compile --quiet $(LOCK) pyproject.toml requirements/build.in --extra kms -c requirements/run.lock -o requirements/kms.lock
 	.venv-lock/bin/uv pip compile --quiet $(LOCK) pyproject.toml requirements/build.in --group dev -c requirements/run.lock -o requirements/dev.lock
+	.venv-lock/bin/uv pip compile --quiet $(LOCK) requirements/patroni.in -o requirements/patroni.lock
 	rm -rf .venv-lock
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
@@ -80,9 +84,14 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url 
 	$(PIP) --require-hashes -r requirements/dev.lock
 	touch $@
 
+.venv-patroni/stamp: requirements/patroni.lock
+	$(PYTHON) -m venv .venv-patroni
+	.venv-patroni/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/patroni.lock
+	touch $@
+
 node_modules/stamp: package-lock.json
 	npm ci --ignore-scripts --no-audit --no-fund --silent
 	touch $@
 
 clean:
-	rm -rf .venv node_modules
+	rm -rf .venv .venv-patroni node_modules

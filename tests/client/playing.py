@@ -54,6 +54,8 @@ class PlayedSequencer:
         self.script: dict[str, deque[Fails]] = defaultdict(deque)
         self.bodies: dict[str, list[bytes]] = defaultdict(list)
         self.authorizations: list[str | None] = []
+        self.tenants_named: dict[str, list[bytes | None]] = defaultdict(list)
+        """X-Tenant-Id of each request, by path."""
         self.registered: list[Json] = []
         self.spoil: dict[str, Callable[[Any], Any]] = {}
         self.page = 1000
@@ -187,6 +189,7 @@ class PlayedSequencer:
             path = urlsplit(request.target.decode()).path
             headers = dict(request.headers)
             self.bodies[path].append(body)
+            self.tenants_named[path].append(headers.get(b"x-tenant-id"))
             credential = headers.get(b"authorization")
             self.authorizations.append(credential.decode() if credential else None)
             fails = self.script[path].popleft() if self.script[path] else None

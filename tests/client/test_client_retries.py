@@ -215,6 +215,13 @@ async def test_the_credential_is_sent_as_an_api_key_and_netrc_is_not_consulted(
     assert play.authorizations[-1] is None
 
 
+async def test_a_load_balancer_is_told_where_a_post_belongs(play: PlayedSequencer) -> None:
+    play.script[INGEST].append(Fails(503, retry_after="0"))
+    async with SequencerClient(play.url, retry=QUICK) as client:
+        await client.post(signed(play))
+    assert play.tenants_named[INGEST] == [play.honest.tenant_id.encode()] * 2
+
+
 @pytest.mark.parametrize("key", ["Bearer sk_live_new", "ApiKey ss_old", "Bearer eyJhbGci.eyJzdWIi.c2ln"])
 async def test_each_kind_of_credential_goes_out_under_its_own_scheme(play: PlayedSequencer, key: str) -> None:
     async with SequencerClient(play.url, api_key=key.split()[1], retry=QUICK) as client:

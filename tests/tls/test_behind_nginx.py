@@ -7,6 +7,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import trio
 
 from tests.e2e.nodes import free_port
 from tests.e2e.world import ROOT
-from tests.http.doubles import Cardboard, serving
+from tests.http.doubles import INGEST, Cardboard, serving
 from tests.http.test_http_serving import until
 from tests.tls.authority import Authority
 
@@ -50,14 +51,15 @@ def require_nginx() -> None:
         pytest.skip(why)
 
 
-def configured(folder: Path, port: int, node: str, pair: tuple[Path, Path]) -> Path:
+def configured(folder: Path, port: int, nodes: list[str], pair: tuple[Path, Path]) -> Path:
     """The file as handed out, with this test's addresses and certificate in it."""
     text = CONFIGURATION.read_text()
     live = "/etc/letsencrypt/live/sequencer.example.com"
     for written, here in (
         ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;"),
-        ("server 127.0.0.1:8080 max_fails=1 fail_timeout=5s;", f"server {node};"),
-        ("    server 127.0.0.1:8180 max_fails=1 fail_timeout=5s;\n", ""),
+        ("    server 127.0.0.1:8080 max_fails=1 fail_timeout=5s;\n", ""),
+        ("server 127.0.0.1:8180 ", "".join(f"server {node} max_fails=1 fail_timeout=5s; " for node in nodes)),
+        ("fail_timeout=5s; max_fails=1 fail_timeout=5s;", "fail_timeout=5s;"),
         (f"{live}/fullchain.pem", str(pair[0])),
         (f"{live}/privkey.pem", str(pair[1])),
     ):
@@ -75,17 +77,27 @@ async def behind_nginx(
 ) -> AsyncIterator[tuple[Cardboard, str]]:
     """The house, and the address of an nginx before it."""
     require_nginx()
+    async with (
+        serving(tls_terminated_by_proxy=True, trusted_proxies=trusted) as house,
+        nginx_before([house.url.removeprefix("http://")], authority, folder) as url,
+    ):
+        yield house, url
+
+
+@asynccontextmanager
+async def nginx_before(nodes: list[str], authority: Authority, folder: Path) -> AsyncIterator[str]:
+    """Its address."""
+    require_nginx()
     port = free_port()
-    async with serving(tls_terminated_by_proxy=True, trusted_proxies=trusted) as house:
-        main = configured(folder, port, house.url.removeprefix("http://"), authority.write_pair())
-        command = [NGINX, "-p", str(folder), "-e", "stderr", "-c", str(main)]
-        process = start(command, folder / "nginx.log")
-        try:
-            await listens(port, process)
-            yield house, f"https://localhost:{port}"
-        finally:
-            process.terminate()
-            await trio.to_thread.run_sync(process.wait)
+    main = configured(folder, port, nodes, authority.write_pair())
+    command = [NGINX, "-p", str(folder), "-e", "stderr", "-c", str(main)]
+    process = start(command, folder / "nginx.log")
+    try:
+        await listens(port, process)
+        yield f"https://localhost:{port}"
+    finally:
+        process.terminate()
+        await trio.to_thread.run_sync(process.wait)
 
 
 def start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
@@ -149,3 +161,64 @@ async def test_behind_nginx_the_client_cannot_choose_its_address(
 
             await until(all_told)
     assert requests == ["127.0.0.2"] * len(lies)
+
+
+class Node:
+    """What nginx takes for a node: reads a request and answers with its own name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.address = ""
+        self._scope = trio.CancelScope()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with self._scope:
+            [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            self.address = f"127.0.0.1:{listener.socket.getsockname()[1]}"
+            await trio.serve_listeners(self._answer, [listener], task_status=task_status)
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        async with stream:
+            while await stream.receive_some(65536):
+                await stream.send_all(f"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{self.name}".encode())
+
+    def die(self) -> None:
+        self._scope.cancel()
+
+
+async def test_a_tenant_goes_to_one_node_whatever_its_credentials_and_elsewhere_when_that_node_is_gone(
+    authority: Authority, tmp_path: Path
+) -> None:
+    tenants = [str(uuid.UUID(int=n, version=4)) for n in range(24)]
+    async with trio.open_nursery() as nursery:
+        nodes = [Node("a"), Node("b")]
+        for node in nodes:
+            await nursery.start(node.run)
+        async with (
+            nginx_before([node.address for node in nodes], authority, tmp_path) as url,
+            httpx.AsyncClient(base_url=url, verify=authority.client_context(), trust_env=False) as http,
+        ):
+
+            async def place(credential: str, **headers: str) -> str:
+                answer = await http.post(
+                    INGEST, content=b"{}", headers={"authorization": f"ApiKey {credential}"} | headers
+                )
+                assert answer.status_code == 200
+                return answer.text
+
+            async def places(tenant: str) -> set[str]:
+                """With four keys, as its agents have."""
+                return {await place(f"{tenant}-{n}", **{"x-tenant-id": tenant}) for n in range(4)}
+
+            homes = {tenant: await places(tenant) for tenant in tenants}
+            assert sorted(map(len, homes.values())) == [1] * len(tenants)
+            assert {name for found in homes.values() for name in found} == {"a", "b"}
+            # Who says nothing goes by the credential; so does who says nonsense.
+            spread = {await place(f"key-{n}") for n in range(24)}
+            assert spread == {"a", "b"}
+            again = [await place("key", **{"x-tenant-id": x}) for x in ("", "x" * 36, "0; drop")]
+            assert set(again) == {await place("key")}
+            nodes[0].die()
+            moved = {tenant: await places(tenant) for tenant in tenants}
+            assert set(map(frozenset, moved.values())) == {frozenset("b")}
+        nursery.cancel_scope.cancel()
