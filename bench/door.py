@@ -25,7 +25,9 @@ from typing import Any
 import trio
 
 from actors.rate_sharing import now_ns
-from bench.ingest import cpu_seconds, machine, read_response
+from bench.lanes import read_response
+from bench.machine import CORE, cpu_seconds
+from bench.report import this_machine
 from tests.e2e.world import ROOMY, Server, Tenant
 from tests.http.doubles import INGEST, Cardboard
 from transport.http.asked import Asked as Head
@@ -115,7 +117,7 @@ async def reads(server: Server, tenant: Tenant, seconds: float) -> tuple[float, 
     request = (
         f"GET /api/v1/ves/head?{query} HTTP/1.1\r\nhost: x\r\nauthorization: ApiKey {tenant.api_key}\r\n\r\n"
     ).encode()
-    busy, count = cpu_seconds(server)["server"], 0
+    busy, count = cpu_seconds(server.pid)[CORE], 0
     async with await trio.open_tcp_stream(str(url.hostname), int(url.port or 0)) as stream:
         began = time.perf_counter()
         while (elapsed := time.perf_counter() - began) < seconds:
@@ -124,7 +126,7 @@ async def reads(server: Server, tenant: Tenant, seconds: float) -> tuple[float, 
             if b" 200 " not in head:
                 raise SystemExit(f"unexpected answer: {head!r} {body!r}")
             count += 1
-    return 1e6 * elapsed / count, 1e6 * (cpu_seconds(server)["server"] - busy) / count
+    return 1e6 * elapsed / count, 1e6 * (cpu_seconds(server.pid)[CORE] - busy) / count
 
 
 def pairs(rounds: int, seconds: float) -> dict[str, list[tuple[float, float]]]:
@@ -160,7 +162,7 @@ def main() -> int:
     arguments.add_argument("--rounds", type=int, default=15)
     arguments.add_argument("--seconds", type=float, default=2, help="of each turn of a server; 0: no servers")
     chosen = arguments.parse_args()
-    print(machine())
+    print(this_machine())
     print(f"load averages {' '.join(f'{load:.1f}' for load in os.getloadavg())}")
     title = f"{'':<16}{'wall us, median (min-max)':>28}{'processor us':>28}"
     print(f"\none request's checks, in process, {chosen.rounds} rounds of {CALLS:,} calls\n{title}")

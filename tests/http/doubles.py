@@ -43,6 +43,8 @@ from actors.messages import (
     Open,
     OpenAtRest,
     SealAtRest,
+    ServedEvents,
+    ServePage,
     Verify,
 )
 from actors.policies import PolicyBook
@@ -60,6 +62,7 @@ from journal.memory_anchor_tables import AnchorTables
 from journal.memory_legacy_commitments import LegacyCommitmentTable
 from journal.memory_policies import PolicyTables
 from journal.memory_proofs import ProofTable
+from journal.packed import packed, unpacked
 from journal.port import (
     AgentKey,
     AnchorEvidence,
@@ -133,6 +136,7 @@ from ves.records import (
     VerifiedBatch,
     VerifiedEvent,
 )
+from ves.served import served_event
 
 BOOTSTRAP = "ss_bootstrap_0123456789abcdefghijklmn"
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
@@ -236,7 +240,7 @@ class CardboardJournal:
         page = [e for e in mine if e.receipt.sequence_number >= from_sequence]
         shown = page[:limit]
         last = shown[-1].receipt.sequence_number + 1 if shown else from_sequence
-        return EventPage(len(mine), shown, len(page) > limit, last)
+        return EventPage(len(mine), b"".join(map(packed, shown)), len(shown), len(page) > limit, last)
 
     async def read_event(
         self, tenant_id: Uuid, event_id: Uuid, *, store_ids: tuple[Uuid, ...] | None
@@ -259,7 +263,9 @@ class CardboardJournal:
             if (e.tenant_id, e.store_id, e.entity_type, e.entity_id) == (tenant_id, *entity)
         ]
         page = [e for e in mine if e.receipt.sequence_number >= from_sequence]
-        return EntityPage(len(mine), page[:limit], len(page) > limit, from_sequence + len(page))
+        shown = page[:limit]
+        rows = b"".join(map(packed, shown))
+        return EntityPage(len(mine), rows, len(shown), len(page) > limit, from_sequence + len(page))
 
     def commit(self, leaves: list[bytes], start: int) -> Commitment:
         levels = build_levels(leaves)
@@ -762,7 +768,10 @@ async def _append_all(message: Append) -> Appended:
     return Appended([*receipts], len(events), 0, 1, len(events), len(events))
 
 
-async def _open(message: Open | SealAtRest | OpenAtRest) -> list[bytes]:
+async def _open(message: Open | ServePage | SealAtRest | OpenAtRest) -> list[bytes] | ServedEvents:
+    if isinstance(message, ServePage):
+        texts = [served_event(event, event.payload_sealed) for event in unpacked(message.packed)]
+        return ServedEvents(b",".join(texts), len(texts), len(texts))
     if not isinstance(message, Open):
         return [value.content for value in message.values]
     return [payload.payload_sealed for payload in message.payloads]
