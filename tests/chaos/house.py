@@ -74,7 +74,9 @@ class House:
         return self.server.process.poll()
 
     def workers(self) -> list[int]:
-        return sorted(pid for pid, line in self.server.children() if "actors.worker" in line)
+        """And front-ends: whatever may be killed without a restart of the server."""
+        programs = ("actors.worker", "transport.front")
+        return sorted(pid for pid, line in self.server.children() if any(one in line for one in programs))
 
     async def restart_postgres(self, kind: signal.Signals, away_s: float) -> None:
         """Ended, and away for ``away_s`` if it is ours to bring back; an embedded one comes back by itself.

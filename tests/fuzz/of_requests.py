@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -17,6 +18,9 @@ from hypercorn.trio.worker_context import WorkerContext
 
 from config.networks import parse_networks
 from tests.fuzz.target import Plant, Target, law
+from transport.front import wire
+from transport.front.connection import Connection as FrontConnection
+from transport.front.http1 import NotHttp, Reader
 from transport.http import (
     api_key_shapes,
     audit_shapes,
@@ -143,6 +147,11 @@ class _Line:
 
     send_in_clear = send_all
 
+    def send_at_once(self, data: bytes) -> int:
+        """A kernel with little room: the rest has to wait."""
+        self.sent += data[:200]
+        return len(data[:200])
+
     async def end_sending(self) -> None:
         await trio.lowlevel.checkpoint()
 
@@ -198,14 +207,148 @@ def _connection(data: bytes) -> None:
         )
         law(names.count(b"authorization") <= 1, "two credentials reached the application")
         law(names.count(b"host") <= 1, "two hosts reached the application")
-    _check_answers(line.sent)
+    _check_answers(line.sent, [scope["method"] for scope in _seen])
 
 
-def _check_answers(sent: bytes) -> None:
-    """They are HTTP, one after the other, and JSON."""
+# A front-end's connection, and its reader beside h11's.
+
+
+def same_in_h11(data: bytes) -> None:
+    """What our reader takes for requests, h11 takes for the same ones."""
+    reader, theirs = Reader(), h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    reader.feed(data)
+    theirs.receive_data(data)
+    while True:
+        try:
+            head = reader.next_head()
+            if head is None:
+                return
+            body = b""
+            while part := reader.body(1000):
+                body += part
+        except NotHttp:
+            return
+        found = _next_of(theirs, whole=reader.body_ended)
+        law(found is not None, f"h11 does not take {head} for a request")
+        assert found is not None
+        request, their_body = found
+        law(request.method.upper() == head.method.encode(), "another method")
+        law(request.target == head.target, "another target")
+        law(list(request.headers) == [_as_h11_has_it(*line) for line in head.lines], "other headers")
+        if not reader.body_ended:
+            return
+        law(their_body == body, "another body")
+        if head.is_last:
+            law(theirs.their_state is h11.MUST_CLOSE, "h11 would go on")
+            return
+        theirs.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
+        theirs.send(h11.EndOfMessage())
+        theirs.start_next_cycle()
+
+
+def _as_h11_has_it(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    return name, value.lower() if name == b"transfer-encoding" else value
+
+
+def _next_of(theirs: h11.Connection, *, whole: bool) -> tuple[h11.Request, bytes] | None:
+    try:
+        request, body = theirs.next_event(), b""
+        if not isinstance(request, h11.Request):
+            return None
+        while whole and not isinstance(event := theirs.next_event(), h11.EndOfMessage):
+            if not isinstance(event, h11.Data):
+                return None
+            body += event.data
+    except h11.RemoteProtocolError:
+        return None
+    return request, body
+
+
+class _Core:
+    """Reads each body as far as the peer sends it, then answers; is asked through a desk."""
+
+    is_closing = False
+
+    def __init__(self) -> None:
+        self.asked: list[wire.Request] = []
+        self._connection: Any = None
+
+    def open(self, connection: Any) -> int:
+        self._connection = connection
+        return len(self.asked) + 1
+
+    def close(self, request: int) -> None:
+        pass
+
+    def say(self, frame: Any) -> None:
+        if isinstance(frame, wire.Request):
+            self.asked.append(frame)
+            whole = frame.body is not None
+        elif isinstance(frame, wire.Chunk):
+            whole = frame.is_last
+        else:
+            return
+        number = len(self.asked)
+        word = _answered(number, 200) if whole else wire.More(number, 1000)
+        trio.lowlevel.current_trio_token().run_sync_soon(self._hear, word)
+
+    async def lose_patience(self) -> None:
+        """With bodies that do not come."""
+        while True:
+            await trio.sleep(30)
+            if self._connection is not None and self._connection._request is not None:
+                self._connection.answer(_answered(self._connection._request, 408))
+
+    def _hear(self, word: Any) -> None:
+        if word.request != self._connection._request:
+            return  # it is gone
+        if isinstance(word, wire.Answer):
+            self._connection.answer(word)
+        else:
+            self._connection.more(word.bytes_max)
+
+
+def _answered(request: int, status: int) -> wire.Answer:
+    headers = [(b"content-length", b"2"), (b"content-type", b"application/json")]
+    return wire.Answer(request, status, headers, b"{}")
+
+
+def _front(data: bytes) -> None:
+    """As for the core's own connections, and nothing is taken that h11 would take for something else."""
+    same_in_h11(data)
+    line, core = _Line(data), _Core()
+
+    async def serve() -> None:
+        with trio.fail_after(300):
+            connection = FrontConnection(
+                core,
+                line,  # type: ignore[arg-type]
+                number=1,
+                peer="192.0.2.1",
+                write_stall_s=30,
+                headers=ALWAYS,
+            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(core.lose_patience)
+                await connection.run()
+                nursery.cancel_scope.cancel("over")
+
+    trio.run(serve, clock=trio.testing.MockClock(autojump_threshold=0))
+    for asked in core.asked:
+        names = [name for name, _ in asked.lines]
+        law(not {b"transfer-encoding", b"content-length"} <= set(names), "two lengths reached the core")
+        law(names.count(b"authorization") <= 1, "two credentials reached the core")
+        law(names.count(b"host") <= 1, "two hosts reached the core")
+    _check_answers(line.sent, [asked.method for asked in core.asked])
+
+
+def _check_answers(sent: bytes, methods: Sequence[str] = ()) -> None:
+    """They are HTTP, one after the other, and JSON. ``methods``: of the first requests."""
+    asked = iter(methods)
     while sent:
         reader = h11.Connection(h11.CLIENT)
-        reader.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
+        is_head = next(asked, "") == "HEAD"
+        reader.send(h11.Request(method="HEAD" if is_head else "GET", target="/", headers=[("host", "x")]))
         reader.send(h11.EndOfMessage())
         reader.receive_data(sent)
         body, status = b"", 0
@@ -220,7 +363,8 @@ def _check_answers(sent: bytes) -> None:
             elif event in (h11.NEED_DATA, h11.PAUSED) or isinstance(event, h11.ConnectionClosed):
                 law(False, "half an answer")
         law(status in (200, 400, 408, 413, 431, 500, 501, 505), f"status {status}")
-        json.loads(body)
+        if not is_head:
+            json.loads(body)
         sent = reader.trailing_data[0]
 
 
@@ -251,18 +395,40 @@ _PROOF = {
 }
 _UUID = "6f1d3c1e-0000-4000-8000-00000000000a"
 
+
+def _both_lengths(right: Any) -> Any:
+    """Chunks win over a length, as the RFC lets a server choose; a proxy may choose otherwise."""
+
+    def wrong(found: dict[bytes, bytes], is_1_0: bool) -> Any:
+        if b"transfer-encoding" in found:
+            found = {name: value for name, value in found.items() if name != b"content-length"}
+        return right(found, is_1_0)
+
+    return wrong
+
+
+_CONNECTIONS = [
+    b"GET /a?b=c HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer y\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nExpect: 100-continue\r\n\r\n",
+    b"HEAD / HTTP/1.0\r\nConnection: close\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\nabcdefghi",
+]
+
 TARGETS = (
+    Target(
+        "front",
+        _front,
+        _CONNECTIONS,
+        Plant("transport.front.http1", "_length", _both_lengths),
+        bytes_max=40_000,
+    ),
     Target(
         "connection",
         _connection,
-        [
-            b"GET /a?b=c HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer y\r\n\r\n",
-            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: x\r\n\r\n",
-            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
-            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nExpect: 100-continue"
-            b"\r\n\r\n",
-        ],
+        _CONNECTIONS,
         Plant("transport.http.connection", "Http11._check_protocol", lambda right: _unchecked),
         bytes_max=40_000,
     ),

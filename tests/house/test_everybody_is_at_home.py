@@ -41,7 +41,7 @@ async def test_who_is_built_is_who_is_drawn() -> None:
     anchor = AnchorParts(nobody, actor=nobody_at_home, keeper=nobody_at_home)
     built = build(settings, secrets, nobody, receipt_key=claimed, anchor=anchor)
     names = [child.name for child in built.root.view().children]
-    assert len(names) == 20
+    assert len(names) == 21
     assert names == named_in(supervisor.tree.__doc__ or "")
     assert sorted(names) == sorted(named_in((ROOT / "ARCHITECTURE.md").read_text()))
 

@@ -115,7 +115,7 @@ from supervisor.supervisor import Supervisor
 from supervisor.tree import rate_limits_of
 from transport.front.hall import FrontEnd, Hall
 from transport.front.server import Front
-from transport.house import House, Readiness
+from transport.house import FrontEndView, House, Readiness
 from transport.http.app import create_apps
 from transport.http.key_format import new_key
 from transport.http.serve import serve
@@ -812,6 +812,7 @@ class Cardboard:
         self.readiness = Readiness()
         self.certificates = Certificates(self.tls, security=self.security, now_s=time.time)
         self.shutdown = trio.Event()
+        self.look_at_front_ends: Callable[[], list[FrontEndView]] = list
         settings = Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings})
         self.house = House(
             settings=settings,
@@ -838,6 +839,7 @@ class Cardboard:
             lag=LoopLag(),
             tally=Tally(),
             strays=lambda: 0,
+            front_ends=lambda: self.look_at_front_ends(),
             anchoring=self.anchoring,
         )
         self.public, self.admin = create_apps(self.house)
@@ -991,6 +993,7 @@ async def start_front(
     hall = Hall(house.house.settings, spawn=partial(FrontTask, nursery))
     certificate = house.certificates.certificate_of("public")
     house.certificates.tell(hall.certificate_changed)
+    house.look_at_front_ends = hall.look
     sockets = [listener.socket for listener in listeners]
     serve_hall = partial(hall.serve, shutdown=house.shutdown, certificate=certificate)
 

@@ -33,10 +33,18 @@ SECURITY = {
 HSTS = "max-age=63072000"
 
 
+@pytest.fixture(params=[False, True], ids=["core", "front-end"])
+def front(request: pytest.FixtureRequest) -> bool:
+    """Both servers keep the same promises."""
+    return bool(request.param)
+
+
 @asynccontextmanager
-async def tls_house(authority: Authority, *, mtls: bool = False, **settings: Any) -> AsyncIterator[Cardboard]:
+async def tls_house(
+    authority: Authority, *, mtls: bool = False, front: bool = False, **settings: Any
+) -> AsyncIterator[Cardboard]:
     admin = authority.files(client_ca=authority.file if mtls else None)
-    async with serving(tls={"public": authority.files(), "admin": admin}, **settings) as house:
+    async with serving(tls={"public": authority.files(), "admin": admin}, front=front, **settings) as house:
         yield house
 
 
@@ -51,8 +59,8 @@ async def connect_tls(house: Cardboard, authority: Authority) -> trio.SSLStream[
     return stream
 
 
-async def test_tls_1_3_is_spoken_and_every_answer_has_the_headers(authority: Authority) -> None:
-    async with tls_house(authority) as house, client(house, authority.client_context()) as http:
+async def test_tls_1_3_is_spoken_and_every_answer_has_the_headers(authority: Authority, front: bool) -> None:
+    async with tls_house(authority, front=front) as house, client(house, authority.client_context()) as http:
         for path in ("/health", "/nowhere", "/api/v1/ves/head"):
             answer = await http.get(path)
             assert answer.extensions["network_stream"].get_extra_info("ssl_object").version() == "TLSv1.3"
@@ -67,8 +75,8 @@ async def test_tls_1_3_is_spoken_and_every_answer_has_the_headers(authority: Aut
 
 
 @pytest.mark.parametrize("proxied", [False, True])
-async def test_over_plain_http_there_is_no_hsts_unless_a_proxy_speaks_tls(proxied: bool) -> None:
-    async with serving(tls_terminated_by_proxy=proxied) as house:
+async def test_over_plain_http_there_is_no_hsts_unless_a_proxy_speaks_tls(proxied: bool, front: bool) -> None:
+    async with serving(front=front, tls_terminated_by_proxy=proxied) as house:
         async with house.client() as http:
             answers = [dict((await http.get(path)).headers) for path in ("/health", "/nowhere")]
         stream = await house.connect()
@@ -80,10 +88,10 @@ async def test_over_plain_http_there_is_no_hsts_unless_a_proxy_speaks_tls(proxie
             assert headers.get("strict-transport-security") == (HSTS if proxied else None)
 
 
-async def test_tls_1_2_is_refused_with_a_word(authority: Authority) -> None:
+async def test_tls_1_2_is_refused_with_a_word(authority: Authority, front: bool) -> None:
     old = authority.client_context()
     old.maximum_version = ssl.TLSVersion.TLSv1_2
-    async with tls_house(authority) as house:
+    async with tls_house(authority, front=front) as house:
         async with await house.connect() as raw:
             stream = trio.SSLStream(raw, old, server_hostname="localhost")
             with pytest.raises(trio.BrokenResourceError) as refused:
@@ -91,8 +99,8 @@ async def test_tls_1_2_is_refused_with_a_word(authority: Authority) -> None:
         assert "ALERT_PROTOCOL_VERSION" in str(refused.value.__cause__)
 
 
-async def test_plain_http_at_a_tls_port_is_told_so(authority: Authority) -> None:
-    async with tls_house(authority) as house:
+async def test_plain_http_at_a_tls_port_is_told_so(authority: Authority, front: bool) -> None:
+    async with tls_house(authority, front=front) as house:
         stream = await house.connect()
         await stream.send_all(GET_HEALTH)
         status, _, body = parts(await read_all(stream))
@@ -101,10 +109,10 @@ async def test_plain_http_at_a_tls_port_is_told_so(authority: Authority) -> None
     assert "https" in json.loads(body)["message"]
 
 
-async def test_a_large_answer_arrives_whole_and_ends_politely(authority: Authority) -> None:
+async def test_a_large_answer_arrives_whole_and_ends_politely(authority: Authority, front: bool) -> None:
     """A client that takes the end of the connection for the end of the answer must be able to tell it from
     somebody cutting the wire."""
-    async with tls_house(authority) as house:
+    async with tls_house(authority, front=front) as house:
         house.journal.events = [stored(n, b'"%s"' % (b"x" * 100_000)) for n in range(1, 40)]
         stream = await connect_tls(house, authority)
         query = f"/api/v1/ves/events?tenant_id={STREAM['tenant_id']}&store_id={STREAM['store_id']}"
@@ -126,8 +134,8 @@ async def read_until_close_notify(stream: trio.SSLStream[trio.SocketStream]) -> 
     return data
 
 
-async def test_a_refused_upload_gets_its_answer_under_tls(authority: Authority) -> None:
-    async with tls_house(authority, max_body_size_bytes=1000) as house:
+async def test_a_refused_upload_gets_its_answer_under_tls(authority: Authority, front: bool) -> None:
+    async with tls_house(authority, front=front, max_body_size_bytes=1000) as house:
         stream = await connect_tls(house, authority)
         await stream.send_all(post(house.api_key("write"), length=5_000_000, body=b"x" * 200_000))
         status, headers, _ = parts(await read_until_close_notify(stream))
@@ -136,9 +144,9 @@ async def test_a_refused_upload_gets_its_answer_under_tls(authority: Authority) 
 
 
 async def test_new_handshakes_get_the_new_certificate_and_open_connections_live_on(
-    authority: Authority, tmp_path: Path
+    authority: Authority, tmp_path: Path, front: bool
 ) -> None:
-    async with tls_house(authority) as house:
+    async with tls_house(authority, front=front) as house:
         old = await connect_tls(house, authority)
         before = old.getpeercert(binary_form=True)
         authority.write_pair()
@@ -250,10 +258,11 @@ def test_client_files_that_cannot_be_used_are_named(files: TlsFiles, told: str) 
 
 
 async def test_a_handshake_that_never_ends_ends_and_is_counted(
-    authority: Authority, monkeypatch: pytest.MonkeyPatch
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, front: bool
 ) -> None:
-    monkeypatch.setattr("transport.http.connection.HANDSHAKE_S", 0.5)
-    async with tls_house(authority, connections_max=3, connections_per_address_max=2) as house:
+    for server in ("http", "front"):
+        monkeypatch.setattr(f"transport.{server}.connection.HANDSHAKE_S", 0.5)
+    async with tls_house(authority, front=front, connections_max=3, connections_per_address_max=2) as house:
         silent, half = await house.connect(), await house.connect()
         await half.send_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
         extra = await connect_tls(house, authority)
@@ -269,8 +278,8 @@ async def test_a_handshake_that_never_ends_ends_and_is_counted(
             assert (await http.get("/health")).status_code == 200
 
 
-async def test_failed_handshakes_leave_the_others_alone(authority: Authority) -> None:
-    async with tls_house(authority) as house:
+async def test_failed_handshakes_leave_the_others_alone(authority: Authority, front: bool) -> None:
+    async with tls_house(authority, front=front) as house:
         served = await connect_tls(house, authority)
         for garbage in (b"\x00" * 100, b"\x16\x03\x01\x00\x05hello", b"\x80" * 5000, b""):
             for _ in range(5):
@@ -287,11 +296,13 @@ async def test_failed_handshakes_leave_the_others_alone(authority: Authority) ->
 
 
 @pytest.mark.parametrize("tls", [False, True])
-async def test_nobody_can_hold_a_shutdown(authority: Authority, tls: bool) -> None:
+async def test_nobody_can_hold_a_shutdown(authority: Authority, tls: bool, front: bool) -> None:
     """Clients that do not finish their handshake, say nothing, trickle, do not read or never close."""
     graceful_s = 0.6
     files = {"public": authority.files()} if tls else None
-    async with serving(tls=files, graceful_timeout_secs=graceful_s, write_stall_secs=60) as house:  # type: ignore[arg-type]
+    async with serving(
+        tls=files, front=front, graceful_timeout_secs=graceful_s, write_stall_secs=60
+    ) as house:  # type: ignore[arg-type]
         house.journal.events = [stored(n, b'"%s"' % (b"x" * 1_000_000)) for n in range(1, 9)]
         query = f"/api/v1/ves/events?tenant_id={STREAM['tenant_id']}&store_id={STREAM['store_id']}"
         deaf = f"GET {query} HTTP/1.1\r\nHost: x\r\nx-api-key: {house.api_key('read')}\r\n\r\n".encode()
@@ -317,8 +328,10 @@ async def test_nobody_can_hold_a_shutdown(authority: Authority, tls: bool) -> No
         await trio.aclose_forcefully(stream)
 
 
-async def test_an_idle_connection_is_ended_politely_when_the_house_stops(authority: Authority) -> None:
-    async with tls_house(authority) as house:
+async def test_an_idle_connection_is_ended_politely_when_the_house_stops(
+    authority: Authority, front: bool
+) -> None:
+    async with tls_house(authority, front=front) as house:
         stream = await connect_tls(house, authority)
         await stream.send_all(GET_HEALTH)
         await one_answer(stream)  # type: ignore[arg-type]

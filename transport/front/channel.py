@@ -265,6 +265,6 @@ class Channel:
 
         try:
             with asking.scope:
-                await self._hall.app.serve(asked, asking.receive, send)
+                await self._hall.app.serve(asked, asking.receive, send, frame.body)
         finally:
             del self._asking[frame.request]

@@ -135,10 +135,11 @@ class Reader:
                 parts.append(part)
                 at, room, self._chunk_left = at + len(part), room - len(part), self._chunk_left - len(part)
             else:
-                if len(buffer) < at + 2:
-                    break
-                if buffer[at : at + 2] != b"\r\n":
+                end = buffer[at : at + 2]
+                if not b"\r\n".startswith(end):
                     raise NotHttp("a chunk is longer than it says")
+                if len(end) < 2:
+                    break
                 at, self._chunk_left = at + 2, None
         del buffer[:at]
         return b"".join(parts)

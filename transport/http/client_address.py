@@ -22,13 +22,24 @@ def client_address(peer: str, headers: Iterable[tuple[bytes, bytes]], proxies: N
 
     ``headers``: lower-case names. When what the proxies say is malformed or missing, or names only proxies,
     it is the peer: who cannot be told apart shares one address."""
+    if not proxies:
+        return _plain(peer)
     try:
         at = parse_address(peer.partition("%")[0])
     except ValueError:
         return peer  # no IP socket
-    if not proxies or not holds(proxies, at):
+    if not holds(proxies, at):
         return str(at)
     return str(_forwarded(_entries(headers), proxies) or at)
+
+
+@lru_cache(maxsize=10_000)
+def _plain(peer: str) -> str:
+    """Without a zone, and not mapped into IPv6."""
+    try:
+        return str(parse_address(peer.partition("%")[0]))
+    except ValueError:
+        return peer
 
 
 @lru_cache(maxsize=10_000)

@@ -307,9 +307,8 @@ def raw_answer(
     encoded += security_headers
     encoded += config.response_headers("h11")
     speaker = connection or h11.Connection(h11.SERVER)
-    events = (
-        h11.Response(headers=encoded, status_code=error.status),
-        h11.Data(data=body),
-        h11.EndOfMessage(),
-    )
-    return b"".join(speaker.send(event) or b"" for event in events)
+    head = speaker.send(h11.Response(headers=encoded, status_code=error.status)) or b""
+    try:
+        return head + (speaker.send(h11.Data(data=body)) or b"") + (speaker.send(h11.EndOfMessage()) or b"")
+    except h11.LocalProtocolError:
+        return head  # it answers a HEAD

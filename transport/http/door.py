@@ -32,7 +32,7 @@ from transport.http.asked import Asked, asked_in, scope_of
 from transport.http.callers import Caller, authenticate
 from transport.http.client_address import is_allowed
 from transport.http.errors import EXPECTED, ApiError, Code, answer_to, internal_error
-from transport.http.headers import security_headers
+from transport.http.headers import OVER_TLS, security_headers
 from transport.http.limits import BytesInFlight, LargeBodies, Pace, Turns
 from transport.http.longpoll import Heads
 from transport.http.metrics import Metrics
@@ -192,6 +192,7 @@ class FrontDoor(QuartTrio):
         """``allowed``: only callers from there are heard; empty: all are."""
         super().__init__("sequencer", static_folder=None)
         self.door = door
+        self._headers = security_headers(over_tls=door.house.settings.tls_terminated_by_proxy)
         self._allowed = allowed
         if allowed:
             self.before_request(self._hear_only_the_allowed)
@@ -248,8 +249,7 @@ class FrontDoor(QuartTrio):
 
     def headers_of(self, visit: Visit) -> list[tuple[bytes, bytes]]:
         """Those of every answer, whatever it says."""
-        proxied = self.door.house.settings.tls_terminated_by_proxy
-        headers = [*security_headers(over_tls=visit.asked.scheme == "https" or proxied)]
+        headers = [*(self._headers if visit.asked.scheme == "http" else OVER_TLS)]
         if visit.rate_verdict is not None:
             headers += rates.headers(visit.rate_verdict)
         headers.append((b"x-request-id", visit.request_id.encode()))
@@ -267,14 +267,14 @@ class FrontDoor(QuartTrio):
         except Exception as error:  # the door: no surprise gets past it, and no word of it
             return self._surprised(visit, error)
 
-    async def serve(self, asked: Asked, receive: Receive, send: Send) -> None:
+    async def serve(self, asked: Asked, receive: Receive, send: Send, whole: bytes | None = None) -> None:
         """One request of a front-end, who cancels it when the client goes away: what is straight passes below
-        Quart (ADR 32), the rest through it."""
+        Quart (ADR 32), the rest through it. ``whole``: the body, which ``receive`` answers too."""
         route = self.straight(asked.method, asked.path)
         if route is None:
             await super().__call__(scope_of(asked), receive, _Collecting(send))  # type: ignore[arg-type]
         else:
-            await self._serve_straight(route, asked, receive, send)
+            await self._serve_straight(route, Visit(self.door, asked, receive, whole), send)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """The same for an ASGI server."""
@@ -284,14 +284,12 @@ class FrontDoor(QuartTrio):
         if route is None:
             await super().__call__(scope, receive, send)
         else:
-            await self._serve_straight(route, asked_in(scope), receive, partial(_send, send), watched=True)
+            visit = Visit(self.door, asked_in(scope), receive)
+            await self._serve_straight(route, visit, partial(_send, send), watched=True)
 
-    async def _serve_straight(
-        self, route: Route, asked: Asked, receive: Receive, send: Send, *, watched: bool = False
-    ) -> None:
+    async def _serve_straight(self, route: Route, visit: Visit, send: Send, *, watched: bool = False) -> None:
         """``watched``: nobody cancels us when the client goes away."""
-        visit = Visit(self.door, asked, receive)
-        with request_span(asked, visit.method) as span:
+        with request_span(visit.asked, visit.method) as span:
             try:
                 if watched:
                     async with trio.open_nursery() as nursery:

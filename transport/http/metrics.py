@@ -58,6 +58,7 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._accepted = Counter("sequencer_events_accepted", "New events.", registry=self.registry)
         self._replayed = Counter("sequencer_events_replayed", "Exact replays.", registry=self.registry)
         self._rejected = Counter(
@@ -80,8 +81,13 @@ class Metrics:
         self.registry.register(anchor)
 
     def answered(self, method: str, path: str, status: int, seconds: float) -> None:
-        self._requests.labels(method, path, str(status)).inc()
-        self._latency.labels(method, path).observe(seconds)
+        known = self._answered.get((method, path, status))
+        if known is None:  # looking labels up each time costs as much as counting
+            known = self._requests.labels(method, path, str(status)), self._latency.labels(method, path)
+            self._answered[method, path, status] = known
+        count, latency = known
+        count.inc()
+        latency.observe(seconds)
 
     def checked(self, checks: SchemaChecks) -> None:
         """Replays count too: their payloads were looked at before anybody knew."""

@@ -7,6 +7,7 @@ flags read, write and admin, the sets of ``FLAGS``.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 Permissions = frozenset[str]
@@ -144,6 +145,7 @@ def of_flags(flags: tuple[str, ...]) -> Permissions:
     return frozenset().union(*(FLAGS.get(flag, frozenset({flag} if ":" in flag else ())) for flag in flags))
 
 
+@lru_cache(maxsize=1024)
 def of_key(role: str | None, flags: tuple[str, ...]) -> Permissions:
     """What an API key may do; an unknown role (of a newer node) gives nothing."""
     return of_flags(flags) if role is None else ROLES.get(role, frozenset())

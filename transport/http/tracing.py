@@ -6,8 +6,7 @@ log lines either way. Nothing a caller sent but those two headers gets into a sp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 
 from opentelemetry import trace
 from opentelemetry.trace import INVALID_SPAN, ProxyTracerProvider, Span, SpanKind, Status, StatusCode
@@ -21,18 +20,19 @@ _propagator = TraceContextTextMapPropagator()
 _HEADERS = (b"traceparent", b"tracestate")
 
 
-@contextmanager
-def request_span(asked: Asked, method: str) -> Iterator[Span]:
+_UNTRACED = nullcontext(INVALID_SPAN)
+"""For requests that bring no trace while nothing records."""
+
+
+def request_span(asked: Asked, method: str) -> AbstractContextManager[Span]:
     """The current span while the request is answered. A malformed ``traceparent`` is as good as none."""
     carrier = {name.decode(): value.decode("latin-1") for name, value in asked.lines if name in _HEADERS}
     if not carrier and not _is_recorded():
-        yield INVALID_SPAN
-        return
+        return _UNTRACED
     above = _propagator.extract(carrier) if carrier else None
-    with _tracer.start_as_current_span(
+    return _tracer.start_as_current_span(
         method, above, kind=SpanKind.SERVER, record_exception=False, set_status_on_exception=False
-    ) as span:
-        yield span
+    )
 
 
 def _is_recorded() -> bool:
