@@ -417,7 +417,7 @@ async def test_after_a_write_without_space_the_database_is_away_until_there_is_r
             with pytest.raises(JournalAway):
                 await postgres.journal.ping()
     await postgres.journal.ping()
-    assert postgres.units.disk_full is None
+    assert postgres.units.condition.disk_full is None
 
 
 async def test_a_read_only_database_is_away(postgres: PostgresWorld) -> None:
