@@ -135,8 +135,8 @@ async def _check_fence(units: Units, group: Group) -> Stored | Moved:
 
 async def _store(connection: Connection, group: Group, checkpoint: Checkpoint) -> Stored:
     [moved], undone = await _advance(connection, [group], [])
-    if moved or undone:
-        raise Undo(Moved(moved or undone))
+    if (what := moved or undone) is not None:
+        raise Undo(Moved(what))
     await _copy(connection, [group], checkpoint)
     return Stored()
 

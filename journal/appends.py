@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import asyncpg
+import trio
 
 from journal import legacy
 from journal.aio import cross
@@ -64,13 +65,19 @@ class Appends:
         return facts
 
     async def append(self, group: Group) -> Stored | Moved | Away:
-        if 0 < len(group.numbered) < LARGE:
-            try:
-                outcome = await self._groups.ask(group)
-            except NoTurn as error:
-                return Away(str(error))
-            if not isinstance(outcome, GoAlone):
-                return outcome
+        if not 0 < len(group.numbered) < LARGE:
+            return await self._append_alone(group)
+        try:
+            outcome = await self._groups.ask(group)
+        except NoTurn as error:
+            return Away(str(error))
+        if not isinstance(outcome, GoAlone):
+            return outcome
+        with trio.CancelScope(shield=True):  # it has begun: it ends, whoever is cancelled
+            outcome = await self._append_alone(group)
+        return outcome
+
+    async def _append_alone(self, group: Group) -> Stored | Moved | Away:
         return await cross(lambda: append(self.units, group, self._checkpoint))
 
     async def append_legacy(self, group: LegacyGroup) -> Stored | Moved | Away:

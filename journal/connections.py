@@ -40,6 +40,7 @@ GENERIC_PLANS = {
             "enable_material",
             "enable_memoize",
             "enable_sort",
+            "enable_incremental_sort",
         ),
         "off",
     ),

@@ -4,9 +4,9 @@ One statement answers several tenants' questions; ``g`` says whose a row or a pa
 several tables come back through one UNION, told apart by their first column. Branches nobody asked for are
 left out of the text; the texts are few, so each is prepared once per connection. LATERAL with LIMIT makes
 each name one look into an index: asked for a thousand names in one list, a planner whose statistics are a
-little old would rather read everything the tenant has. Its plan is made once (``connections.GENERIC_PLANS``), perhaps while
-the tables are empty, so no statistics choose the index either: where there are several, only one has the
-order that is asked for. Never decides.
+little old would rather read everything the tenant has. A plan is made once (``connections.GENERIC_PLANS``),
+perhaps while the tables are empty, so no statistics choose the index either: where there are several, only
+one has the order that is asked for. Never decides.
 """
 
 from __future__ import annotations
