@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ class Writer:
         return Group(
             fence=facts.fence,
             numbered=[NumberedEvent(e, self.store_id, first + n, at) for n, e in enumerate(events)],
-            sealed=[SealedEvent(os.urandom(320), os.urandom(32), os.urandom(64)) for _ in events],
+            sealed=[SealedEvent(b"SSE2" + os.urandom(360), os.urandom(32), os.urandom(64)) for _ in events],
             sequencer_id=b"Q" * 16,
             sequencer_key_version=1,
             versions=[
@@ -157,10 +158,10 @@ async def measure(
     for _ in range(groups):
         events = [writer.events(size) for writer in writers]
         questions = [writer.question(e) for writer, e in zip(writers, events, strict=True)]
-        facts, step = await meter.measure(lambda q=questions: together(journal.read_facts, q))
+        facts, step = await meter.measure(partial(together, journal.read_facts, questions))
         steps["facts"].append(step)
         made = [w.group(f, e) for w, f, e in zip(writers, facts, events, strict=True)]
-        outcomes, step = await meter.measure(lambda m=made: together(journal.append, m))
+        outcomes, step = await meter.measure(partial(together, journal.append, made))
         if outcomes != [Stored()] * len(made):
             raise SystemExit(f"not stored: {outcomes}")
         steps["append"].append(step)

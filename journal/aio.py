@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -17,6 +18,9 @@ import trio
 import trio_asyncio  # type: ignore[import-untyped, unused-ignore]
 
 T = TypeVar("T")
+
+CALLBACKS_A_TURN = 64
+"""Then whatever else the house does has its turn."""
 
 _log = structlog.get_logger("journal.aio")
 
@@ -40,7 +44,18 @@ async def open_loop() -> AsyncIterator[Strays]:
     strays = Strays()
     async with trio_asyncio.open_loop() as loop:
         loop.set_exception_handler(strays.handle)
+        loop._main_loop_one = partial(_turn, loop._main_loop_one)
         yield strays
+
+
+async def _turn(run_one: Callable[..., Awaitable[None]], no_wait: bool = False) -> None:
+    """Runs every callback that is ready, as asyncio does, where the bridge's own loop goes once around
+    Trio's scheduler, and asks the kernel for events, after each."""
+    await run_one(no_wait)
+    if not no_wait:
+        with suppress(trio.WouldBlock):
+            for _ in range(CALLBACKS_A_TURN):
+                await run_one(True)
 
 
 async def cross(unit: Callable[[], Awaitable[T]]) -> T:

@@ -200,7 +200,7 @@ class PostgresAnchorJournal:
     async def _rest_until_confirmed(self) -> None:
         """Looked at with each claim: whoever waits for the confirmation of a restoration goes on after it."""
         waits = await self._read(pending) is not None
-        self._units.resting = UNCONFIRMED if waits else None
+        self._units.condition.resting = UNCONFIRMED if waits else None
 
     async def renew_lease(self, lease: Lease, *, lease_s: float) -> bool:
         return await self._write("anchor_lease", lambda c: _renew(c, lease, lease_s))

@@ -1,22 +1,33 @@
-"""The append: one group, one transaction, fenced.
+"""The append: one group, or several tenants' groups together, one transaction, fenced.
 
-Statements in this order, each with a snapshot of its own: the tenant's key lock (shared); epochs, stream
-counters, entity versions and command ids by compare-and-set (``record.ves_advance``); COPY of the rows;
-COMMIT. What was believed and is no longer true makes it ``Moved`` and nothing is stored. Never retries and
-never decides what to store.
+Statements in this order, each with a snapshot of its own: the tenants' key locks (shared); epochs, stream
+counters, entity versions and command ids by compare-and-set (``record.ves_advance_groups``); COPY; COMMIT.
+What was believed and is no longer true makes a group ``Moved`` and nothing of it is stored; those it
+is together with are stored all the same, or told to go alone. Never retries and never decides what to store.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import msgspec
 
 from journal.arrays import numbers, texts, uuids
 from journal.facts import read_facts
-from journal.locks import begin_sharing
-from journal.port import Away, Group, JournalAway, LegacyGroup, Moved, Stored
+from journal.locks import begin_sharing, begin_together, tenant_lock
+from journal.port import (
+    Away,
+    CommandUse,
+    Group,
+    JournalAway,
+    LegacyGroup,
+    Moved,
+    Stored,
+    VersionStep,
+)
 from journal.units import Checkpoint, Contended, Undo, Units
 from ves.records import Head, Question, Uuid
 
@@ -54,7 +65,14 @@ ADVANCE_ARGUMENTS = (
     "$13::text::uuid[], $14::text::uuid[], $15::text::uuid[]"
 )
 """Where ``beliefs`` go."""
-_ADVANCE = f"SELECT record.ves_advance({ADVANCE_ARGUMENTS})"
+_ADVANCE = (
+    "SELECT moved, undone FROM record.ves_advance_groups($1, $2, $3, $4, $5, $6, $7, $8, $9, "
+    "$10::text::integer[], $11::text::uuid[], $12::text::text[], $13::text::text[], $14::text::bigint[], "
+    "$15::text::bigint[], $16::text::integer[], $17::text::uuid[], $18::text::uuid[], $19::text::uuid[])"
+)
+_BUSY = "busy"
+"""What ``record.ves_advance_groups`` says of a tenant whose key lock was not free."""
+_TOGETHER_LOCK_TIMEOUT_S = 0.1
 
 
 async def settle(connection: Connection, tenant_id: Uuid) -> None:
@@ -68,8 +86,13 @@ async def settle(connection: Connection, tenant_id: Uuid) -> None:
     raise Undo(None)
 
 
+class GoAlone(msgspec.Struct, frozen=True):
+    """Nothing of this group was stored, for certain, perhaps only because of those it was together with."""
+
+
 async def append(units: Units, group: Group, checkpoint: Checkpoint) -> Stored | Moved | Away:
-    """Raises JournalOutcomeUnknown once COMMIT was sent and not clearly answered."""
+    """Waits for whoever holds a lock. Raises JournalOutcomeUnknown once COMMIT was sent and not clearly
+    answered."""
     try:
         if not group.numbered:
             return await _check_fence(units, group)
@@ -85,33 +108,123 @@ async def append(units: Units, group: Group, checkpoint: Checkpoint) -> Stored |
         return Away(str(error))
 
 
+async def append_together(
+    units: Units, groups: Sequence[Group], checkpoint: Checkpoint
+) -> list[Stored | Moved | Away | GoAlone]:
+    """Groups with rows, each of another tenant. Raises JournalOutcomeUnknown like ``append``, of them all."""
+    try:
+        return await units.write(
+            lambda connection: _store_together(connection, groups, checkpoint),
+            begin=begin_together(_TOGETHER_LOCK_TIMEOUT_S),
+            named="append",
+        )
+    except (Contended, asyncpg.PostgresError, ValueError, TypeError):
+        return [GoAlone()] * len(groups)  # one of them is in the way of the others, or at fault
+    except JournalAway as error:
+        return [Away(str(error))] * len(groups)
+
+
 async def _check_fence(units: Units, group: Group) -> Stored | Moved:
     """One statement, one snapshot: everything believed was true at one moment after it was decided."""
     nothing: frozenset[Any] = frozenset()
     fence = group.fence
     asked = Question(fence.tenant_id, frozenset(fence.heads), nothing, nothing, nothing, nothing, nothing)
-    facts = await units.read(lambda connection: read_facts(connection, asked))
+    [facts] = await units.read(lambda connection: read_facts(connection, [asked]))
     return Stored() if facts.fence == fence else Moved("the fence")
 
 
 async def _store(connection: Connection, group: Group, checkpoint: Checkpoint) -> Stored:
-    moved = await connection.fetchval(_ADVANCE, *beliefs(group))
-    if moved is not None:
-        raise Undo(Moved(moved))
-    checkpoint("append.fenced")
-    await connection.copy_records_to_table(
-        "ves_events", schema_name="record", columns=_COLUMNS, records=_rows(group)
-    )
-    checkpoint("append.copied")
+    [moved], undone = await _advance(connection, [group], [])
+    if (what := moved or undone) is not None:
+        raise Undo(Moved(what))
+    await _copy(connection, [group], checkpoint)
     return Stored()
 
 
-def beliefs(group: Group | LegacyGroup) -> list[Any]:
-    """What ``record.ves_advance`` and ``record.legacy_advance`` compare and set. Streams in key order."""
-    fence = group.fence
-    reached = dict(fence.heads)
+async def _store_together(
+    connection: Connection, groups: Sequence[Group], checkpoint: Checkpoint
+) -> list[Stored | Moved | Away | GoAlone]:
+    in_order = sorted(groups, key=lambda group: group.fence.tenant_id)
+    locks = [tenant_lock(group.fence.tenant_id) for group in in_order]
+    moved, undone = await _advance(connection, in_order, locks)
+    if undone:
+        raise Undo([GoAlone()] * len(groups))
+    outcomes: dict[Uuid, Stored | Moved | Away | GoAlone] = {
+        group.fence.tenant_id: Stored() if what is None else GoAlone() if what == _BUSY else Moved(what)
+        for group, what in zip(in_order, moved, strict=True)
+    }
+    answers = [outcomes[group.fence.tenant_id] for group in groups]
+    advanced = [group for group, what in zip(in_order, moved, strict=True) if what is None]
+    if not advanced:
+        raise Undo(answers)
+    await _copy(connection, advanced, checkpoint)
+    return answers
+
+
+async def _advance(
+    connection: Connection, groups: Sequence[Group], locks: list[int]
+) -> tuple[list[str | None], str | None]:
+    """What moved, of each group, and why nothing of this transaction may be committed. ``locks``: none if
+    they were taken before."""
+    streams: list[tuple[Any, ...]] = []
+    versions: list[tuple[int, VersionStep]] = []
+    commands: list[tuple[int, CommandUse]] = []
+    for g, group in enumerate(groups, 1):
+        reached = _reached(group)
+        for store, believed in sorted(group.fence.heads.items()):
+            head = reached[store]
+            streams.append(
+                (g, store, believed.current_sequence, head.current_sequence, head.last_sequenced_at_us)
+            )
+        versions += [(g, step) for step in group.versions]
+        commands += [(g, use) for use in group.commands]
+    fences = [group.fence for group in groups]
+    columns = [list(column) for column in zip(*streams, strict=True)]
+    row = await connection.fetchrow(
+        _ADVANCE,
+        [fence.tenant_id for fence in fences],
+        locks,
+        [fence.key_epoch for fence in fences],
+        [fence.credential_epoch for fence in fences],
+        *columns,
+        numbers([g for g, _ in versions]),
+        uuids([step.entity.store_id for _, step in versions]),
+        texts([step.entity.entity_type for _, step in versions]),
+        texts([step.entity.entity_id for _, step in versions]),
+        numbers([step.believed for _, step in versions]),
+        numbers([step.new for _, step in versions]),
+        numbers([g for g, _ in commands]),
+        uuids([use.command.store_id for _, use in commands]),
+        uuids([use.command.command_id for _, use in commands]),
+        uuids([use.event_id for _, use in commands]),
+    )
+    assert row is not None
+    return row["moved"], row["undone"]
+
+
+async def _copy(connection: Connection, groups: Sequence[Group], checkpoint: Checkpoint) -> None:
+    checkpoint("append.fenced")
+    await connection.copy_records_to_table(
+        "ves_events",
+        schema_name="record",
+        columns=_COLUMNS,
+        records=[row for group in groups for row in _rows(group)],
+    )
+    checkpoint("append.copied")
+
+
+def _reached(group: Group | LegacyGroup) -> dict[Uuid, Head]:
+    """The heads of the group's streams once it is stored."""
+    reached = dict(group.fence.heads)
     for numbered in group.numbered:
         reached[numbered.store_id] = Head(numbered.sequence_number, numbered.sequenced_at_us)
+    return reached
+
+
+def beliefs(group: LegacyGroup) -> list[Any]:
+    """What ``record.legacy_advance`` compares and sets. Streams in key order."""
+    fence = group.fence
+    reached = _reached(group)
     stores = sorted(reached)
     names = [step.entity for step in group.versions]
     return [

@@ -30,12 +30,33 @@ _KEEPALIVE_COUNT = 3
 _UNACKNOWLEDGED_MS = 20_000
 """Sent bytes without an answer from the other machine's kernel for so long: the connection is dead."""
 
+GENERIC_PLANS = {
+    "plan_cache_mode": "force_generic_plan",
+    **dict.fromkeys(
+        (
+            "enable_seqscan",
+            "enable_bitmapscan",
+            "enable_hashjoin",
+            "enable_mergejoin",
+            "enable_material",
+            "enable_memoize",
+            "enable_sort",
+            "enable_incremental_sort",
+        ),
+        "off",
+    ),
+}
+"""Planned once, whatever the tables held then: one look into an index for each name that is asked for.
+Planning a group's facts costs more than executing them for a hundred events."""
+
 
 @dataclass(frozen=True)
 class Limits:
     """Of every session. The server's own timeouts end a statement before the unit's deadline does."""
 
     connections_max: int = 8
+    writers_max: int = 6
+    """More of them, that read facts and append."""
     unit_deadline_s: float = 15.0
     """The whole unit on the client's side; the only one that bounds COMMIT and a silent network."""
     statement_timeout_s: float = 10.0
@@ -49,11 +70,13 @@ def make_pool(
     *,
     application_name: str,
     check: Callable[[Connection], Awaitable[None]] | None = None,
+    for_appends: bool = False,
 ) -> Pool:
     """A pool that connects when first asked and again after the database was away; open it with ``await``
     or ``async with`` on the asyncio side. Transactions are ended by whoever began them, so nothing is reset
     when a connection comes back (a round trip per unit). ``check`` looks at each new connection before it is
-    used; what it raises goes to whoever wanted the connection, which is closed."""
+    used; what it raises goes to whoever wanted the connection, which is closed. ``for_appends``: the other
+    pool, whose plans are GENERIC_PLANS."""
 
     async def prepare(connection: Any) -> None:
         connection.watch_the_peer()
@@ -66,7 +89,7 @@ def make_pool(
         dsn,
         connect=connect,
         min_size=0,
-        max_size=limits.connections_max,
+        max_size=limits.writers_max if for_appends else limits.connections_max,
         # Never closed for idleness: asyncpg sets a timer each time a connection comes back, and a cancelled
         # one stays in memory until it would have rung.
         max_inactive_connection_lifetime=0,
@@ -75,7 +98,7 @@ def make_pool(
         reset=_nothing_to_reset,
         timeout=limits.unit_deadline_s,
         max_cached_statement_lifetime=0,  # seconds; 0: prepared once per connection
-        server_settings=session_settings(limits, application_name),
+        server_settings=session_settings(limits, application_name) | (GENERIC_PLANS if for_appends else {}),
     )
 
 

@@ -1,14 +1,17 @@
-"""What the journal knows about a group before it is decided: one statement, one snapshot.
+"""What the journal knows about groups before they are decided: one statement, one snapshot.
 
-The rows of several tables come back through one UNION, told apart by their first column. Branches nobody
-asked for are left out of the text; the texts are few, so each is prepared once per connection. LATERAL with
-LIMIT makes each name one look into an index: asked for a thousand names in one list, a planner whose
-statistics are a little old would rather read everything the tenant has. Never decides.
+One statement answers several tenants' questions; ``g`` says whose a row or a parameter is. The rows of
+several tables come back through one UNION, told apart by their first column. Branches nobody asked for are
+left out of the text; the texts are few, so each is prepared once per connection. LATERAL with LIMIT makes
+each name one look into an index: asked for a thousand names in one list, a planner whose statistics are a
+little old would rather read everything the tenant has. A plan is made once (``connections.GENERIC_PLANS``),
+perhaps while the tables are empty, so no statistics choose the index either: where there are several, only
+one has the order that is asked for. Never decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from journal.connections import Connection
 
 _COLUMNS = (
-    *("kind", "u1", "u2", "u3", "u4", "t1", "t2", "n1", "n2", "n3"),
+    *("kind", "g", "u1", "u2", "u3", "u4", "t1", "t2", "n1", "n2", "n3"),
     *("w1", "w2", "w3", "w4", "b1", "b2", "b3", "b4"),
 )
 _EPOCHS, _HEAD, _KNOWN, _COMMAND, _ENTITY, _KEY, _CREDENTIAL, _TOKEN, _TAKEN = range(9)
@@ -44,73 +47,100 @@ _TYPES = {"u": "uuid", "t": "text", "n": "bigint", "w": "timestamptz", "b": "byt
 
 def _branch(kind: int, rest: str, **columns: str) -> str:
     """One SELECT of the UNION: the named columns, NULL for the others."""
-    values = (columns.get(name, f"NULL::{_TYPES[name[0]]}") for name in _COLUMNS[1:])
-    return f"SELECT {kind}, {', '.join(values)} {rest}"
+    values = (columns.get(name, f"NULL::{_TYPES[name[0]]}") for name in _COLUMNS[2:])
+    return f"SELECT {kind}, q.g, {', '.join(values)} {rest}"
 
 
-_LITERAL: dict[str, Callable[[list[Any]], str]] = {"uuid[]": uuids, "text[]": texts, "bigint[]": numbers}
+_LITERAL: dict[str, Callable[[list[Any]], str]] = {
+    "integer[]": numbers,
+    "uuid[]": uuids,
+    "text[]": texts,
+    "bigint[]": numbers,
+}
 
 _KNOWN_COLUMNS = """store_id, command_id, sequencer_id, sequence_number, base_version, sequencer_key_version,
     sequenced_at, event_signing_hash, agent_signature, receipt_hash, sequencer_signature"""
+_KNOWN_AS = {
+    "u1": "q.event_id",
+    "u2": "store_id",
+    "u3": "command_id",
+    "u4": "sequencer_id",
+    "n1": "sequence_number",
+    "n2": "base_version",
+    "n3": "sequencer_key_version",
+    "w1": "sequenced_at",
+    "b1": "event_signing_hash",
+    "b2": "agent_signature",
+    "b3": "receipt_hash",
+    "b4": "sequencer_signature",
+}
+
+
+def _by_event_id(table: str, columns: str = "") -> str:
+    """The row of each event asked for. Compared as pairs and in their order, which is that of one index."""
+    return (
+        f"LATERAL (SELECT {columns} FROM record.{table} e "  # noqa: S608  texts of this module only
+        "WHERE (e.tenant_id, e.event_id) >= ($1[q.g], q.event_id) "
+        "AND (e.tenant_id, e.event_id) <= ($1[q.g], q.event_id) ORDER BY e.tenant_id, e.event_id LIMIT 1) e"
+    )
+
+
+def _events(kind: int, table: str, columns: str, **named: str) -> tuple[list[str], str]:
+    """In the table, and, where one of the tenants has an archive at all, in the archive: a row is in exactly
+    one of them, in this snapshot and in every other."""
+    in_table = _branch(
+        kind, f"FROM unnest({{0}}, {{1}}) AS q (g, event_id), {_by_event_id(table, columns)}", **named
+    )
+    archive = f"{table}_archive"
+    in_archive = _branch(
+        kind,
+        f"FROM unnest({{0}}, {{1}}) AS q (g, event_id), {_by_event_id(archive, columns)} "  # noqa: S608
+        "WHERE (SELECT true FROM unnest($1) AS t (tenant_id), "
+        f"LATERAL (SELECT FROM record.{archive} a WHERE a.tenant_id = t.tenant_id LIMIT 1) a LIMIT 1)",
+        **named,
+    )
+    return ["integer[]", "uuid[]"], f"{in_table} UNION ALL {in_archive}"
 
 
 def _commands(table: str) -> tuple[list[str], str]:
     branch = _branch(
         _COMMAND,
-        f"FROM unnest({{}}, {{}}) AS q (store_id, command_id), LATERAL (SELECT FROM record.{table} c "
-        "WHERE c.tenant_id = $1 AND c.store_id = q.store_id AND c.command_id = q.command_id LIMIT 1) c",
+        "FROM unnest({0}, {1}, {2}) AS q (g, store_id, command_id), "
+        f"LATERAL (SELECT FROM record.{table} c WHERE c.tenant_id = $1[q.g] "
+        "AND c.store_id = q.store_id AND c.command_id = q.command_id LIMIT 1) c",
         u1="q.store_id",
         u2="q.command_id",
     )
-    return ["uuid[]", "uuid[]"], branch
+    return ["integer[]", "uuid[]", "uuid[]"], branch
+
+
+def _heads(counters: str) -> tuple[list[str], str]:
+    branch = _branch(
+        _HEAD,
+        "FROM unnest({0}, {1}) AS q (g, store_id), LATERAL (SELECT current_sequence, last_sequenced_at "  # noqa: S608
+        f"FROM record.{counters} c WHERE c.tenant_id = $1[q.g] AND c.store_id = q.store_id LIMIT 1) c",
+        u1="q.store_id",
+        n1="current_sequence",
+        w1="last_sequenced_at",
+    )
+    return ["integer[]", "uuid[]"], branch
 
 
 _BRANCHES: dict[str, tuple[list[str], str]] = {
     # What can be asked: the types of its parameters, and the branch with a place for each of them.
-    "events": (
-        ["uuid[]"],
-        _branch(
-            _KNOWN,
-            "FROM unnest({}) AS q (event_id), "  # noqa: S608  texts of this module only
-            f"LATERAL (SELECT {_KNOWN_COLUMNS} FROM record.ves_events e "
-            "WHERE e.tenant_id = $1 AND e.event_id = q.event_id "
-            # Not through the view ves_events_all: planning it costs a single event a fifth of the statement.
-            f"UNION ALL SELECT {_KNOWN_COLUMNS} FROM record.ves_events_archive e "
-            "WHERE e.tenant_id = $1 AND e.event_id = q.event_id LIMIT 1) e",
-            u1="q.event_id",
-            u2="store_id",
-            u3="command_id",
-            u4="sequencer_id",
-            n1="sequence_number",
-            n2="base_version",
-            n3="sequencer_key_version",
-            w1="sequenced_at",
-            b1="event_signing_hash",
-            b2="agent_signature",
-            b3="receipt_hash",
-            b4="sequencer_signature",
-        ),
-    ),
-    "legacy events": (
-        ["uuid[]"],
-        _branch(
-            _TAKEN,
-            "FROM unnest({}) AS q (event_id), LATERAL (SELECT FROM record.events e "
-            "WHERE e.tenant_id = $1 AND e.event_id = q.event_id "
-            "UNION ALL SELECT FROM record.events_archive e "
-            "WHERE e.tenant_id = $1 AND e.event_id = q.event_id LIMIT 1) e",
-            u1="q.event_id",
-        ),
-    ),
+    "heads": _heads("ves_sequence_counters"),
+    "legacy heads": _heads("sequence_counters"),
+    "events": _events(_KNOWN, "ves_events", _KNOWN_COLUMNS, **_KNOWN_AS),
+    "legacy events": _events(_TAKEN, "events", "", u1="q.event_id"),
     "commands": _commands("ves_command_dedupe"),
     "legacy commands": _commands("event_command_dedupe"),
     "entities": (
-        ["uuid[]", "text[]", "text[]"],
+        ["integer[]", "uuid[]", "text[]", "text[]"],
         _branch(
             _ENTITY,
-            "FROM unnest({}, {}, {}) AS q (store_id, entity_type, entity_id), "
+            "FROM unnest({0}, {1}, {2}, {3}) AS q (g, store_id, entity_type, entity_id), "
             "LATERAL (SELECT version FROM record.entity_versions v "
-            "WHERE v.tenant_id = $1 AND v.store_id = q.store_id "
+            "WHERE v.tenant_id = $1[q.g] AND v.store_id = q.store_id "
             'AND v.entity_type = q.entity_type COLLATE "C" AND v.entity_id = q.entity_id COLLATE "C" '
             "LIMIT 1) v",
             u1="q.store_id",
@@ -120,16 +150,16 @@ _BRANCHES: dict[str, tuple[list[str], str]] = {
         ),
     ),
     "keys": (
-        ["uuid[]", "bigint[]"],
+        ["integer[]", "uuid[]", "bigint[]"],
         _branch(
             _KEY,
-            "FROM unnest({}, {}) AS q (agent_id, key_id), LATERAL (SELECT k.valid_from, k.valid_to, "
-            "k.registered_at, (SELECT min(t.retires_at) FROM record.agent_key_retirements t "
+            "FROM unnest({0}, {1}, {2}) AS q (g, agent_id, key_id), LATERAL (SELECT k.valid_from, "
+            "k.valid_to, k.registered_at, (SELECT min(t.retires_at) FROM record.agent_key_retirements t "
             "WHERE t.tenant_id = k.tenant_id AND t.agent_id = k.agent_id AND t.key_id = k.key_id) "
             "AS retires_at, "
             "(SELECT 1 FROM record.agent_key_revocations r WHERE r.tenant_id = k.tenant_id "
             "AND r.agent_id = k.agent_id AND r.key_id = k.key_id) AS revoked FROM record.agent_keys k "
-            "WHERE k.tenant_id = $1 AND k.agent_id = q.agent_id AND k.key_id = q.key_id LIMIT 1) k",
+            "WHERE k.tenant_id = $1[q.g] AND k.agent_id = q.agent_id AND k.key_id = q.key_id LIMIT 1) k",
             u1="q.agent_id",
             n1="q.key_id",
             n2="k.revoked::bigint",
@@ -140,10 +170,10 @@ _BRANCHES: dict[str, tuple[list[str], str]] = {
         ),
     ),
     "credentials": (
-        ["uuid[]"],
+        ["integer[]", "uuid[]"],
         _branch(
             _CREDENTIAL,
-            "FROM unnest({}) AS q (id), LATERAL (SELECT k.expires_at, (SELECT 1 FROM "
+            "FROM unnest({0}, {1}) AS q (g, id), LATERAL (SELECT k.expires_at, (SELECT 1 FROM "
             "record.api_key_revocations r WHERE r.api_key_id = k.id) AS revoked FROM record.api_keys k "
             "WHERE k.id = q.id LIMIT 1) k",
             u1="q.id",
@@ -152,12 +182,12 @@ _BRANCHES: dict[str, tuple[list[str], str]] = {
         ),
     ),
     "tokens": (
-        ["uuid[]", "bigint[]"],
+        ["integer[]", "uuid[]", "bigint[]"],
         _branch(
             _TOKEN,
-            "FROM unnest({}, {}) AS q (subject, issued_at_s), "
-            "LATERAL (SELECT FROM record.token_revocations r WHERE r.tenant_id = $1 "
-            "AND r.subject IN (q.subject, $1) AND r.revoked_until_s >= q.issued_at_s LIMIT 1) r",
+            "FROM unnest({0}, {1}, {2}) AS q (g, subject, issued_at_s), "
+            "LATERAL (SELECT FROM record.token_revocations r WHERE r.tenant_id = $1[q.g] "
+            "AND r.subject IN (q.subject, $1[q.g]) AND r.revoked_until_s >= q.issued_at_s LIMIT 1) r",
             u1="q.subject",
             n1="q.issued_at_s",
         ),
@@ -166,24 +196,19 @@ _BRANCHES: dict[str, tuple[list[str], str]] = {
 
 
 @cache
-def _statement(asked: frozenset[str], counters: str) -> str:
+def _statement(asked: frozenset[str]) -> str:
     parts = [
         _branch(
             _EPOCHS,
-            "FROM (SELECT $1::uuid AS tenant_id) t LEFT JOIN record.tenant_epochs e USING (tenant_id)",
+            "FROM unnest($1::uuid[]) WITH ORDINALITY AS q (tenant_id, g) LEFT JOIN LATERAL "
+            "(SELECT key_epoch, credential_epoch FROM record.tenant_epochs e "
+            "WHERE e.tenant_id = q.tenant_id LIMIT 1) e ON true",
             n1="coalesce(e.key_epoch, 0)",
             n2="coalesce(e.credential_epoch, 0)",
             w1="clock_timestamp()",
-        ),
-        _branch(
-            _HEAD,
-            f"FROM record.{counters} WHERE tenant_id = $1 AND store_id = ANY($2::uuid[])",
-            u1="store_id",
-            n1="current_sequence",
-            w1="last_sequenced_at",
-        ),
+        )
     ]
-    number = 3
+    number = 2
     for name, (types, branch) in _BRANCHES.items():
         if name in asked:
             parts.append(branch.format(*(f"${number + i}::text::{kind}" for i, kind in enumerate(types))))
@@ -191,37 +216,44 @@ def _statement(asked: frozenset[str], counters: str) -> str:
     return " UNION ALL ".join(parts)
 
 
-async def read_facts(connection: Connection, question: Question) -> Facts:
-    """Everything as of one snapshot; ``now_us`` is the database's clock while it was taken."""
-    asked: dict[str, Iterable[list[Any]]] = {}
-    stream = "legacy " if question.legacy else ""
-    if question.event_ids:
-        asked[f"{stream}events"] = [list(question.event_ids)]
-    if question.commands:
-        asked[f"{stream}commands"] = _columns(question.commands)
-    if question.entities:
-        asked["entities"] = _columns(question.entities)
-    if question.keys:
-        asked["keys"] = _columns((k.agent_id, k.key_id) for k in question.keys)
-    tokens = [c for c in question.credential_ids if isinstance(c, IssuedToken)]
-    if len(tokens) < len(question.credential_ids):
-        asked["credentials"] = [[c for c in question.credential_ids if not isinstance(c, IssuedToken)]]
-    if tokens:
-        asked["tokens"] = _columns(tokens)
+async def read_facts(connection: Connection, questions: Sequence[Question]) -> list[Facts]:
+    """Everything as of one snapshot, one answer per question, each about another tenant; ``now_us`` is the
+    database's clock while it was taken."""
+    asked: dict[str, list[list[Any]]] = {}
+    for g, question in enumerate(questions, 1):
+        for name, columns in _asked(question):
+            if columns:
+                columns = [[g] * len(columns[0]), *columns]
+                for whole, part in zip(asked.setdefault(name, [[] for _ in columns]), columns, strict=True):
+                    whole += part
     arguments = [
         _LITERAL[kind](column)
         for name, (kinds, _) in _BRANCHES.items()
         if name in asked
         for kind, column in zip(kinds, asked[name], strict=True)
     ]
-    counters = "sequence_counters" if question.legacy else "ves_sequence_counters"
-    statement = _statement(frozenset(asked), counters)
-    rows = await connection.fetch(statement, question.tenant_id, list(question.store_ids), *arguments)
-    return _facts(question, rows)
+    found: list[list[Any]] = [[] for _ in questions]
+    tenants = [question.tenant_id for question in questions]
+    for row in await connection.fetch(_statement(frozenset(asked)), tenants, *arguments):
+        found[row[1] - 1].append(row)
+    return [_facts(question, rows) for question, rows in zip(questions, found, strict=True)]
 
 
-def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
+def _asked(question: Question) -> Iterator[tuple[str, list[Sequence[Any]]]]:
+    """The columns of what is asked for; none of what is not."""
+    stream = "legacy " if question.legacy else ""
+    tokens = [c for c in question.credential_ids if isinstance(c, IssuedToken)]
+    yield f"{stream}heads", _columns((store_id,) for store_id in question.store_ids)
+    yield f"{stream}events", [list(question.event_ids)] if question.event_ids else []
+    yield f"{stream}commands", _columns(question.commands)
+    yield "entities", _columns(question.entities)
+    yield "keys", _columns((key.agent_id, key.key_id) for key in question.keys)
+    yield "credentials", _columns((c,) for c in question.credential_ids if not isinstance(c, IssuedToken))
+    yield "tokens", _columns(tokens)
+
+
+def _columns(rows: Iterable[tuple[Any, ...]]) -> list[Sequence[Any]]:
+    return list(zip(*rows, strict=True))
 
 
 def _facts(question: Question, rows: Iterable[Any]) -> Facts:
@@ -234,7 +266,7 @@ def _facts(question: Question, rows: Iterable[Any]) -> Facts:
     keys: dict[KeyName, KeyStatus] = {}
     revoked: set[CredentialId] = set()
     credential_ends_us: dict[CredentialId, int] = {}
-    for kind, u1, u2, u3, u4, t1, t2, n1, n2, n3, w1, w2, w3, w4, b1, b2, b3, b4 in rows:
+    for kind, _, u1, u2, u3, u4, t1, t2, n1, n2, n3, w1, w2, w3, w4, b1, b2, b3, b4 in rows:
         if kind == _ENTITY:
             versions[EntityName(u1, t1, t2)] = n1
         elif kind == _KNOWN:

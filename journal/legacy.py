@@ -78,7 +78,7 @@ async def _check_fence(units: Units, group: LegacyGroup) -> Stored | Moved:
     asked = Question(
         fence.tenant_id, frozenset(fence.heads), nothing, nothing, nothing, nothing, nothing, legacy=True
     )
-    facts = await units.read(lambda connection: read_facts(connection, asked))
+    [facts] = await units.read(lambda connection: read_facts(connection, [asked]))
     return Stored() if facts.fence == fence else Moved("the fence")
 
 

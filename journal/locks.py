@@ -31,6 +31,12 @@ def begin_sharing(tenant_id: Uuid) -> str:
     return f"BEGIN; SELECT pg_advisory_xact_lock_shared({tenant_lock(tenant_id)})"
 
 
+def begin_together(lock_timeout_s: float) -> str:
+    """BEGIN of a transaction for several tenants. It waits for nobody's lock longer than this: whoever has to
+    wait does so alone. The key locks are taken by ``record.ves_advance_groups``, those that are free."""
+    return f"BEGIN; SET LOCAL lock_timeout = {round(lock_timeout_s * 1000)}"
+
+
 def begin_alone(tenant_id: Uuid) -> str:
     """BEGIN and the exclusive lock: no append of this tenant is under way once it is held."""
     return f"BEGIN; SELECT pg_advisory_xact_lock({tenant_lock(tenant_id)})"

@@ -27,13 +27,25 @@ async def open_units(
     checkpoint: Checkpoint,
     application_name: str,
     check: Callable[[Connection], Awaitable[None]] | None = None,
+    appending_beside: Units | None = None,
 ) -> AsyncIterator[Units]:
     """Inside ``journal.aio.open_loop`` only. Connects when first asked; ``check`` looks at each new
-    connection before it is used."""
-    pool = make_pool(dsn, limits, application_name=application_name, check=check)
+    connection before it is used. ``appending_beside``: these are for appends, on the same database."""
+    pool = make_pool(
+        dsn,
+        limits,
+        application_name=application_name,
+        check=check,
+        for_appends=appending_beside is not None,
+    )
     await cross(lambda: _initialize(pool))
     try:
-        yield Units(pool, deadline_s=limits.unit_deadline_s, checkpoint=checkpoint)
+        yield Units(
+            pool,
+            deadline_s=limits.unit_deadline_s,
+            checkpoint=checkpoint,
+            condition=appending_beside.condition if appending_beside else None,
+        )
     finally:
         with trio.CancelScope(shield=True):  # also when we leave because we are cancelled
             await cross(lambda: _close(pool))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
@@ -33,10 +34,10 @@ from journal import (
     validity_proofs,
 )
 from journal.aio import cross
+from journal.appends import Appends
 from journal.at_rest_rules import Rings
 from journal.audit import write_audit
 from journal.connections import SERVER_VERSION_MIN, Limits
-from journal.facts import read_facts
 from journal.locks import begin_alone, begin_anchoring, begin_sharing
 from journal.migrate import check_schema
 from journal.pools import open_units
@@ -146,15 +147,17 @@ async def open_journal(
     triggers, which is looked at on every new connection. Raises JournalRefused when it is not, JournalAway
     when the database cannot be asked, SchemaMismatch (UnfitServer) when it is not what we need."""
     limits = limits or Limits()
-    async with open_units(
+    opened = partial(
+        open_units,
         dsn,
         limits=limits,
         checkpoint=checkpoint,
         application_name=application_name,
         check=refuse_excess if as_server else None,
-    ) as units:
+    )
+    async with opened() as units, opened(appending_beside=units) as appending:
         stalled = StalledCopies(limits.idle_in_transaction_timeout_s)
-        journal = PostgresJournal(units, node_id, checkpoint, stalled)
+        journal = PostgresJournal(units, appending, node_id, checkpoint, stalled)
         await journal.check_fitness()
         yield journal
 
@@ -162,8 +165,11 @@ async def open_journal(
 class PostgresJournal:
     """See ``journal.port.Journal`` for what each method promises."""
 
-    def __init__(self, units: Units, node_id: Uuid, checkpoint: Checkpoint, stalled: StalledCopies) -> None:
+    def __init__(
+        self, units: Units, appending: Units, node_id: Uuid, checkpoint: Checkpoint, stalled: StalledCopies
+    ) -> None:
         self._units = units
+        self._appends = Appends(appending, checkpoint)
         self._node_id = node_id
         self._checkpoint = checkpoint
         self._stalled = stalled
@@ -184,7 +190,7 @@ class PostgresJournal:
 
     async def ping(self) -> None:
         await cross(lambda: self._units.read(self._look, deadline_s=_PING_S))
-        if self._units.disk_full is not None:
+        if self._units.condition.disk_full is not None:
             # Reading works on a full disk. Whoever is not ready gets no traffic, so we try for ourselves.
             await cross(lambda: self._units.write(_find_room, named="room"))
 
@@ -204,13 +210,13 @@ class PostgresJournal:
         await self._write_alone("settle", tenant_id, lambda c: append.settle(c, tenant_id))
 
     async def read_facts(self, question: Question) -> Facts:
-        return await self._read(lambda c: read_facts(c, question))
+        return await self._appends.read_facts(question)
 
     async def append(self, group: Group) -> Stored | Moved | Away:
-        return await cross(lambda: append.append(self._units, group, self._checkpoint))
+        return await self._appends.append(group)
 
     async def append_legacy(self, group: LegacyGroup) -> Stored | Moved | Away:
-        return await cross(lambda: legacy.append(self._units, group, self._checkpoint))
+        return await self._appends.append_legacy(group)
 
     # Reading back.
 
@@ -600,7 +606,7 @@ class PostgresJournal:
 
     def rest_from_writing(self, why: str) -> None:
         """From now on every unit that would write is JournalAway, and the database is not asked."""
-        self._units.resting = why
+        self._units.condition.resting = why
 
     async def rest_until_confirmed(self) -> None:
         """As ``rest_from_writing``, if this database was restored and nobody has confirmed it."""
@@ -668,7 +674,7 @@ class PostgresJournal:
         return await self._read(lambda c: audit_trail.list_commitments(c, node_id, from_number, limit))
 
     def vitals(self) -> JournalVitals:
-        return self._units.vitals()
+        return self._units.vitals(self._appends.units)
 
     # Our own keys.
 

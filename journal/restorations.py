@@ -80,7 +80,7 @@ async def rest_until_confirmed(units: Units) -> None:
     """While a restoration waits nothing is written through these, or a restore to a later time would lose it,
     and the audit chain would have two ends."""
     if await cross(lambda: units.read(pending)) is not None:
-        units.resting = UNCONFIRMED
+        units.condition.resting = UNCONFIRMED
 
 
 async def record(

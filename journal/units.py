@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 import asyncpg
@@ -77,26 +78,39 @@ class Undo(Exception, Generic[T]):
         self.value = value
 
 
+@dataclass
+class Condition:
+    """Of the one database behind all pools of a journal."""
+
+    disk_full: str | None = None
+    """Why the last unit that wrote could not, if that was for want of space."""
+    resting: str | None = None
+    """Why nothing is written, although the database would let us, until an operator acts."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """How units ended."""
+
+
 class Units:
     """Runs units on the asyncio side. One per pool."""
 
-    def __init__(self, pool: Pool, *, deadline_s: float, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self, pool: Pool, *, deadline_s: float, checkpoint: Checkpoint, condition: Condition | None = None
+    ) -> None:
+        self.deadline_s = deadline_s
+        self.condition = condition or Condition()
         self._pool = pool
-        self._deadline_s = deadline_s
         self._checkpoint = checkpoint
-        self.disk_full: str | None = None
-        """Why the last unit that wrote could not, if that was for want of space."""
-        self.resting: str | None = None
-        """Why nothing is written, although the database would let us, until an operator acts."""
-        self._counts: Counter[str] = Counter()
 
-    def vitals(self) -> JournalVitals:
-        size, idle = self._pool.get_size(), self._pool.get_idle_size()
+    def vitals(self, *beside: Units) -> JournalVitals:
+        """``beside``: other units of the same condition, whose connections count too."""
+        pools = [units._pool for units in (self, *beside)]
+        size, idle = sum(p.get_size() for p in pools), sum(p.get_idle_size() for p in pools)
+        counts = self.condition.counts
         return JournalVitals(
-            **{name: self._counts[name] for name in ("done", "away", "contended", "unknown", "slow")},
+            **{name: counts[name] for name in ("done", "away", "contended", "unknown", "slow")},
             connections=size,
             connections_in_use=size - idle,
-            connections_max=self._pool.get_max_size(),
+            connections_max=sum(p.get_max_size() for p in pools),
         )
 
     @contextmanager
@@ -116,15 +130,15 @@ class Units:
             outcome = "unknown"
             raise
         finally:
-            self._counts[outcome] += 1
-            self._counts["slow"] += asyncio.get_running_loop().time() - started > SLOW_S
+            self.condition.counts[outcome] += 1
+            self.condition.counts["slow"] += asyncio.get_running_loop().time() - started > SLOW_S
 
     async def read(self, act: Callable[[Connection], Awaitable[T]], *, deadline_s: float | None = None) -> T:
         """``act`` is one statement outside a transaction. Raises JournalAway."""
         with self._counted():
             try:
                 async with (
-                    asyncio.timeout(min(deadline_s or math.inf, self._deadline_s)),
+                    asyncio.timeout(min(deadline_s or math.inf, self.deadline_s)),
                     self._connection() as connection,
                 ):
                     return await act(connection)
@@ -141,9 +155,9 @@ class Units:
             return await self._transaction(act, begin, named)
 
     async def _transaction(self, act: Callable[[Connection], Awaitable[T]], begin: str, named: str) -> T:
-        if self.resting is not None:
-            raise JournalRefused(self.resting)
-        until = asyncio.get_running_loop().time() + self._deadline_s
+        if self.condition.resting is not None:
+            raise JournalRefused(self.condition.resting)
+        until = asyncio.get_running_loop().time() + self.deadline_s
         self._checkpoint(f"{named}.begin")
         try:
             async with asyncio.timeout_at(until) as patience, self._connection() as connection:
@@ -157,10 +171,10 @@ class Units:
             return value
         except _Broken as error:
             if isinstance(error, asyncpg.DiskFullError):
-                self.disk_full = _text(error)
+                self.condition.disk_full = _text(error)
             not_stored(error)
         # Durable.
-        self.disk_full = None
+        self.condition.disk_full = None
         self._checkpoint(f"{named}.committed")
         return answer
 

@@ -72,7 +72,9 @@ class PostgresWorld:
         self.journal: Journal = journal
         self.other: Journal = other
         self.units = journal._units
+        self.appending = journal._appends.units
         self.pool: Any = journal._units._pool
+        self.pools: list[Any] = [units._pool for units in (self.units, self.appending)]
 
     def fail_next(self, method: str, fault: Fault) -> None:
         self.proxy.next_fault = fault

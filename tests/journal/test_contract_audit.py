@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 from journal_builders import AUDIT, an_agent_key, uuid
-from journal_worlds import PostgresWorld, World
+from journal_worlds import LIMITS, PostgresWorld, World
 
 from journal.port import (
     AuditChain,
@@ -186,7 +186,8 @@ async def test_units_and_connections_are_counted_and_a_database_that_is_away_sho
 ) -> None:
     await postgres.journal.ping()
     before = postgres.journal.vitals()
-    assert (before.done > 0, before.away, before.connections_max) == (True, 0, 4)
+    connections_max = LIMITS.connections_max + LIMITS.writers_max
+    assert (before.done > 0, before.away, before.connections_max) == (True, 0, connections_max)
     postgres.fail_next("audit", "away")
     with pytest.raises(Exception, match="connection"):
         await postgres.journal.audit(AUDIT)

@@ -299,7 +299,12 @@ async def test_every_function_looks_into_pg_temp_last_and_is_nobodys_to_call_by_
         assert "search_path=pg_catalog, pg_temp" in config, name
         assert definer is (name in DEFINERS), name
         assert not public, name
-    assert {name for name, _, _, app, _ in rows if app} == {"ves_advance", "legacy_advance", "is_admin"}
+    assert {name for name, _, _, app, _ in rows if app} == {
+        "ves_advance",
+        "ves_advance_groups",
+        "legacy_advance",
+        "is_admin",
+    }
 
 
 async def test_the_public_schema_is_not_used(world: PostgresWorld) -> None:

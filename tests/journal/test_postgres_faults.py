@@ -275,10 +275,13 @@ async def test_a_storm_of_cancelled_callers_leaks_no_connection_and_no_transacti
         for number in range(120):
             nursery.start_soon(one, number)
 
-    assert postgres.pool.get_idle_size() == postgres.pool.get_size() <= LIMITS.connections_max
+    sizes = [pool.get_size() for pool in postgres.pools]
+    assert [pool.get_idle_size() for pool in postgres.pools] == sizes
+    assert sizes[0] <= LIMITS.connections_max
+    assert sizes[1] <= LIMITS.writers_max
     through = "application_name = 'through proxy'"
     assert await sessions(postgres, f"{through} AND state <> 'idle'") == []
-    assert len(await sessions(postgres, through)) == postgres.pool.get_size()
+    assert len(await sessions(postgres, through)) == sum(sizes)
     page = await postgres.other.read_events(tenant, store, from_sequence=1, limit=1000, bytes_max=1 << 20)
     assert len(page.events) == page.head_sequence
     async with trio.open_nursery() as nursery:
@@ -417,7 +420,7 @@ async def test_after_a_write_without_space_the_database_is_away_until_there_is_r
             with pytest.raises(JournalAway):
                 await postgres.journal.ping()
     await postgres.journal.ping()
-    assert postgres.units.disk_full is None
+    assert postgres.units.condition.disk_full is None
 
 
 async def test_a_read_only_database_is_away(postgres: PostgresWorld) -> None:
@@ -427,8 +430,10 @@ async def test_a_read_only_database_is_away(postgres: PostgresWorld) -> None:
     async def read_only(connection: Any) -> None:
         await connection.execute("SET default_transaction_read_only = on")
 
-    assert postgres.pool.get_size() == 1  # so this is the session the append will get
-    await cross(lambda: postgres.units.read(read_only))
+    await postgres.journal.ping()
+    for units, pool in zip((postgres.units, postgres.appending), postgres.pools, strict=True):
+        assert pool.get_size() == 1  # so this is the session that will be used
+        await cross(lambda units=units: units.read(read_only))
     assert isinstance(await postgres.journal.append(group), Away)
     with pytest.raises(JournalAway):
         await postgres.journal.register_agent_key(an_agent_key(tenant), AUDIT)

@@ -1,0 +1,99 @@
+"""The write path: facts and appends of all the node's tenants, small ones together, large ones by themselves.
+
+A sequencer knows only its own tenant. What several ask at the same time becomes one statement, what several
+append at the same time one transaction, with one COMMIT to wait for. A group that is large enough to be
+worth a transaction has its own, and so makes nobody wait. Whoever has to wait for a lock, or may be to blame
+for the failure of others, goes alone. Decides who goes with whom, never what is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import asyncpg
+import trio
+
+from journal import legacy
+from journal.aio import cross
+from journal.append import GoAlone, append, append_together
+from journal.combining import LaneLimits, Lanes, NoTurn
+from journal.facts import read_facts
+from journal.port import Away, Group, JournalAway, LegacyGroup, Moved, Stored
+from journal.units import Checkpoint, Units
+from ves.records import Facts, Question
+
+TOGETHER_MAX = 64
+"""Tenants in one statement or transaction."""
+ROWS_MAX = 512
+"""Events in one statement or transaction of several tenants: some 10 ms of PostgreSQL's work."""
+LARGE = 256
+"""Events of a group that goes by itself: together it would save a fiftieth of its cost."""
+_FACTS_LANES = 1
+_APPEND_LANES = 2
+"""While one waits for the disk, the other one fills."""
+
+
+class Appends:
+    """What the port promises of ``read_facts``, ``append`` and ``append_legacy``."""
+
+    def __init__(self, units: Units, checkpoint: Checkpoint) -> None:
+        self.units = units
+        self._checkpoint = checkpoint
+        self._questions = Lanes[Question, Facts | JournalAway | GoAlone](
+            self._read_together,
+            limits=_limits(_FACTS_LANES, units),
+            weigh=lambda question: len(question.event_ids),
+        )
+        self._groups = Lanes[Group, Stored | Moved | Away | GoAlone](
+            self._append_together,
+            limits=_limits(_APPEND_LANES, units),
+            weigh=lambda group: len(group.numbered),
+            apart=lambda group: group.fence.tenant_id,
+        )
+
+    async def read_facts(self, question: Question) -> Facts:
+        if len(question.event_ids) < LARGE:
+            try:
+                answer = await self._questions.ask(question)
+            except NoTurn as error:
+                raise JournalAway(str(error)) from error
+            if isinstance(answer, JournalAway):
+                raise type(answer)(str(answer))
+            if isinstance(answer, Facts):
+                return answer
+        [facts] = await cross(lambda: self.units.read(lambda c: read_facts(c, [question])))
+        return facts
+
+    async def append(self, group: Group) -> Stored | Moved | Away:
+        if not 0 < len(group.numbered) < LARGE:
+            return await self._append_alone(group)
+        try:
+            outcome = await self._groups.ask(group)
+        except NoTurn as error:
+            return Away(str(error))
+        if not isinstance(outcome, GoAlone):
+            return outcome
+        with trio.CancelScope(shield=True):  # it has begun: it ends, whoever is cancelled
+            outcome = await self._append_alone(group)
+        return outcome
+
+    async def _append_alone(self, group: Group) -> Stored | Moved | Away:
+        return await cross(lambda: append(self.units, group, self._checkpoint))
+
+    async def append_legacy(self, group: LegacyGroup) -> Stored | Moved | Away:
+        return await cross(lambda: legacy.append(self.units, group, self._checkpoint))
+
+    async def _read_together(self, questions: Sequence[Question]) -> Sequence[Facts | JournalAway | GoAlone]:
+        try:
+            return await cross(lambda: self.units.read(lambda c: read_facts(c, questions)))
+        except JournalAway as error:
+            return [error] * len(questions)
+        except (asyncpg.PostgresError, ValueError, TypeError):  # one of them cannot be asked
+            return [GoAlone()] * len(questions)
+
+    async def _append_together(self, groups: Sequence[Group]) -> Sequence[Stored | Moved | Away | GoAlone]:
+        return await cross(lambda: append_together(self.units, groups, self._checkpoint))
+
+
+def _limits(lanes: int, units: Units) -> LaneLimits:
+    return LaneLimits(lanes, TOGETHER_MAX, ROWS_MAX, units.deadline_s)

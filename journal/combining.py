@@ -1,0 +1,150 @@
+"""Those who ask at the same time go together: whoever finds a free lane takes along all that wait.
+
+No timer and no task of its own: while one combination is under way the next one gathers, and when it is over
+the first of those who wait leads it. First come, first taken, within the limits of one combination. Decides
+who goes together and tells each his answer; what is done with them is not its business.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import trio
+
+from journal.port import JournalOutcomeUnknown
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class NoTurn(Exception):
+    """Waited as long as one may and was not taken: nothing was done."""
+
+
+@dataclass(frozen=True)
+class LaneLimits:
+    lanes: int
+    """Combinations under way at the same time."""
+    members_max: int
+    weight_max: int
+    """Of a combination; one that weighs more by itself goes by itself."""
+    patience_s: float
+    """For a turn."""
+
+
+class Lanes(Generic[A, B]):
+    """Answers each request with what ``act`` answers for it, among those it was taken with."""
+
+    def __init__(
+        self,
+        act: Callable[[Sequence[A]], Awaitable[Sequence[B]]],
+        *,
+        limits: LaneLimits,
+        weigh: Callable[[A], int],
+        apart: Callable[[A], Hashable] | None = None,
+    ) -> None:
+        """``apart``: two requests of which it says the same never go together."""
+        self._act = act
+        self._limits = limits
+        self._weigh = weigh
+        self._apart = apart
+        self._waiting: deque[_Member[A, B]] = deque()
+        self._busy = 0
+
+    async def ask(self, request: A) -> B:
+        """Raises NoTurn, or what ``act`` raised; whoever was only taken along hears JournalOutcomeUnknown of
+        that. A caller that is cancelled while it waits has begun nothing; once taken, it is told."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        member = _Member[A, B](request)
+        self._waiting.append(member)
+        if self._busy < self._limits.lanes:
+            self._busy += 1
+            member.leads = True
+        else:
+            await self._wait(member)
+        if member.leads:
+            with trio.CancelScope(shield=True):
+                await self._lead()
+        return member.told()
+
+    async def _wait(self, member: _Member[A, B]) -> None:
+        """Until it was told, or has to lead."""
+
+        def give_up(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            if member not in self._waiting:
+                return trio.lowlevel.Abort.FAILED
+            self._waiting.remove(member)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        member.task = trio.lowlevel.current_task()
+        with trio.move_on_after(self._limits.patience_s) as patience:
+            await trio.lowlevel.wait_task_rescheduled(give_up)
+        if patience.cancelled_caught:
+            raise NoTurn(f"no turn within {self._limits.patience_s:g} s")
+
+    async def _lead(self) -> None:
+        taken = self._take()
+        try:
+            answers = await self._act([member.request for member in taken])
+            for member, answer in zip(taken, answers, strict=True):
+                member.answers = [answer]
+        except JournalOutcomeUnknown as error:
+            for member in taken:
+                member.why = str(error)
+            raise
+        finally:
+            for member in taken:
+                member.wake()
+            if self._waiting:
+                self._waiting[0].leads = True
+                self._waiting[0].wake()
+            else:
+                self._busy -= 1
+
+    def _take(self) -> list[_Member[A, B]]:
+        """From the front, always the first; those passed over keep their places."""
+        taken: list[_Member[A, B]] = []
+        passed: list[_Member[A, B]] = []
+        kinds: set[Hashable] = set()
+        weight = 0
+        while self._waiting and len(taken) < self._limits.members_max:
+            member = self._waiting[0]
+            weight += self._weigh(member.request)
+            if taken and weight > self._limits.weight_max:
+                break
+            self._waiting.popleft()
+            kind = member if self._apart is None else self._apart(member.request)
+            if kind in kinds:
+                weight -= self._weigh(member.request)
+                passed.append(member)
+            else:
+                kinds.add(kind)
+                taken.append(member)
+        self._waiting.extendleft(reversed(passed))
+        return taken
+
+
+class _Member(Generic[A, B]):
+    __slots__ = ("answers", "leads", "request", "task", "why")
+
+    def __init__(self, request: A) -> None:
+        self.request = request
+        self.task: trio.lowlevel.Task | None = None
+        self.leads = False
+        """It was called to lead, or found a free lane."""
+        self.answers: list[B] = []
+        """One, once it was told."""
+        self.why = "whoever led this one too has failed"
+
+    def wake(self) -> None:
+        if self.task is not None:
+            trio.lowlevel.reschedule(self.task)
+            self.task = None
+
+    def told(self) -> B:
+        if not self.answers:
+            raise JournalOutcomeUnknown(self.why)
+        return self.answers[0]

@@ -1,0 +1,154 @@
+"""Who goes together, in virtual time and without a database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from journal.combining import LaneLimits, Lanes, NoTurn
+from journal.port import JournalOutcomeUnknown
+
+LIMITS = LaneLimits(lanes=1, members_max=4, weight_max=10, patience_s=15.0)
+
+
+class Door:
+    """Lets combinations through when told to, and notes who was in them."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[int]] = []
+        self.open = trio.Semaphore(0)
+        self.fails: BaseException | None = None
+
+    async def act(self, requests: Sequence[int]) -> list[int]:
+        self.seen.append(list(requests))
+        await self.open.acquire()
+        if self.fails is not None:
+            raise self.fails
+        return [-request for request in requests]
+
+
+def lanes(door: Door, limits: LaneLimits = LIMITS) -> Lanes[int, int]:
+    """A request weighs what it is modulo 100."""
+    return Lanes(door.act, limits=limits, weigh=lambda n: n % 100)
+
+
+async def asking(
+    nursery: trio.Nursery, asked: Lanes[int, int], requests: Sequence[int], answers: dict[int, object]
+) -> None:
+    async def one(request: int) -> None:
+        try:
+            answers[request] = await asked.ask(request)
+        except (NoTurn, JournalOutcomeUnknown, ZeroDivisionError) as error:
+            answers[request] = error
+
+    for request in requests:
+        nursery.start_soon(one, request)
+        await wait_all_tasks_blocked()
+
+
+async def test_what_gathers_while_the_lane_is_busy_goes_together_in_its_order() -> None:
+    door, answers = Door(), dict[int, object]()
+    async with trio.open_nursery() as nursery:
+        await asking(nursery, lanes(door), [1, 2, 3], answers)
+        assert door.seen == [[1]]
+        door.open.release()
+        await wait_all_tasks_blocked()
+        assert door.seen == [[1], [2, 3]]
+        assert answers == {1: -1}
+        door.open.release()
+    assert answers == {1: -1, 2: -2, 3: -3}
+
+
+@pytest.mark.parametrize(
+    ("requests", "together"),
+    [
+        ([1, 2, 3, 4, 5, 6], [[1], [2, 3, 4], [5], [6]]),  # by weight
+        ([1, 101, 201, 301, 401, 501], [[1], [101, 201, 301, 401], [501]]),  # by number
+        ([1, 50, 2], [[1], [50], [2]]),  # one that is heavier than a combination
+    ],
+)
+async def test_a_combination_has_its_limits(requests: list[int], together: list[list[int]]) -> None:
+    door, answers = Door(), dict[int, object]()
+    async with trio.open_nursery() as nursery:
+        await asking(nursery, lanes(door), requests, answers)
+        for _ in together:
+            door.open.release()
+    assert door.seen == together
+    assert answers == {request: -request for request in requests}
+
+
+async def test_two_of_a_kind_never_go_together_and_keep_their_order() -> None:
+    door, answers = Door(), dict[int, object]()
+    async with trio.open_nursery() as nursery:
+        asked = Lanes[int, int](door.act, limits=LIMITS, weigh=lambda n: 0, apart=lambda n: n // 10)
+        await asking(nursery, asked, [11, 12, 13, 21], answers)
+        for _ in range(3):
+            door.open.release()
+    assert door.seen == [[11], [12, 21], [13]]
+
+
+async def test_a_second_lane_is_used_before_anybody_waits() -> None:
+    door, answers = Door(), dict[int, object]()
+    async with trio.open_nursery() as nursery:
+        await asking(nursery, lanes(door, replace(LIMITS, lanes=2)), [1, 2, 3, 4], answers)
+        assert door.seen == [[1], [2]]
+        for _ in range(3):
+            door.open.release()
+    assert door.seen == [[1], [2], [3, 4]]
+
+
+async def test_who_is_cancelled_while_waiting_has_begun_nothing_and_who_was_taken_is_told() -> None:
+    door, told = Door(), list[int]()
+    asked = lanes(door)
+    scopes = {request: trio.CancelScope() for request in (1, 2, 3, 4)}
+
+    async def one(request: int) -> None:
+        with scopes[request]:
+            told.append(await asked.ask(request))
+
+    async with trio.open_nursery() as nursery:
+        for request in scopes:
+            nursery.start_soon(one, request)
+            await wait_all_tasks_blocked()
+        scopes[2].cancel()
+        await wait_all_tasks_blocked()
+        door.open.release()
+        await wait_all_tasks_blocked()
+        assert door.seen == [[1], [3, 4]]
+        for scope in scopes.values():
+            scope.cancel()
+        await wait_all_tasks_blocked()
+        assert told == [-1]
+        door.open.release()
+    assert sorted(told) == [-4, -3, -1]
+
+
+async def test_who_gets_no_turn_in_time_is_told_and_leaves_no_trace(autojump_clock: MockClock) -> None:
+    door, answers = Door(), dict[int, object]()
+    async with trio.open_nursery() as nursery:
+        await asking(nursery, lanes(door), [1, 2], answers)
+        await trio.sleep(LIMITS.patience_s + 1)
+        assert isinstance(answers[2], NoTurn)
+        door.open.release()
+    assert door.seen == [[1]]
+
+
+@pytest.mark.parametrize("error", [JournalOutcomeUnknown("no answer"), ZeroDivisionError()])
+async def test_an_outcome_that_nobody_knows_is_everybodys_and_the_next_go_on(error: Exception) -> None:
+    door, answers = Door(), dict[int, object]()
+    async with trio.open_nursery() as nursery:
+        await asking(nursery, lanes(door), [1, 2, 3], answers)
+        door.open.release()
+        await wait_all_tasks_blocked()
+        door.fails = error
+        door.open.release()
+        await wait_all_tasks_blocked()
+    assert answers[1] == -1
+    assert answers[2] is error
+    assert isinstance(answers[3], JournalOutcomeUnknown)
+    if isinstance(error, JournalOutcomeUnknown):
+        assert str(answers[3]) == "no answer"
