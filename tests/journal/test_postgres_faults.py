@@ -435,6 +435,7 @@ async def test_a_read_only_database_is_away(postgres: PostgresWorld) -> None:
         assert pool.get_size() == 1  # so this is the session that will be used
         await cross(lambda units=units: units.read(read_only))
     assert isinstance(await postgres.journal.append(group), Away)
+    await cross(lambda: postgres.units.read(read_only))  # that session was not kept; this is the next one
     with pytest.raises(JournalAway):
         await postgres.journal.register_agent_key(an_agent_key(tenant), AUDIT)
     assert await head(postgres, tenant, store) == 0
