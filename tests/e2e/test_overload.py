@@ -47,7 +47,7 @@ RECOVERY_S = 10.0
 
 def rss(server: Server) -> int:
     """Resident bytes of the server and its worker processes; PostgreSQL has bounds of its own."""
-    pids = [server.pid, *(pid for pid, line in server.children() if "actors.worker" in line)]
+    pids = [server.pid, *(pid for pid, line in server.children() if "postgres" not in line)]
     total = 0
     for pid in pids:
         try:
@@ -103,11 +103,16 @@ TIGHT = {
 mailboxes, also those behind the verifiers, where a refusal comes after most of the work."""
 
 
+@pytest.mark.parametrize("frontends", ["1", pytest.param("0", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("tight", TIGHT)
 def test_ten_times_too_much_is_refused_with_a_reason_and_costs_neither_memory_nor_goodput(
-    own_server: Callable[..., Server], tmp_path: Path, tight: str
+    own_server: Callable[..., Server], tmp_path: Path, tight: str, frontends: str
 ) -> None:
-    limits = {"NODE_BYTES_IN_FLIGHT_MAX": str(NODE_BYTES), "CONNECTIONS_MAX": str(CONNECTIONS)}
+    limits = {
+        "FRONTENDS": frontends,
+        "NODE_BYTES_IN_FLIGHT_MAX": str(NODE_BYTES),
+        "CONNECTIONS_MAX": str(CONNECTIONS),
+    }
     server = own_server(**limits, **TIGHT[tight]).start()
     server.wait_ready()
     tenants = [Tenant(server) for _ in range(TENANTS)]
