@@ -73,9 +73,10 @@ class Appends:
             return Away(str(error))
         if not isinstance(outcome, GoAlone):
             return outcome
+        result: Stored | Moved | Away
         with trio.CancelScope(shield=True):  # it has begun: it ends, whoever is cancelled
-            outcome = await self._append_alone(group)
-        return outcome
+            result = await self._append_alone(group)
+        return result
 
     async def _append_alone(self, group: Group) -> Stored | Moved | Away:
         return await cross(lambda: append(self.units, group, self._checkpoint))

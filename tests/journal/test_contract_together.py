@@ -1,4 +1,4 @@
-"""What appends of many tenants at the same time promise: each what it promises alone, whoever is its neighbour."""
+"""What appends of many tenants at the same time promise: each what it promises alone."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from journal import commitments, keys, legacy_commitments, reads, signed_by
 from journal.aio import cross, open_loop
 from journal.facts import read_facts
 from journal.postgres import PostgresJournal, open_journal
-from ves.records import IssuedToken, KeyName
+from ves.records import IssuedToken, KeyName, Question
 
 
 class Explaining:
@@ -36,14 +36,21 @@ class Explaining:
         return (0, 0, 0, None, b"")  # of an empty page
 
 
-async def explain(journal: PostgresJournal, act: Any) -> Explaining:
+async def explain(journal: PostgresJournal, act: Any, *, appending: bool = False) -> Explaining:
+    units = journal._appends.units if appending else journal._units
+
     async def run() -> Explaining:
-        async with journal._units._pool.acquire() as connection:
+        async with units._pool.acquire() as connection:
             explaining = Explaining(connection)
             await act(explaining)
             return explaining
 
     return await cross(run)
+
+
+async def explain_facts(journal: PostgresJournal, wanted: Question) -> str:
+    explaining = await explain(journal, lambda c: read_facts(c, [wanted, wanted]), appending=True)
+    return "\n".join(explaining.plan)
 
 
 async def fill(dsn: str, tenant: bytes, store: bytes, events: int) -> None:
@@ -72,14 +79,17 @@ async def test_facts_look_up_each_name_and_never_read_all_a_tenant_has(
     events = [an_event(command=uuid()) for _ in range(asked)]
     wanted = question(tenant, [store], events, credentials=[uuid(), IssuedToken(uuid(), 1)])
     async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
-        await journal.read_facts(wanted)  # prepared while the tables are empty
+        empty = await explain_facts(journal, wanted)  # as it is planned once and for all
         await fill(database.app_dsn, tenant, store, 5000)
-        text = "\n".join((await explain(journal, lambda c: read_facts(c, wanted))).plan)
-    assert "using ves_events_tenant_id_event_id_key" in text
-    assert "using entity_versions_pkey" in text
-    assert "using ves_command_dedupe_pkey" in text
-    for greedy in ("Seq Scan", "Bitmap", "Hash", "Merge"):
-        assert greedy not in text
+        filled = await explain_facts(journal, wanted)
+    for text in (empty, filled):
+        assert "using ves_events_tenant_id_event_id_key" in text, text
+        assert "using ves_events_archive_tenant_id_event_id_key" in text, text
+        assert "using entity_versions_pkey" in text
+        assert "using ves_command_dedupe_pkey" in text
+        assert "using ves_sequence_counters_pkey" in text
+        for greedy in ("Seq Scan", "Bitmap", "Hash", "Merge", "Sort"):
+            assert greedy not in text, text
 
 
 async def test_facts_of_legacy_events_are_looked_up_the_same_way(database: Database) -> None:
@@ -87,7 +97,7 @@ async def test_facts_of_legacy_events_are_looked_up_the_same_way(database: Datab
     wanted = legacy_question(tenant, [store], [a_legacy_event(command=uuid()) for _ in range(100)])
     who = f"'{tenant.hex()}'::uuid, '{store.hex()}'::uuid"
     async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
-        await journal.read_facts(wanted)  # prepared while the tables are empty
+        empty = await explain_facts(journal, wanted)
         await sql(
             database.app_dsn,
             f"INSERT INTO record.events SELECT n, now(), now(), NULL, {who}, gen_random_uuid(), "
@@ -95,11 +105,13 @@ async def test_facts_of_legacy_events_are_looked_up_the_same_way(database: Datab
             "FROM generate_series(1, 5000) n",
             f"INSERT INTO record.sequence_counters VALUES ({who}, 5000, now())",
         )
-        text = "\n".join((await explain(journal, lambda c: read_facts(c, wanted))).plan)
-    assert "using events_tenant_id_event_id_key" in text
-    assert "using event_command_dedupe_pkey" in text
-    for greedy in ("Seq Scan on events", "Bitmap", "Hash", "Merge"):
-        assert greedy not in text
+        filled = await explain_facts(journal, wanted)
+    for text in (empty, filled):
+        assert "using events_tenant_id_event_id_key" in text, text
+        assert "using events_archive_tenant_id_event_id_key" in text, text
+        assert "using event_command_dedupe_pkey" in text
+        for greedy in ("Seq Scan", "Bitmap", "Hash", "Merge", "Sort"):
+            assert greedy not in text, text
 
 
 async def test_looking_for_streams_behind_reads_the_counters_not_the_events(database: Database) -> None:
@@ -166,7 +178,7 @@ async def test_a_tenant_that_joined_after_the_last_analyze_is_looked_up_by_name_
         await sql(database.owner_dsn, "VACUUM ANALYZE record.ves_events")
         await sql(database.owner_dsn, "ANALYZE record.entity_versions")
         await fill(database.app_dsn, newcomer, store, 3000)
-        text = "\n".join((await explain(journal, lambda c: read_facts(c, wanted))).plan)
+        text = await explain_facts(journal, wanted)
     assert "using ves_events_tenant_id_event_id_key" in text, text
     assert "ves_events_entity" not in text
 
@@ -226,15 +238,13 @@ async def test_pages_and_facts_go_along_the_indexes_of_both_tables(database: Dat
         await fill(database.app_dsn, tenant, store, 5000)
         if through:
             await archived(database.owner_dsn, tenant, store, through)
-        facts = (await explain(journal, lambda c: read_facts(c, wanted))).plan
+        facts = (await explain_facts(journal, wanted)).splitlines()
         page = await explain(journal, lambda c: one_page(c, tenant, store, 2500))
         sources = await explain(
             journal, lambda c: commitments.read_leaf_sources(c, tenant, store, 2500, 2600)
         )
     assert "using ves_events_tenant_id_event_id_key" in "\n".join(facts)
-    # While the archive is empty all its indexes are equal.
-    archive_index = "ves_events_archive_tenant_id_event_id_key" if through else "ves_events_archive_"
-    assert f"using {archive_index}" in "\n".join(facts), "\n".join(facts)
+    assert "using ves_events_archive_tenant_id_event_id_key" in "\n".join(facts), "\n".join(facts)
     for plan in (page.plan, sources.plan):
         text = "\n".join(plan)
         assert "using ves_events_pkey" in text, text
