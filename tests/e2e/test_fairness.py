@@ -1,4 +1,4 @@
-"""A tenant that floods the pools does not stand before a quiet one: who is served when, counted, not timed."""
+"""A tenant that floods the pools does not stand before a quiet one: who is served when, not how fast."""
 
 from __future__ import annotations
 

@@ -18,11 +18,11 @@ from ves.records import Commitment, KeyName
 
 
 class Streams:
-    """Two streams behind; the first one never stops growing."""
+    """Two streams behind, the first one far; and it never stops growing."""
 
     def __init__(self) -> None:
         self.through = {b"A" * 16: 0, b"B" * 16: 0}
-        self.heads = {b"A" * 16: 10, b"B" * 16: 10}
+        self.heads = {b"A" * 16: 5000, b"B" * 16: 10}
 
     async def streams_behind(self, *, after: object, limit: int) -> list[StreamBehind]:
         return [
