@@ -311,9 +311,10 @@ class Connection:
     def _refuse(self, wrong: NotHttp) -> None:
         """There is no route, no log line and no caller's request id for what is no HTTP. The answer of a
         request before it, if one is still due, would not be believed: it is cut off."""
+        to_head = self._request is not None and self._head.method == "HEAD"
         self._abandon()
         error = ApiError(Code.MALFORMED_REQUEST, wrong.text, status=wrong.status)
-        self._send(own_answer(error, self._headers))
+        self._send(own_answer(error, self._headers, to_head=to_head))
         self._end(lingers=True)
 
     def _end(self, *, lingers: bool) -> None:
@@ -346,8 +347,9 @@ class Connection:
                 await self._line.discard()
 
 
-def own_answer(error: ApiError, security_headers: Headers) -> bytes:
-    """A whole closing answer, for where there is no request to hand on."""
+def own_answer(error: ApiError, security_headers: Headers, *, to_head: bool = False) -> bytes:
+    """A whole closing answer, for where there is no request to hand on. ``to_head``: it was HEAD, and only
+    then its body was no HTTP."""
     request_id = secrets.token_hex(16)
     body = error.body(request_id)
     headers = [
@@ -357,4 +359,4 @@ def own_answer(error: ApiError, security_headers: Headers) -> bytes:
         *((name.encode(), value.encode()) for name, value in error.headers()),
         *security_headers,
     ]
-    return answer(error.status, headers, body, is_last=True)
+    return answer(error.status, headers, body, is_last=True, to_head=to_head)
