@@ -2,7 +2,7 @@ PYTHON ?= python3
 RUN := .venv/bin
 PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-slow test-thorough simulate chaos drill fuzz check sbom security demo bench contract lock clean
+.PHONY: run test test-slow test-thorough simulate chaos drill fuzz check sbom security demo bench bench-compare contract lock clean
 
 run: .venv/run.stamp $(if $(filter dev,$(ANCHOR)),node_modules/stamp)  ## the server on 127.0.0.1:8080, embedded PostgreSQL, data in ./.sequencer; ANCHOR=dev: with a chain
 	exec $(RUN)/sequencer serve
@@ -46,8 +46,12 @@ sbom: .venv/dev.stamp  ## build/sbom.json: what is in a release, as CycloneDX
 security: .venv/dev.stamp  ## each line of the security guide: the tests that SECURITY.md names for it, and how they do
 	CI=true $(RUN)/python -m tests.security_report $(if $(OUTCOMES),--outcomes $(OUTCOMES))
 
-bench: .venv/run.stamp  ## throughput and latency of the whole service on this machine
-	$(RUN)/python -m bench.ingest
+bench: .venv/run.stamp  ## rates, latencies and processor time beside this machine's limits, some 8 minutes; FULL=1: all shapes: docs/performance.md
+	$(RUN)/python -m bench.suite $(if $(FULL),--full) --json build/bench.json
+	$(RUN)/python -m bench.plot build/bench.json
+
+bench-compare: .venv/run.stamp  ## this working tree against BASE=revision, round by round in turns
+	$(RUN)/python -m bench.compare $(or $(BASE),$(error BASE=revision is missing))
 
 contract: .venv/dev.stamp  ## contracts/StateSetAnchor.json and contracts/gas.md anew from the source
 	node contracts/compile.mjs

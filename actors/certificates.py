@@ -60,6 +60,7 @@ class Certificates:
         """``now_s``: seconds since 1970. Raises CertificateError."""
         self._security = security
         self._now_s = now_s
+        self._heard_by: list[Callable[[Listener], None]] = []
         self._pairs = {listener: Pair(listener, its) for listener, its in files.items()}
         for pair in self._pairs.values():
             self._warn_of_age(pair)
@@ -68,6 +69,15 @@ class Certificates:
         """Answers the context of the moment; None: this listener speaks plain HTTP."""
         pair = self._pairs.get(listener)
         return None if pair is None else pair.context
+
+    def certificate_of(self, listener: Listener) -> Callable[[], Certificate] | None:
+        """Answers the pair of the moment; None: this listener speaks plain HTTP."""
+        pair = self._pairs.get(listener)
+        return None if pair is None else lambda: pair.certificate
+
+    def tell(self, hear: Callable[[Listener], None]) -> None:
+        """``hear`` is called after a pair was replaced."""
+        self._heard_by.append(hear)
 
     def files_of(self, listener: Listener) -> CertificateFiles | None:
         pair = self._pairs.get(listener)
@@ -96,6 +106,8 @@ class Certificates:
             self._security.happened("certificate_refused", listener=pair.listener, reason=str(error))
         else:
             self._security.happened("certificate_reloaded", listener=pair.listener)
+            for hear in self._heard_by:
+                hear(pair.listener)
             self._warn_of_age(pair)
 
     def _warn_of_age(self, pair: Pair) -> None:

@@ -31,11 +31,19 @@ from journal.port import (
     StreamBehind,
 )
 from ves.commitments import next_commitment
-from ves.merkle import SUBTREE_LEAVES, TreeBuilder, leaf_hash, stored_levels
+from ves.merkle import (
+    LEAF_SOURCE_BYTES,
+    SUBTREE_LEAVES,
+    TreeBuilder,
+    leaf_hashes,
+    leaf_numbers,
+    stored_levels,
+)
 from ves.records import Commitment, Uuid
 
 PAGE_STREAMS = 1000
 COMMIT_DEADLINE_S = 60.0
+_SUBTREE_BYTES = SUBTREE_LEAVES * LEAF_SOURCE_BYTES
 
 log = structlog.get_logger(__name__)
 
@@ -116,22 +124,11 @@ class Committer:
             sources = await self._journal.read_leaf_sources(
                 wanted.tenant_id, wanted.store_id, sequence_start=start, sequence_end=end
             )
-            numbers = [source.sequence_number for source in sources]
-            if numbers != list(range(start, end + 1)):
+            if leaf_numbers(sources) != tuple(range(start, end + 1)):
                 raise damaged(wanted.store_id, start, end)
-            for first in range(0, len(sources), SUBTREE_LEAVES):
-                tree.add(
-                    [
-                        leaf_hash(
-                            wanted.tenant_id,
-                            wanted.store_id,
-                            source.sequence_number,
-                            source.event_signing_hash,
-                            source.agent_signature,
-                        )
-                        for source in sources[first : first + SUBTREE_LEAVES]
-                    ]
-                )
+            for first in range(0, len(sources), _SUBTREE_BYTES):
+                some = sources[first : first + _SUBTREE_BYTES]
+                tree.add(leaf_hashes(wanted.tenant_id, wanted.store_id, some))
                 await trio.lowlevel.checkpoint()
         levels = tree.levels()
         commitment = next_commitment(

@@ -17,7 +17,7 @@ from actors.at_rest_watch import AtRestWatch
 from actors.errors import DoesNotOpen
 from actors.faults import checkpoint
 from actors.mailbox import Inbox
-from actors.messages import Open, OpenAtRest, RowBytes, Seal, SealAtRest, Sealed
+from actors.messages import Open, OpenAtRest, RowBytes, Seal, SealAtRest, Sealed, ServedEvents, ServePage
 from actors.worker_process import WorkerProcess, running
 from actors.worker_spawn import OwnProcess, Spawn
 from actors.worker_wire import (
@@ -29,7 +29,10 @@ from actors.worker_wire import (
     SealBytes,
     SealBytesAnswer,
     SealEvents,
+    ServeAnswer,
+    ServeEvents,
     Unopened,
+    UnopenedEvent,
     Unsealed,
 )
 from ves.at_rest import SSE1_BYTES_MIN, SSE2_BYTES_MIN, is_frame
@@ -43,6 +46,7 @@ _HASH_BYTES = 32
 
 _seal_answer: msgspec.msgpack.Decoder[SealAnswer] = msgspec.msgpack.Decoder(SealAnswer)
 _open_answer: msgspec.msgpack.Decoder[OpenAnswer] = msgspec.msgpack.Decoder(OpenAnswer)
+_serve_answer: msgspec.msgpack.Decoder[ServeAnswer] = msgspec.msgpack.Decoder(ServeAnswer)
 _seal_bytes_answer: msgspec.msgpack.Decoder[SealBytesAnswer] = msgspec.msgpack.Decoder(SealBytesAnswer)
 _FRAMED = (0, SSE2_BYTES_MIN)
 """So many bytes longer is what is stored than its plaintext: as it is, or the frame that we write …"""
@@ -68,7 +72,7 @@ class EncryptorKeys(msgspec.Struct, frozen=True):
 
 
 class Encryptor:
-    """Answers ``Seal``, ``Open``, ``SealAtRest`` and ``OpenAtRest``."""
+    """Answers ``Seal``, ``Open``, ``ServePage``, ``SealAtRest`` and ``OpenAtRest``."""
 
     def __init__(
         self,
@@ -110,15 +114,19 @@ class Encryptor:
                 elif isinstance(message, SealAtRest):
                     letter.answer(await self._seal_bytes(worker, message))
                 else:
-                    assert isinstance(message, Open | OpenAtRest)
+                    assert isinstance(message, Open | ServePage | OpenAtRest)
                     try:
                         letter.answer(await self._opened(worker, message))
                     except DoesNotOpen as error:
                         letter.refuse(error)
 
-    async def _opened(self, worker: WorkerProcess, message: Open | OpenAtRest) -> list[bytes]:
+    async def _opened(
+        self, worker: WorkerProcess, message: Open | ServePage | OpenAtRest
+    ) -> list[bytes] | ServedEvents:
         if isinstance(message, Open):
             return await self._open(worker, message)
+        if isinstance(message, ServePage):
+            return await self._serve(worker, message)
         return await self._open_bytes(worker, message)
 
     async def _seal(self, worker: WorkerProcess, message: Seal) -> Sealed:
@@ -145,12 +153,21 @@ class Encryptor:
         stored = [row.payload_sealed for row in message.payloads]
         for row, plaintext in zip(message.payloads, opened, strict=True):
             if isinstance(plaintext, Unopened):
-                name = (
-                    f"the payload stored at tenant {uuid_text(message.tenant_id)}, store"
-                    f" {uuid_text(row.store_id)}, sequence_number {row.sequence_number}"
-                )
+                name = _payload_name(message.tenant_id, row.store_id, row.sequence_number)
                 raise self._watch.unopened(name, plaintext.why)
         return self._checked(worker, stored, opened)
+
+    async def _serve(self, worker: WorkerProcess, message: ServePage) -> ServedEvents:
+        request = ServeEvents(message.tenant_id, message.packed)
+        served = await worker.call(request, _serve_answer, deadline_s=self._call_deadline_s)
+        if isinstance(served, UnopenedEvent):
+            name = _payload_name(message.tenant_id, served.store_id, served.sequence_number)
+            raise self._watch.unopened(name, served.why)
+        # Hex alone makes the text of an event longer than what it was made from.
+        if served.count != message.count or len(served.texts) <= len(message.packed):
+            worker.reject(f"{served.count} events served of {message.count}")
+        self._watch.read(unencrypted=served.unencrypted)
+        return served
 
     async def _seal_bytes(self, worker: WorkerProcess, message: SealAtRest) -> list[bytes]:
         request = SealBytes(message.purpose.value, message.tenant_id, _pairs(message.values))
@@ -184,6 +201,13 @@ class Encryptor:
                 worker.reject("an opened value has the wrong size")
         self._watch.read(unencrypted=sum(not is_frame(one) for one in stored))
         return plaintexts
+
+
+def _payload_name(tenant_id: Uuid, store_id: Uuid, sequence_number: int) -> str:
+    return (
+        f"the payload stored at tenant {uuid_text(tenant_id)}, store {uuid_text(store_id)},"
+        f" sequence_number {sequence_number}"
+    )
 
 
 def _pairs(values: list[RowBytes]) -> list[tuple[bytes, bytes]]:

@@ -100,6 +100,26 @@ class Open(Message[list[bytes]], frozen=True):
     payloads: list[SealedPayload]
 
 
+class ServedEvents(msgspec.Struct, frozen=True, array_like=True, tag="served"):
+    """``count`` events as they are served, JSON texts with commas between them."""
+
+    texts: bytes
+    count: int
+    unencrypted: int
+    """So many of them were stored as they are, in an earlier mode."""
+
+
+class ServePage(Message[ServedEvents], frozen=True):
+    """Answered with all events of a page as they are served, opened, in order. One that does not open kills
+    nothing: it is an ``Unavailable`` naming the row, for the operator to see."""
+
+    repeatable: ClassVar[bool] = True
+    tenant_id: Uuid
+    packed: bytes
+    """As ``journal.packed`` has them."""
+    count: int
+
+
 class RowBytes(msgspec.Struct, frozen=True, array_like=True):
     """A value of any other table that is encrypted at rest."""
 

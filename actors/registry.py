@@ -7,8 +7,7 @@ is none of its business: that is judged inside the append.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
+from actors.bindings import Bindings
 from actors.errors import Unavailable
 from actors.mailbox import Inbox
 from actors.messages import FindKeys
@@ -21,8 +20,7 @@ class KeyRegistry:
 
     def __init__(self, *, journal: Journal, bindings_max: int = 100_000) -> None:
         self._journal = journal
-        self._bindings_max = bindings_max
-        self._bindings: OrderedDict[KeyName, bytes] = OrderedDict()
+        self._bindings = Bindings(bindings_max)
 
     async def run(self, inbox: Inbox) -> None:
         while True:
@@ -34,17 +32,11 @@ class KeyRegistry:
                 letter.refuse(Unavailable(f"agent keys cannot be read: {error}"))
 
     async def _find(self, names: list[KeyName]) -> dict[KeyName, bytes]:
-        found = {name: self._bindings[name] for name in names if name in self._bindings}
-        for name in found:
-            self._bindings.move_to_end(name)
+        found = {name: key for name in names if (key := self._bindings.get(name)) is not None}
         missing = [name for name in names if name not in found]
         if missing:
             read = await self._journal.find_public_keys(missing)
             found |= read
-            self._remember(read)
+            self._bindings.learn(read.items())
+            self._bindings.trim()
         return found
-
-    def _remember(self, found: dict[KeyName, bytes]) -> None:
-        self._bindings.update(found)
-        while len(self._bindings) > self._bindings_max:
-            self._bindings.popitem(last=False)

@@ -48,6 +48,8 @@ AWAY_PATIENCE_S = 2.0
 """How long a group waits for a database that has just gone away: hides a restart, not an outage."""
 AWAY_PAUSE_S = (0.05, 1.0)
 """First and longest pause between tries while the database is away."""
+SEALED_TOGETHER_MIN = 64
+"""Events in a part: fewer are not worth another way to a process and back."""
 _NOTHING_SEALED = Sealed(0, [])
 """Of a group without rows: no key signs for it."""
 
@@ -59,6 +61,8 @@ class GroupLimits:
     bytes_max: int
     """Of payloads."""
     seal_deadline_s: float = 10.0
+    sealed_at_once: int = 1
+    """Into so many parts a large group is divided for sealing: as many as there are encryptors."""
 
 
 @dataclass
@@ -196,10 +200,41 @@ class Sequencer:
         return Done(plan, sealed, self._sequencer_id) if isinstance(outcome, Stored) else outcome
 
     async def _seal(self, plan: Plan) -> Sealed:
-        if not plan.numbered:
+        events = plan.numbered
+        if not events:
             return _NOTHING_SEALED
-        letter = Seal(tenant_id=self._tenant_id, events=plan.numbered)
+        count = min(self._limits.sealed_at_once, len(events) // SEALED_TOGETHER_MIN)
+        if count > 1:
+            parts = await self._seal_parts(_divided(events, count))
+            if len({part.sequencer_key_version for part in parts}) == 1:
+                return Sealed(parts[0].sequencer_key_version, [one for part in parts for one in part.events])
+            # The receipt key was changed between two parts: a group is signed by one key.
+        return await self._seal_together(events)
+
+    async def _seal_together(self, events: list[NumberedEvent]) -> Sealed:
+        letter = Seal(tenant_id=self._tenant_id, events=events)
         return await self._encryptors.ask(letter, deadline_s=self._limits.seal_deadline_s)
+
+    async def _seal_parts(self, parts: list[list[NumberedEvent]]) -> list[Sealed]:
+        """All of them, or the first reason why not."""
+        answers: dict[int, Sealed | NotNow] = {}
+
+        async def seal(index: int, events: list[NumberedEvent]) -> None:
+            try:
+                answers[index] = await self._seal_together(events)
+            except NotNow as reason:
+                answers[index] = reason
+
+        async with trio.open_nursery() as nursery:
+            for index, events in enumerate(parts):
+                nursery.start_soon(seal, index, events)
+        sealed = []
+        for index in range(len(parts)):
+            answer = answers[index]
+            if isinstance(answer, NotNow):
+                raise answer
+            sealed.append(answer)
+        return sealed
 
     def _group(self, plan: Plan, sealed: Sealed, facts: Facts) -> Group:
         return Group(
@@ -267,6 +302,12 @@ def _appended(request: RequestPlan, receipts: list[Receipt]) -> Appended:
         sequence_end=request.sequence_end,
         head_sequence=request.head_sequence,
     )
+
+
+def _divided(events: list[NumberedEvent], count: int) -> list[list[NumberedEvent]]:
+    """In order, into parts of nearly the same size."""
+    size = -(-len(events) // count)
+    return [events[start : start + size] for start in range(0, len(events), size)]
 
 
 def _refuse(letters: list[Letter[Any]], why: str, retry_after_s: float) -> None:

@@ -21,6 +21,7 @@ from typing import BinaryIO, Protocol
 
 import msgspec
 
+from actors import freed_memory
 from actors.worker_wire import (
     HEADER,
     Became,
@@ -48,6 +49,7 @@ class Trade(Protocol):
 
 def main() -> None:
     guard(parent=int(sys.argv[1]))
+    freed_memory.keep_some()
     requests, answers = private_pipes()
     try:
         serve(requests, answers, _become, checkpoint=armed_checkpoint())

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from actors.messages import ServedEvents
 from actors.worker_wire import (
     BecomeEncryptor,
     OpenAnswer,
@@ -20,9 +21,13 @@ from actors.worker_wire import (
     SealBytes,
     SealBytesAnswer,
     SealEvents,
+    ServeAnswer,
+    ServeEvents,
     Unopened,
+    UnopenedEvent,
     Unsealed,
 )
+from journal.packed import unpacked
 from ves.at_rest import (
     NONCE_BYTES,
     AtRest,
@@ -31,14 +36,16 @@ from ves.at_rest import (
     Ring,
     RingKey,
     Row,
+    is_frame,
     ves_payload_aad,
 )
 from ves.kdf import Purpose
 from ves.receipts import sign_receipt
 from ves.records import SealedEvent
+from ves.served import served_event
 from ves.signatures import Signer
 
-Request = SealEvents | OpenFrames | SealBytes | OpenBytes
+Request = SealEvents | OpenFrames | ServeEvents | SealBytes | OpenBytes
 _request: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 
 
@@ -55,12 +62,14 @@ class Sealing:
         self._signer = Signer(become.receipt_signing_seed)
         self.public_key = self._signer.public_key
 
-    def answer(self, body: bytes) -> SealAnswer | OpenAnswer | SealBytesAnswer:
+    def answer(self, body: bytes) -> SealAnswer | OpenAnswer | ServeAnswer | SealBytesAnswer:
         request = _request.decode(body)
         if isinstance(request, SealEvents):
             return self.seal(request)
         if isinstance(request, OpenFrames):
             return self.open(request)
+        if isinstance(request, ServeEvents):
+            return self.serve(request)
         if isinstance(request, SealBytes):
             return self.seal_bytes(request)
         return self.open_bytes(request)
@@ -128,6 +137,21 @@ class Sealing:
             )
             for payload in request.payloads
         ]
+
+    def serve(self, request: ServeEvents) -> ServeAnswer:
+        texts = []
+        unencrypted = 0
+        for event in unpacked(request.packed):
+            receipt, stored = event.receipt, event.payload_sealed
+            place = (event.store_id, receipt.event_id, receipt.sequence_number, event.event_signing_hash)
+            aad = ves_payload_aad(request.tenant_id, *place)
+            try:
+                payload = self._at_rest.read(Row(Purpose.VES_EVENTS, request.tenant_id, aad), stored)
+            except FrameNotOpened as error:
+                return UnopenedEvent(event.store_id, receipt.sequence_number, str(error))
+            unencrypted += not is_frame(stored)
+            texts.append(served_event(event, payload))
+        return ServedEvents(b",".join(texts), len(texts), unencrypted)
 
     def _open(self, row: Row, stored: bytes) -> bytes | Unopened:
         try:

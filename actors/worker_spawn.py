@@ -12,7 +12,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Protocol
@@ -68,9 +68,14 @@ class OwnProcess:
     """``python -m actors.worker``, or another program that is told its parent, tied to our life."""
 
     def __init__(
-        self, command: tuple[str, ...] | None = None, environment: Mapping[str, str] | None = None
+        self,
+        command: tuple[str, ...] | None = None,
+        environment: Mapping[str, str] | None = None,
+        *,
+        inherits: Sequence[int] = (),
     ) -> None:
-        """``environment``: what it gets beside the few variables that a Python needs."""
+        """``environment``: what it gets beside the few variables that a Python needs; ``inherits``:
+        descriptors that it keeps, under the same numbers."""
         # Blocks the loop for a millisecond or two (vfork and exec), and must: not in a helper thread, whose
         # end would be taken for our own.
         self._process = subprocess.Popen(  # noqa: S603 - see above; our own argument list
@@ -79,6 +84,7 @@ class OwnProcess:
             stdout=subprocess.PIPE,
             bufsize=0,
             close_fds=True,
+            pass_fds=inherits,
             cwd=_HOME,
             env=_environment() | dict(environment or {}),
         )

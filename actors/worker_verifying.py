@@ -14,13 +14,14 @@ from collections.abc import Callable
 import msgspec
 from msgspec.structs import replace
 
+from actors.bindings import Bindings
 from actors.worker_comparing import Comparing
 from actors.worker_wire import BecomeVerifier, VerifyAnswer, VerifyBody
 from ves import envelopes, legacy_envelopes
 from ves.legacy import LegacyBatch
 from ves.legacy_verification import verify_legacy_body
 from ves.policy import Judge, Policy, demands_nothing, wanted
-from ves.records import KeyName, NeedsPolicy, NeedsSchemas, Uuid, VerifiedBatch
+from ves.records import NeedsPolicy, NeedsSchemas, Uuid, VerifiedBatch
 from ves.verification import Demands, verify_body
 
 AnyRequest = envelopes.Request | legacy_envelopes.Request
@@ -54,7 +55,7 @@ class Verifying:
         """``limit_cpu``: end this process after so many seconds of work, unless called with 0 before."""
         self._become = become
         self._now_us = now_us
-        self._bindings: OrderedDict[KeyName, bytes] = OrderedDict()
+        self._bindings = Bindings(become.bindings_max)
         self._policies: OrderedDict[Uuid, Policy] = OrderedDict()
         self._policy_weight = 0
         self._comparing = Comparing(limit_cpu, cpu_s=become.comparing_cpu_s)
@@ -64,13 +65,12 @@ class Verifying:
 
     def answer(self, body: bytes) -> VerifyAnswer:
         request = _request.decode(body)
-        self._bindings.update(request.found)
+        self._bindings.learn(request.found)
         if request.stamp == 0 and self._nothing:
             answer = self._checked(request, lambda parsed: self._idle)
         else:
             answer = self._judged(request)
-        while len(self._bindings) > self._become.bindings_max:  # only now: this call may need all of its own
-            self._bindings.popitem(last=False)
+        self._bindings.trim()  # only now: this call may need all of its own
         return answer
 
     def _judged(self, request: VerifyBody) -> VerifyAnswer:
@@ -110,7 +110,7 @@ class Verifying:
         return verify_body(
             request.body,
             request.scope,
-            self._public_key_of,
+            self._bindings.get,
             now_us=self._now_us(),
             unknown=frozenset(request.absent),
             demands_of=demands_of,
@@ -132,12 +132,6 @@ class Verifying:
         while self._policy_weight > POLICY_WEIGHT_MAX:
             _, oldest = self._policies.popitem(last=False)
             self._policy_weight -= _weight(oldest)
-
-    def _public_key_of(self, name: KeyName) -> bytes | None:
-        public_key = self._bindings.get(name)
-        if public_key is not None:
-            self._bindings.move_to_end(name)
-        return public_key
 
 
 def _weight(policy: Policy) -> int:

@@ -13,7 +13,7 @@ import struct
 
 import msgspec
 
-from actors.messages import SealedPayload
+from actors.messages import SealedPayload, ServedEvents
 from journal.port import Compatibility
 from ves.constants import PAYLOAD_BYTES_MAX
 from ves.legacy import EmptyBatch, LegacyBatch
@@ -113,6 +113,14 @@ class OpenFrames(msgspec.Struct, frozen=True, array_like=True, tag="open"):
     payloads: list[SealedPayload]
 
 
+class ServeEvents(msgspec.Struct, frozen=True, array_like=True, tag="serve"):
+    """Answered with ``ServeAnswer``."""
+
+    tenant_id: Uuid
+    packed: bytes
+    """Events of this tenant, as ``journal.packed`` has them."""
+
+
 class SealBytes(msgspec.Struct, frozen=True, array_like=True, tag="seal_bytes"):
     """Answered with what is to be stored, in order."""
 
@@ -135,6 +143,14 @@ class OpenBytes(msgspec.Struct, frozen=True, array_like=True, tag="open_bytes"):
 class Unopened(msgspec.Struct, frozen=True):
     """In the place of a plaintext. ``why`` names fingerprints and lengths, never bytes."""
 
+    why: str
+
+
+class UnopenedEvent(msgspec.Struct, frozen=True, array_like=True, tag="unopened"):
+    """In the place of a whole page: this payload of it does not open. ``why`` as in ``Unopened``."""
+
+    store_id: Uuid
+    sequence_number: int
     why: str
 
 
@@ -180,6 +196,7 @@ CheckerAnswer = SchemaFit | Unfitting | PayloadErrors
 VerifyAnswer = VerifiedBatch | LegacyBatch | EmptyBatch | BodyRefused | NeedsKeys | NeedsPolicy | NeedsSchemas
 SealAnswer = list[SealedEvent] | Unsealed
 OpenAnswer = list[bytes | Unopened]
+ServeAnswer = ServedEvents | UnopenedEvent
 SealBytesAnswer = list[bytes] | Unsealed
 
 _encoder = msgspec.msgpack.Encoder()

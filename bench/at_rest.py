@@ -17,7 +17,7 @@ from importlib.metadata import version
 
 from cryptography.hazmat.backends.openssl import backend
 
-from bench.ingest import machine
+from bench.report import this_machine
 from ves.at_rest import NONCE_BYTES, AtRest, AtRestMode, Ring, RingKey, Row
 from ves.kdf import Purpose
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
-    print(machine())
+    print(this_machine())
     print(f"cryptography {version('cryptography')}, {backend.openssl_version_text()}, {rounds} rounds")
     print(f"{'bytes':>9}  {'':20} {'median us':>10}  {'lowest to highest':>22}  {'MB/s':>7}")
     for size in SIZES:

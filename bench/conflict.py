@@ -20,7 +20,8 @@ from pathlib import Path
 
 import trio
 
-from bench.ingest import machine, read_response, sign_ahead
+from bench.lanes import read_response, sign_ahead
+from bench.report import this_machine
 from tests.e2e.nodes import metrics, operated_postgres
 from tests.e2e.world import Server, Tenant
 
@@ -133,7 +134,7 @@ def main() -> None:
     chosen = arguments.parse_args()
     batches = chosen.batch or sorted(GUESS)
     results: dict[tuple[int, str], list[Result]] = {(b, way): [] for b in batches for way in WAYS}
-    print(machine())
+    print(this_machine())
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as home:
         folder = Path(home)
         with operated_postgres(folder / "postgres") as postgres:

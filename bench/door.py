@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from werkzeug.datastructures import Headers
 
 from actors.rate_sharing import now_ns
-from bench.ingest import cpu_seconds, machine, read_response
+from bench.lanes import read_response
+from bench.machine import CORE, cpu_seconds
+from bench.report import this_machine
 from tests.e2e.world import ROOMY, Server, Tenant
 from tests.http.doubles import INGEST, Cardboard
+from transport.http.asked import Asked as Head
 from transport.http.callers import authenticate
 from transport.http.ingest import ROUTES
 from transport.http.rates import headers
@@ -46,17 +48,15 @@ class Asked:
     rate_verdict: Any = None
 
     def __init__(self, key: str) -> None:
-        self.request = self
-        self.headers = Headers(
-            [
-                ("host", "sequencer.example:8080"),
-                ("user-agent", "bench"),
-                ("accept", "*/*"),
-                ("content-type", "application/json"),
-                ("authorization", f"ApiKey {key}"),
-                ("content-length", "900"),
-            ]
-        )
+        lines = [
+            (b"host", b"sequencer.example:8080"),
+            (b"user-agent", b"bench"),
+            (b"accept", b"*/*"),
+            (b"content-type", b"application/json"),
+            (b"authorization", f"ApiKey {key}".encode()),
+            (b"content-length", b"900"),
+        ]
+        self.asked = Head("POST", INGEST, b"", lines, self.address, "http")
 
 
 class Checks:
@@ -74,7 +74,7 @@ class Checks:
 
     async def authentication(self) -> None:
         visit = self.visit
-        visit.caller = await authenticate(visit.headers, self.door.house, visit.address)
+        visit.caller = await authenticate(visit.asked, self.door.house, visit.address)
 
     async def permission(self) -> None:
         self.visit.caller.must_hold(self.route.needed)
@@ -117,7 +117,7 @@ async def reads(server: Server, tenant: Tenant, seconds: float) -> tuple[float, 
     request = (
         f"GET /api/v1/ves/head?{query} HTTP/1.1\r\nhost: x\r\nauthorization: ApiKey {tenant.api_key}\r\n\r\n"
     ).encode()
-    busy, count = cpu_seconds(server)["server"], 0
+    busy, count = cpu_seconds(server.pid)[CORE], 0
     async with await trio.open_tcp_stream(str(url.hostname), int(url.port or 0)) as stream:
         began = time.perf_counter()
         while (elapsed := time.perf_counter() - began) < seconds:
@@ -126,7 +126,7 @@ async def reads(server: Server, tenant: Tenant, seconds: float) -> tuple[float, 
             if b" 200 " not in head:
                 raise SystemExit(f"unexpected answer: {head!r} {body!r}")
             count += 1
-    return 1e6 * elapsed / count, 1e6 * (cpu_seconds(server)["server"] - busy) / count
+    return 1e6 * elapsed / count, 1e6 * (cpu_seconds(server.pid)[CORE] - busy) / count
 
 
 def pairs(rounds: int, seconds: float) -> dict[str, list[tuple[float, float]]]:
@@ -162,7 +162,7 @@ def main() -> int:
     arguments.add_argument("--rounds", type=int, default=15)
     arguments.add_argument("--seconds", type=float, default=2, help="of each turn of a server; 0: no servers")
     chosen = arguments.parse_args()
-    print(machine())
+    print(this_machine())
     print(f"load averages {' '.join(f'{load:.1f}' for load in os.getloadavg())}")
     title = f"{'':<16}{'wall us, median (min-max)':>28}{'processor us':>28}"
     print(f"\none request's checks, in process, {chosen.rounds} rounds of {CALLS:,} calls\n{title}")

@@ -3,7 +3,10 @@
 ``python -m bench.tenants [--tenants 10000] [--seconds 10]``. A real server on a fresh data directory; every
 tenant registers a key and posts one event over HTTP, so that its sequencer has lived. One busy tenant posts
 all the while; its speed is measured alone, while the others come, and beside all of them idle. Prints
-machine, versions, resident memory by part, medians and spread.
+machine, versions, memory by part, medians and spread. ``--keep --tenants 1000 --soak 600`` keeps all of them
+alive and then looks for so many seconds whether memory stays flat under a light load of everything.
+
+Memory is the proportional share (PSS) of our Python processes: what would be free again if they ended.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import trio
 
-from bench.ingest import Lane, drive, machine, sign_ahead
+from bench.lanes import Lane, drive, sign_ahead
+from bench.report import this_machine
 from tests.e2e.world import Agent, Server, Tenant
 
 CONNECTIONS = 16
@@ -29,15 +34,14 @@ WINDOWS = 5
 BUSY_BATCH = 20
 
 
-def resident_mib(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+def share_mib(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/smaps_rollup").read_text().split("\nPss:")[1].split()[0]) / 1024
 
 
 def memory(server: Server) -> dict[str, float]:
-    """MiB resident: the server itself, its workers together."""
-    workers = [pid for pid, line in server.children() if "actors.worker" in line]
-    return {"server": resident_mib(server.pid), "workers": sum(map(resident_mib, workers))}
+    """MiB: the server itself, all other Python processes of its together. PostgreSQL is not counted."""
+    others = [pid for pid, line in server.children() if " -m " in line]
+    return {"server": share_mib(server.pid), "workers": sum(map(share_mib, others))}
 
 
 async def touch(tenants: Iterator[int], http: httpx.AsyncClient) -> None:
@@ -104,6 +108,55 @@ class Busy:
         return [await self.window() for _ in range(count)]
 
 
+class Everyday:
+    """A light load of all that callers do: small batches and single events, pages, commitments, proofs."""
+
+    def __init__(self, server: Server) -> None:
+        self.tenant = Tenant(server)
+        self.stream = {"tenant_id": str(self.tenant.tenant_id), "store_id": str(self.tenant.store_id)}
+        self._head = 0
+
+    async def round(self, http: httpx.AsyncClient) -> None:
+        for batch in (1, 20):
+            events = [self.tenant.agent.event({"n": n, "text": "x" * 300}) for n in range(batch)]
+            body = self.tenant.agent.body(events)
+            await self._done(http, "POST", "/api/v1/ves/events/ingest", content=body)
+            self._head += batch
+        start = max(1, self._head - 999)
+        await self._done(
+            http, "GET", "/api/v1/ves/events", params={**self.stream, "from": start, "limit": 1000}
+        )
+        await self._done(http, "POST", "/api/v1/ves/commitments", json=self.stream)
+        await self._done(http, "GET", f"/api/v1/ves/proofs/{self._head}", params=self.stream)
+
+    @staticmethod
+    async def _done(http: httpx.AsyncClient, method: str, path: str, **what: Any) -> None:
+        answer = await http.request(method, path, headers={"content-type": "application/json"}, **what)
+        if answer.status_code not in (200, 201):
+            raise SystemExit(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
+
+
+async def soak(server: Server, seconds: float) -> None:
+    """Prints the memory each minute, and what was added from the second minute to the end."""
+    everyday, told = Everyday(server), []
+    headers = {"authorization": f"ApiKey {everyday.tenant.api_key}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as http:
+        began, rounds = trio.current_time(), 0
+        while (elapsed := trio.current_time() - began) < seconds:
+            if elapsed >= 60 * len(told):
+                told.append(memory(server))
+                parts = " ".join(f"{part} {mib:.1f}" for part, mib in told[-1].items())
+                print(f"after {elapsed:>5.0f} s, {rounds:>6} rounds: {parts} MiB", flush=True)
+            await everyday.round(http)
+            rounds += 1
+            await trio.sleep(0.1)
+    told.append(memory(server))
+    grown = sum(told[-1].values()) - sum(told[min(1, len(told) - 1)].values())
+    print(
+        f"after {seconds:>5.0f} s: {sum(told[-1].values()):.1f} MiB together, {grown:+.1f} since the first minute"
+    )
+
+
 def show(label: str, windows: list[tuple[float, float]]) -> None:
     speeds, p50 = [w[0] for w in windows], [w[1] for w in windows]
     print(
@@ -136,9 +189,10 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--tenants", type=int, default=10_000)
     arguments.add_argument("--seconds", type=float, default=3, help="of each measured window")
+    arguments.add_argument("--soak", type=float, default=0, help="seconds of light load afterwards")
     arguments.add_argument("--keep", action="store_true", help="keep all of them alive, however idle")
     chosen = arguments.parse_args()
-    print(machine())
+    print(this_machine())
     keep = {"TENANT_IDLE_SECS": "900", "TENANTS_IDLE_MAX": "100000"} if chosen.keep else {}
     with a_server(TENANTS_MAX="100000", **keep) as server:
         busy = Busy(server, chosen.seconds)
@@ -161,6 +215,9 @@ def main() -> None:
                 f"{part:<10} {before[part]:>7.1f} MiB before, {after[part]:>7.1f} after: {cost:+.1f} MiB,"
                 f" {1024 * cost / chosen.tenants:.1f} KiB a tenant"
             )
+        print(f"all Python processes together: {sum(after.values()):.1f} MiB")
+        if chosen.soak:
+            trio.run(soak, server, chosen.soak)
         began = time.perf_counter()
         answer = httpx.get(
             server.admin_url + "/metrics",

@@ -15,6 +15,8 @@ from typing import Literal
 
 from cryptography import x509
 
+from config.tls_context import server_context
+
 _FILE_BYTES_MAX = 1024 * 1024
 _NOT_OURS = 0o027
 """A group may read, as with every secret file: a pod that is not root gets its secrets by its group only."""
@@ -54,6 +56,8 @@ class Certificate:
     """A pair that belongs together and can be served."""
 
     context: ssl.SSLContext = field(repr=False)
+    pem: bytes = field(repr=False)
+    """The chain and the key, for a front-end that speaks TLS for us."""
     not_after_s: float
     """Seconds since 1970: when the first certificate of the chain expires."""
 
@@ -62,7 +66,8 @@ def load(files: CertificateFiles) -> Certificate:
     """Raises CertificateError."""
     _refuse_open_key(files)
     chain = _chain(files)
-    return Certificate(_context(files), min(one.not_valid_after_utc.timestamp() for one in chain))
+    pem = _read(files)
+    return Certificate(_context(files, pem), pem, min(one.not_valid_after_utc.timestamp() for one in chain))
 
 
 def _looks(path: Path) -> tuple[int, int, int, int] | None:
@@ -103,13 +108,18 @@ def _chain(files: CertificateFiles) -> list[x509.Certificate]:
         raise CertificateError(f"{what} holds no certificate in PEM form") from None
 
 
-def _context(files: CertificateFiles) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.set_alpn_protocols(["http/1.1"])
+def _read(files: CertificateFiles) -> bytes:
+    """Both files, each no longer than they get."""
+    parts = []
+    for path in (files.cert, files.key):
+        with path.open("rb") as file:
+            parts.append(file.read(_FILE_BYTES_MAX))
+    return b"\n".join(parts)
+
+
+def _context(files: CertificateFiles, pem: bytes) -> ssl.SSLContext:
     try:
-        # A passphrase is answered with "", or OpenSSL would ask for it at the terminal.
-        context.load_cert_chain(files.cert, files.key, password="")  # nosec B106
+        context = server_context(pem)
     except (ssl.SSLError, OSError) as error:
         raise CertificateError(_why_no_pair(files, error)) from None
     if files.client_ca is not None:

@@ -20,6 +20,7 @@ from config.settings import NO_ADDRESS, POSTGRESQL, DatabaseTls, Settings
 _VERSIONS = ("TLSv1.2", "TLSv1.3")
 _ROOT = Path(".postgresql/root.crt")
 """Below the home directory: where PostgreSQL's clients look for authorities when none are named."""
+_TAKES_WRITES = ("read-write", "primary")
 _NOT_UNDERSTOOD = {
     "hostaddr": "name the host before the database",
     "service": "write out here what it stands for",
@@ -37,7 +38,30 @@ def database_address(
     variable, address = getattr(given, "variable", name.upper()), given.get_secret_value()
     if not address.startswith(POSTGRESQL):
         raise SecretsError(f"{variable} {NO_ADDRESS}")
-    return protected(variable, address, settings.database_tls, environ)
+    return protected(variable, writable(variable, address, environ), settings.database_tls, environ)
+
+
+def writable(variable: str, address: str, environ: Mapping[str, str]) -> str:
+    """Of several hosts only the one that takes writes is any use: the address that leaves here asks for it by
+    itself. Raises Exposed, naming ``variable``, when it asks for another, or the hosts stand elsewhere."""
+    query = _query(variable, address)
+    named = _hosts(urlsplit(address).netloc.rpartition("@")[2])
+    elsewhere = _hosts(query.get("host", "")) or _hosts(environ.get("PGHOST", ""))
+    if len(named or elsewhere) < 2:
+        return address
+    if not named:
+        raise Exposed(f"{variable}: write several hosts before the database: postgresql://one,two,three/name")
+    if "," in query.get("port", ""):
+        raise Exposed(f"{variable}: write each port behind its host: postgresql://one:5432,two:5433/name")
+    asks = query.get("target_session_attrs")
+    if asks not in (None, "", *_TAKES_WRITES):
+        raise Exposed(
+            f"{variable} names several hosts and target_session_attrs={asks}: only the one that takes writes "
+            "is any use. Write target_session_attrs=read-write, or leave it out"
+        )
+    if asks:
+        return address
+    return f"{address}{'&' if '?' in address else '?'}target_session_attrs=read-write"
 
 
 def protected(variable: str, address: str, tls: DatabaseTls, environ: Mapping[str, str]) -> str:

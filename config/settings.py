@@ -7,7 +7,6 @@ command or logs: ``config.secret_sources`` does the first two when an owner asks
 from __future__ import annotations
 
 import json
-import os
 import re
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network
@@ -18,6 +17,7 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from config.cores import usable_cores
 from config.networks import parse_networks
 from config.secret_sources import FetchedSecret, SecretSources, TwoSources, secret_settings
 
@@ -307,10 +307,17 @@ class Settings(BaseSettings):
     log_format: Literal["json", "text"] = "json"
 
     # The house.
+    workers: Count | Literal["auto"] = "auto"
+    """How many cores the worker processes are for; auto: all that we may use."""
     verifiers: Count | None = None
-    """Worker processes that verify; None: one per core."""
+    """Worker processes that verify; None: one per core of ``workers``."""
     encryptors: Count | None = None
-    """Worker processes that seal and sign; None: one per two cores."""
+    """Worker processes that seal and sign; None: one per two cores of ``workers``."""
+    verify_inline_bytes: Annotated[int, Field(ge=0, le=65_536)] = 2048
+    """Request bodies up to this size are verified without the way to a worker process; 0: none are."""
+    frontends: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = "auto"
+    """Processes that speak HTTP and TLS with clients; 0: the core process does it itself; auto: one for every
+    four cores that we may use, and at least one."""
     mailbox_letters_max: Count = 1024
     sequencer_letters_max: Count = 256
     """Per tenant; a full one answers 503."""
@@ -459,11 +466,21 @@ class Settings(BaseSettings):
 
     @property
     def verifier_count(self) -> int:
-        return self.verifiers or max(1, os.cpu_count() or 1)
+        return self.verifiers or self.worker_cores
+
+    @property
+    def front_end_count(self) -> int:
+        if self.frontends == "auto":
+            return max(1, usable_cores() // 4)
+        return self.frontends
 
     @property
     def encryptor_count(self) -> int:
-        return self.encryptors or max(1, (os.cpu_count() or 1) // 2)
+        return self.encryptors or max(1, self.worker_cores // 2)
+
+    @property
+    def worker_cores(self) -> int:
+        return usable_cores() if self.workers == "auto" else self.workers
 
     @property
     def anchoring(self) -> Literal["off", "inside", "apart", "dev"]:

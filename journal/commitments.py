@@ -17,7 +17,6 @@ from journal.port import (
     CommitmentCounter,
     CommitmentPage,
     JournalAway,
-    LeafSource,
     Moved,
     Stored,
     StreamBehind,
@@ -75,6 +74,17 @@ ORDER BY b.tenant_id, b.store_id
 """  # noqa: S608  texts of this module only
 
 
+# One run of bytes: nobody makes an object of a leaf's parts.
+_LEAF_SOURCES = """
+SELECT string_agg(source, ''::bytea ORDER BY sequence_number) FROM (
+    SELECT sequence_number, int8send(sequence_number) || event_signing_hash || agent_signature AS source
+    FROM record.ves_events_all
+    WHERE tenant_id = $1 AND store_id = $2 AND sequence_number BETWEEN $3 AND $4
+    ORDER BY sequence_number
+) sources
+"""
+
+
 async def streams_behind(
     connection: Connection, after: tuple[Uuid, Uuid] | None, limit: int
 ) -> list[StreamBehind]:
@@ -98,19 +108,11 @@ async def read_counter(connection: Connection, tenant_id: Uuid, store_id: Uuid) 
 
 async def read_leaf_sources(
     connection: Connection, tenant_id: Uuid, store_id: Uuid, sequence_start: int, sequence_end: int
-) -> list[LeafSource]:
+) -> bytes:
     if sequence_end - sequence_start >= LEAF_SOURCES_MAX:
         raise ValueError(f"at most {LEAF_SOURCES_MAX} leaf sources a call")
-    rows = await connection.fetch(
-        "SELECT sequence_number, event_signing_hash, agent_signature FROM record.ves_events_all "
-        "WHERE tenant_id = $1 AND store_id = $2 AND sequence_number BETWEEN $3 AND $4 "
-        "ORDER BY sequence_number",
-        tenant_id,
-        store_id,
-        sequence_start,
-        sequence_end,
-    )
-    return [LeafSource(*row) for row in rows]
+    row = await connection.fetchrow(_LEAF_SOURCES, tenant_id, store_id, sequence_start, sequence_end)
+    return b"" if row is None or row[0] is None else bytes(row[0])
 
 
 async def commit(

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 
+from journal import hosts
+from journal.packed import POSTGRES_EPOCH_US
+
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
     Connection: TypeAlias = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
 
 SERVER_VERSION_MIN = 14
-_POSTGRES_EPOCH_US = 946_684_800_000_000
-"""2000-01-01 in microseconds since 1970-01-01: where PostgreSQL counts from."""
 _KEEPALIVE_IDLE_S = 10
 _KEEPALIVE_INTERVAL_S = 5
 _KEEPALIVE_COUNT = 3
@@ -83,8 +84,10 @@ def make_pool(
         if check is not None:
             await check(connection)
 
+    connect: Any = hosts.connect  # the stubs ask for a protocol that is theirs alone
     return asyncpg.create_pool(
         dsn,
+        connect=connect,
         min_size=0,
         max_size=limits.writers_max if for_appends else limits.connections_max,
         # Never closed for idleness: asyncpg sets a timer each time a connection comes back, and a cancelled
@@ -160,11 +163,11 @@ def _as_it_is(raw: bytes) -> bytes:
 
 
 def _to_postgres(unix_us: int) -> tuple[int]:
-    return (unix_us - _POSTGRES_EPOCH_US,)
+    return (unix_us - POSTGRES_EPOCH_US,)
 
 
 def _from_postgres(counted: tuple[int]) -> int:
-    return counted[0] + _POSTGRES_EPOCH_US
+    return counted[0] + POSTGRES_EPOCH_US
 
 
 async def _nothing_to_reset(connection: object) -> None:

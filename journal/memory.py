@@ -33,6 +33,7 @@ from journal.own_keys import (
     receipt_key_claimed,
     refuse_a_retired_key,
 )
+from journal.packed import packed
 from journal.port import (
     LEGACY_ENTITIES_MAX,
     RATE_REFILL_S_MAX,
@@ -65,7 +66,6 @@ from journal.port import (
     KeyRotated,
     KeyRotation,
     KeysRevoked,
-    LeafSource,
     LegacyCommitmentPage,
     LegacyEntityPage,
     LegacyEventPage,
@@ -102,6 +102,7 @@ from journal.signed_by import FIRST, signed_page
 from ves.at_rest import is_frame
 from ves.audit import AuditCommitment, AuditRecord, entry_hash
 from ves.constants import ZERO_HASH
+from ves.encoding import u64
 from ves.legacy_commitments import EntityVersions, LegacyCommitment
 from ves.policy import SchemaMode
 from ves.records import (
@@ -384,7 +385,8 @@ class MemoryJournal(MemoryNode):
             found = database.events[tenant_id, store_id]
             events, has_more, next_from = _page(found, from_sequence, limit, bytes_max)
             head = database.heads.get((tenant_id, store_id), NEW_STREAM)
-            return EventPage(head.current_sequence, events, has_more, next_from)
+            rows = b"".join(map(packed, events))
+            return EventPage(head.current_sequence, rows, len(events), has_more, next_from)
 
         return await self._read("read_events", page)
 
@@ -434,7 +436,8 @@ class MemoryJournal(MemoryNode):
             stream = database.events[tenant_id, entity.store_id]
             found = [e for e in stream if EntityName(e.store_id, e.entity_type, e.entity_id) == entity]
             version = database.versions.get((tenant_id, entity), 0)
-            return EntityPage(version, *_page(found, from_sequence, limit, bytes_max))
+            events, has_more, next_from = _page(found, from_sequence, limit, bytes_max)
+            return EntityPage(version, b"".join(map(packed, events)), len(events), has_more, next_from)
 
         return await self._read("read_entity", page)
 
@@ -487,15 +490,15 @@ class MemoryJournal(MemoryNode):
 
     async def read_leaf_sources(
         self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
-    ) -> list[LeafSource]:
+    ) -> bytes:
         if sequence_end - sequence_start >= 4096:
             raise ValueError("at most 4096 leaf sources a call")
         return await self._read(
             "read_leaf_sources",
-            lambda database: [
-                LeafSource(e.receipt.sequence_number, e.event_signing_hash, e.agent_signature)
+            lambda database: b"".join(
+                u64(e.receipt.sequence_number) + e.event_signing_hash + e.agent_signature
                 for e in database.events[tenant_id, store_id][max(0, sequence_start - 1) : sequence_end]
-            ],
+            ),
         )
 
     async def commit(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
+from journal import hosts
 from journal.aio import cross
 from journal.connections import Limits, session_settings
 from journal.port import SchemaMismatch
@@ -93,7 +94,7 @@ async def _migrate(dsn: str, logins: Logins, checkpoint: Checkpoint) -> list[str
     limits = Limits(statement_timeout_s=_STEP_S, lock_timeout_s=_LOCK_WAIT_S)
     settings = session_settings(limits, "sequencer migrate") | {"search_path": "pg_catalog"}
     try:
-        connection = await asyncpg.connect(dsn, timeout=_CONNECT_S, server_settings=settings)
+        connection = await hosts.connect(dsn, timeout=_CONNECT_S, server_settings=settings)
         try:
             done = []
             while (name := await _step(connection, checkpoint)) is not None:

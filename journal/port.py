@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from journal.packed import unpacked
 from ves.anchor_records import Inclusion
 from ves.audit import AuditCommitment, AuditRecord
 from ves.legacy import NumberedLegacyEvent, StoredLegacyEvent
@@ -164,19 +165,33 @@ class EventPage(msgspec.Struct, frozen=True):
     """Events from a sequence number on, and the stream's head as of the same snapshot."""
 
     head_sequence: int
-    events: list[StoredEvent]
+    packed: bytes
+    """The events, as ``journal.packed`` has them."""
+    count: int
     has_more: bool
     next_from: int
     """Where the next page starts: last + 1, or the asked ``from`` when the page is empty."""
+
+    @property
+    def events(self) -> list[StoredEvent]:
+        """Made anew at each call."""
+        return list(unpacked(self.packed))
 
 
 class EntityPage(msgspec.Struct, frozen=True):
     """An entity's events by sequence_number, with its version (accepted events, 0 = unknown)."""
 
     version: int
-    events: list[StoredEvent]
+    packed: bytes
+    """As in EventPage."""
+    count: int
     has_more: bool
     next_from: int
+
+    @property
+    def events(self) -> list[StoredEvent]:
+        """Made anew at each call."""
+        return list(unpacked(self.packed))
 
 
 class LegacyEventPage(msgspec.Struct, frozen=True):
@@ -239,14 +254,6 @@ class Voided(msgspec.Struct, frozen=True):
     first_number: int
     last_number: int
     voided_at_us: int = 0
-
-
-class LeafSource(msgspec.Struct, frozen=True, gc=False):
-    """What one Merkle leaf is made of (VES 3.7)."""
-
-    sequence_number: int
-    event_signing_hash: bytes
-    agent_signature: bytes
 
 
 class CommitmentPage(msgspec.Struct, frozen=True):
@@ -827,8 +834,8 @@ class Journal(AnchorRecord, Protocol):
 
     async def read_leaf_sources(
         self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
-    ) -> list[LeafSource]:
-        """Ordered; at most 4,096 a call."""
+    ) -> bytes:
+        """What leaves are made of, as ``ves.merkle.leaf_hashes`` takes it: ordered; at most 4,096 a call."""
         ...
 
     async def commit(

@@ -68,7 +68,6 @@ from journal.port import (
     KeyRotated,
     KeyRotation,
     KeysRevoked,
-    LeafSource,
     LegacyCommitmentPage,
     LegacyEntityPage,
     LegacyEventPage,
@@ -103,7 +102,7 @@ from journal.port import (
 from journal.privileges import refuse_excess
 from journal.restorations import Cause, Given, KnownHead, Restoration
 from journal.stalled import StalledCopies
-from journal.units import Checkpoint, Undo, Units
+from journal.units import Checkpoint, NotPrimary, Undo, Units
 from ves.audit import AuditCommitment, AuditRecord
 from ves.legacy_commitments import LegacyCommitment
 from ves.policy import SchemaMode
@@ -278,7 +277,7 @@ class PostgresJournal:
 
     async def read_leaf_sources(
         self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
-    ) -> list[LeafSource]:
+    ) -> bytes:
         return await self._read(
             lambda c: commitments.read_leaf_sources(c, tenant_id, store_id, sequence_start, sequence_end)
         )
@@ -727,9 +726,9 @@ class PostgresJournal:
 
 async def _require_primary(connection: Connection) -> None:
     if await connection.fetchval("SELECT pg_is_in_recovery()"):
-        raise ConnectionError("this server is a standby, not the primary")
+        raise NotPrimary("this server is a standby, not the primary")
     if await connection.fetchval("SELECT current_setting('transaction_read_only')") == "on":
-        raise ConnectionError("this server is read-only")
+        raise NotPrimary("this server is read-only")
 
 
 async def _find_room(connection: Connection) -> None:

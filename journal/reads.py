@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from journal import packed
 from journal.port import EntityPage, EventPage, StreamHead
 from ves.records import EntityName, Receipt, StoredEvent, Uuid
 
@@ -25,8 +26,9 @@ _EVENT_COLUMNS = 16
 _COLUMN_COUNT = 23
 
 # $1 tenant, $2 store, $3 from, $4 limit, $5 bytes. {more} narrows, {head} is asked beside the events. {table}
-# is one of the two streams', {payload} its column of payloads.
-_PAGE = """
+# is one of the two streams', {payload} its column of payloads. A page is rows with the same scalar in each,
+# or one row with all events in one run of bytes (``journal.packed``).
+_FOUND = """
 WITH found AS (
     SELECT e.*,
            row_number() OVER w AS place,
@@ -37,28 +39,45 @@ WITH found AS (
           ORDER BY sequence_number LIMIT $4::bigint + 1) e
     WINDOW w AS (ORDER BY sequence_number ROWS UNBOUNDED PRECEDING)
 )
+"""
+_ROWS = """
 SELECT {columns}, asked.head, f.found_count
 FROM (SELECT coalesce(({head}), 0) AS head) asked
 LEFT JOIN found f ON f.place <= $4 AND (f.place = 1 OR f.bytes_so_far <= $5)
 ORDER BY f.sequence_number
 """
+_PACKED = """
+SELECT coalesce(({head}), 0), count(*), count(*) FILTER (WHERE fits),
+    max(sequence_number) FILTER (WHERE fits),
+    coalesce(string_agg(row_packed, ''::bytea ORDER BY sequence_number) FILTER (WHERE fits), ''::bytea)
+FROM (SELECT sequence_number, place <= $4 AND (place = 1 OR bytes_so_far <= $5) AS fits,
+          record_send(ROW({columns})) AS row_packed
+      FROM found) f
+"""
 _ENTITY = 'entity_type = $6::text COLLATE "C" AND entity_id = $7::text COLLATE "C"'
 
 
-def page_statements(*, table: str, counters: str, payload: str, columns: str) -> tuple[str, str]:
+def page_statements(
+    *, table: str, counters: str, payload: str, columns: str, form: str = _ROWS
+) -> tuple[str, str]:
     """A page of a stream, and one of an entity's history; archived events too."""
     of_stream = "tenant_id = $1 AND store_id = $2"
     head = f"SELECT current_sequence FROM record.{counters} WHERE {of_stream}"  # noqa: S608
     version = f"SELECT version FROM record.entity_versions WHERE {of_stream} AND {_ENTITY}"  # noqa: S608
     common = {"table": table, "payload": payload, "columns": columns}
+    page = _FOUND + form
     return (
-        _PAGE.format(more="", head=head, **common),
-        _PAGE.format(more=f"AND {_ENTITY}", head=version, **common),
+        page.format(more="", head=head, **common),
+        page.format(more=f"AND {_ENTITY}", head=version, **common),
     )
 
 
 _STREAM_PAGE, _ENTITY_PAGE = page_statements(
-    table="ves_events", counters="ves_sequence_counters", payload="payload_sealed", columns=_COLUMNS
+    table="ves_events",
+    counters="ves_sequence_counters",
+    payload="payload_sealed",
+    columns=packed.COLUMNS,
+    form=_PACKED,
 )
 _ONE = f"""
 SELECT {_COLUMNS} FROM record.ves_events_all
@@ -69,9 +88,8 @@ WHERE tenant_id = $1 AND event_id = $2 AND ($3::uuid[] IS NULL OR store_id = ANY
 async def read_events(
     connection: Connection, tenant_id: Uuid, store_id: Uuid, from_sequence: int, limit: int, bytes_max: int
 ) -> EventPage:
-    rows = await connection.fetch(_STREAM_PAGE, tenant_id, store_id, from_sequence, limit, bytes_max)
-    events, head, has_more = _page(rows)
-    return EventPage(head, events, has_more, _next_from(events, from_sequence))
+    row = await connection.fetchrow(_STREAM_PAGE, tenant_id, store_id, from_sequence, limit, bytes_max)
+    return EventPage(*_page(row, from_sequence))
 
 
 async def read_entity(
@@ -82,7 +100,7 @@ async def read_entity(
     limit: int,
     bytes_max: int,
 ) -> EntityPage:
-    rows = await connection.fetch(
+    row = await connection.fetchrow(
         _ENTITY_PAGE,
         tenant_id,
         entity.store_id,
@@ -92,8 +110,7 @@ async def read_entity(
         entity.entity_type,
         entity.entity_id,
     )
-    events, version, has_more = _page(rows)
-    return EntityPage(version, events, has_more, _next_from(events, from_sequence))
+    return EntityPage(*_page(row, from_sequence))
 
 
 async def read_event(
@@ -147,17 +164,11 @@ async def list_streams(
     return [StreamHead(*row) for row in rows]
 
 
-def _page(rows: list[Any]) -> tuple[list[StoredEvent], int, bool]:
-    """The events, the scalar asked beside them, and whether more were found than fit."""
-    head, found_count = rows[0][_COLUMN_COUNT:]
-    if found_count is None:
-        return [], head, False
-    events = [_stored_event(row) for row in rows]
-    return events, head, found_count > len(events)
-
-
-def _next_from(events: list[StoredEvent], asked: int) -> int:
-    return events[-1].receipt.sequence_number + 1 if events else asked
+def _page(row: Any, asked: int) -> tuple[int, bytes, int, bool, int]:
+    """The scalar asked beside the events, they, how many, whether more were found than fit, and the next."""
+    assert row is not None, "one row, whatever is found"
+    head, found, count, last, rows = row
+    return head, rows, count, found > count, asked if last is None else last + 1
 
 
 def _stored_event(row: Any) -> StoredEvent:

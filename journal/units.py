@@ -67,6 +67,10 @@ class Contended(JournalAway):
     """Others were in the way: nothing was stored, for certain; trying again at once may succeed."""
 
 
+class NotPrimary(ConnectionError):
+    """This server takes no writes: a standby, or read-only."""
+
+
 class Undo(Exception, Generic[T]):
     """Raised inside a transaction: roll back, and answer with ``value``."""
 
@@ -180,7 +184,9 @@ class Units:
         connection = await self._pool.acquire()
         try:
             yield connection
-        except BaseException:
+        except BaseException as error:
+            if _is_no_primary(error):
+                _cut(connection)  # whoever takes writes now, it is not this server
             await _tidy_up(connection)
             raise
         finally:
@@ -233,6 +239,10 @@ async def _tidy_up(connection: Connection) -> None:
             await connection.execute("ROLLBACK")
     except (*_Broken, asyncio.CancelledError):
         _cut(connection)
+
+
+def _is_no_primary(error: BaseException) -> bool:
+    return isinstance(error, NotPrimary | asyncpg.ReadOnlySQLTransactionError)
 
 
 def _cut(connection: Connection) -> None:

@@ -18,6 +18,7 @@ import trio
 from config.database_tls import remote_hosts
 from config.exposure import Exposed
 from config.settings import Settings
+from journal import hosts
 from journal.aio import cross, open_loop
 from journal.connections import Limits, session_settings, use_our_types
 from journal.embedded_cluster import EmbeddedPostgresError
@@ -112,7 +113,7 @@ async def _database_checks(settings: Settings, dsn: str) -> list[Finding]:
 
 async def _connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
     try:
-        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
+        connection = await hosts.connect(
             dsn, timeout=CONNECT_S, server_settings=session_settings(Limits(), "sequencer doctor")
         )
         await use_our_types(connection)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 import trio
 
+from actors import freed_memory
 from actors.anchor_vitals import Anchoring
 from actors.audit_commitments import ChainBroken, commit_chain
 from actors.certificates import Certificates
@@ -46,18 +47,10 @@ from journal.port import (
     JournalError,
     ReceiptKeyDiffers,
 )
-from supervisor import anchor_commands, receipt_keys
+from supervisor import receipt_keys
 from supervisor.anchor_parts import AnchorParts
 from supervisor.announcement import Door, announced, door_of
-from supervisor.archive_command import archive_command
-from supervisor.backup_command import backup_command, verify_backup_command
-from supervisor.doctor_command import doctor_command
-from supervisor.incident_command import incident_report_command, key_compromise_command
-from supervisor.reencrypt_command import reencrypt_command
-from supervisor.restore_command import confirm_command, restore_command
 from supervisor.restored import read_only_because
-from supervisor.retire_command import retire_command
-from supervisor.rotate_command import rotate_command
 from supervisor.shell import (
     FORMATS,
     Database,
@@ -70,8 +63,6 @@ from supervisor.shell import (
 )
 from supervisor.telemetry import exporting
 from supervisor.tree import Built, build
-from transport.cli.anchor import AnchorCommands
-from transport.cli.app import HouseCommands, build_app
 from transport.house import House
 from transport.http.app import create_apps
 from transport.http.serve import serve as serve_http
@@ -94,30 +85,12 @@ log = structlog.get_logger(__name__)
 
 
 def main() -> None:
-    """The ``sequencer`` command."""
-    build_app(
-        HouseCommands(
-            serve=serve,
-            migrate=migrate_command,
-            rotate=rotate_command,
-            reencrypt=reencrypt_command,
-            retire_at_rest_key=retire_command,
-            doctor=doctor_command,
-            archive=archive_command,
-            backup=backup_command,
-            verify_backup=verify_backup_command,
-            restore=restore_command,
-            confirm_restoration=confirm_command,
-            key_compromise=key_compromise_command,
-            incident_report=incident_report_command,
-            anchor=AnchorCommands(
-                run=anchor_commands.run_command,
-                resume=anchor_commands.resume_command,
-                deploy=anchor_commands.deploy_command,
-                key=anchor_commands.key_command,
-            ),
-        )
-    )()
+    """The ``sequencer`` command. A server that starts has no use for the command line's forty others."""
+    if sys.argv[1:] == ["serve"]:
+        raise SystemExit(serve())
+    from supervisor.commands import command_line
+
+    command_line(serve=serve, migrate=migrate_command)()
 
 
 def serve() -> int:
@@ -132,6 +105,7 @@ def migrate_command() -> int:
 
 def _serve() -> None:
     settings = read_settings()
+    freed_memory.keep_some()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no memory of ours, or of our children, reaches a disk
     refuse_clear_text(settings)
     for files in files_of_listeners(settings).values():
@@ -303,11 +277,17 @@ async def live(settings: Settings, secrets: Secrets, built: Built) -> None:
         admin_listeners = await listen(*admin_address(settings), "ADMIN_BIND")
         certificates = built.house.certificates
         async with trio.open_nursery() as doors:
-            for app, listeners, tls in (
-                (public, public_listeners, certificates.context_of("public")),
-                (admin, admin_listeners, certificates.context_of("admin")),
-            ):
-                await doors.start(partial(serve_http, app, listeners, settings, shutdown=closing, tls=tls))
+            here = partial(serve_http, settings=settings, shutdown=closing)
+            if built.hall is None:
+                await doors.start(
+                    partial(here, public, public_listeners, tls=certificates.context_of("public"))
+                )
+            else:
+                certificate = certificates.certificate_of("public")
+                keep = partial(built.hall.serve, shutdown=closing, certificate=certificate)
+                await doors.start(keep, public, [listener.socket for listener in public_listeners])
+                certificates.tell(built.hall.certificate_changed)
+            await doors.start(partial(here, admin, admin_listeners, tls=certificates.context_of("admin")))
             spare_the_collector()
             public_door = door_of(public_listeners, certificates.files_of("public"))
             admin_door = door_of(admin_listeners, certificates.files_of("admin"))

@@ -5,6 +5,7 @@ whoever still needs somebody is gone before that somebody is. Decides nothing el
 
     house                   one_for_one
       registry              agent-key bindings
+      frontends             pool of processes: HTTP and TLS with clients, nothing else
       encryptors            pool of worker processes: seal, sign receipts, open
       verifiers             pool of worker processes: decode, canonicalise, hash, verify, compare with schemas
       schema-checker        tries schemas before they are registered, in a worker process of its own
@@ -58,6 +59,7 @@ from actors.registry import KeyRegistry
 from actors.schema_checker import SchemaChecker
 from actors.security_events import SecurityEvents
 from actors.sequencer import GroupLimits, Sequencer, Tally
+from actors.small_bodies import SmallBodies
 from actors.token_keys import NO_KEYS, KeySet
 from actors.token_rules import Rules
 from actors.tokens import KeyFile, KeySetWatcher, TokenBook
@@ -77,6 +79,7 @@ from supervisor.overseer import TreeOverseer
 from supervisor.policy import Pauses
 from supervisor.supervisor import ChildSpec, Pool, Supervisor
 from supervisor.watchdog import Watchdog
+from transport.front.hall import FrontEnd, Hall, SpawnFront, own_front
 from transport.house import House, Readiness
 from ves.encoding import uuid_text
 from ves.policy import Policy
@@ -118,6 +121,8 @@ class Ports:
     """For jitter between retries, nothing secret."""
     spawn: Spawn = OwnProcess
     """Starts a worker process."""
+    spawn_front: SpawnFront | None = own_front
+    """Starts a front-end process; None: there are none, and nobody is to start one."""
     watchdog: Callable[[LoopLag], Actor] = Watchdog
     """Measures the machine's time, not ``now_us``."""
 
@@ -128,6 +133,8 @@ class Built:
 
     root: Supervisor
     house: House
+    hall: Hall | None
+    """Where front-ends meet; None: the public door is kept in this process."""
 
 
 def build(
@@ -211,6 +218,22 @@ def build(
         pauses=WORKER_PAUSES,
     )
 
+    hall: Hall | None = None
+    front_ends: list[Pool] = []
+    if settings.front_end_count and ports.spawn_front is not None:
+        hall = keepers = Hall(settings, spawn=ports.spawn_front)
+        front_ends.append(
+            Pool(
+                "frontends",
+                settings.front_end_count,
+                lambda: FrontEnd(keepers),
+                0,
+                intensity=WORKER_DEATHS,
+                period_s=WORKER_PERIOD_S,
+                pauses=WORKER_PAUSES,
+            )
+        )
+
     def sequencer(tenant_id: Uuid) -> Sequencer:
         return Sequencer(
             tenant_id=tenant_id,
@@ -221,6 +244,7 @@ def build(
                 letters_max=settings.sequencer_letters_max,
                 events_max=settings.group_events_max,
                 bytes_max=settings.group_bytes_max,
+                sealed_at_once=settings.encryptor_count,
             ),
             chance=ports.chance,
             tally=tally,
@@ -263,6 +287,7 @@ def build(
             factory=lambda: KeyRegistry(journal=journal),
             mailbox=registry,
         ),
+        *front_ends,
         encryptors,
         verifiers,
         ChildSpec(
@@ -374,10 +399,17 @@ def build(
         lag=lag,
         tally=tally,
         strays=strays,
+        front_ends=tuple if hall is None else hall.look,
         anchoring=None if anchor is None else anchor.anchoring,
+        small_bodies=SmallBodies(
+            registry=Ref(registry),
+            become=become_verifier,
+            bytes_max=settings.verify_inline_bytes,
+            now_us=ports.now_us,
+        ),
         read_only=read_only,
     )
-    return Built(root, house)
+    return Built(root, house, hall)
 
 
 def annex_for(anchor: AnchorParts | None, security: SecurityEvents, ports: Ports) -> list[Annex]:

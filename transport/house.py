@@ -5,8 +5,9 @@ Built by ``supervisor.tree``; the doors never start, stop or name an actor thems
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from actors.anchor_vitals import Anchoring
 from actors.at_rest_watch import AtRestWatch
@@ -20,6 +21,7 @@ from actors.policies import PolicyBook
 from actors.rate_limits import RateLimits
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
+from actors.small_bodies import SmallBodies
 from actors.tokens import TokenBook
 from actors.views import Overseer
 from actors.vitals import LoopLag
@@ -49,6 +51,15 @@ class Readiness:
 
     def done(self, part: str) -> None:
         self.parts.pop(part, None)
+
+
+class FrontEndView(NamedTuple):
+    """One front-end process as the core sees it now."""
+
+    number: int
+    connections: int
+    requests: int
+    """In flight."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,11 @@ class House:
     """What the sequencers count together."""
     strays: Callable[[], int]
     """Failures on the database driver's side that nobody waited for; not zero is worth an alert."""
+    front_ends: Callable[[], Sequence[FrontEndView]] = tuple
+    """The processes that keep the public door; empty: it is kept in this one."""
     anchoring: Anchoring | None = None
     """The chain as this node sees it; None: ANCHOR is off."""
+    small_bodies: SmallBodies | None = None
+    """Verifies what is small; None: the verifiers verify everything."""
     read_only: str | None = None
     """Why this node writes nothing, for its whole life."""

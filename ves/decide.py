@@ -146,55 +146,73 @@ class _Deciding:
         self._key_age_max_us = key_age_max_us
         self._heads: dict[Uuid, Head] = dict(facts.fence.heads)
         self._planned: dict[Uuid, int] = {}
+        self._troubles: dict[tuple[Uuid, int, int], str | None] = {}
+        """Of each key at a moment: a group has few of either."""
 
     def request(self, request: Request) -> None:
         batch, credential_id = request
         plan = RequestPlan()
         self.plan.requests.append(plan)
-        ended = has_ended(credential_id, self._facts, self._heads[batch.store_id])
+        head = self._heads[batch.store_id]
+        ended = has_ended(credential_id, self._facts, head)
         if ended is not None:
             plan.credential_revoked = ended == "revoked"
             plan.credential_expired = ended == "expired"
             self.plan.depends_on_state = True
             return
+        # Nothing of a group has another time than this one: the heads in ``facts`` are no younger.
+        sequenced_at_us = max(self._facts.now_us, head.last_sequenced_at_us)
         seen: set[Uuid] = set()
-        for outcome in batch.outcomes:
-            if isinstance(outcome, Refusal):
-                plan.verdicts.append(outcome)
-            elif outcome.event_id in seen:
-                plan.verdicts.append(_doubled(outcome))
+        verdicts, numbered, planned = plan.verdicts, self.plan.numbered, self._planned
+        first = number = head.current_sequence
+        for event in batch.outcomes:
+            event_id = event.event_id
+            if isinstance(event, Refusal):
+                verdicts.append(event)
+            elif event_id in seen:
+                verdicts.append(_doubled(event))
+            elif (old := self._replay_or_objection(event, batch, sequenced_at_us, plan)) is not None:
+                verdicts.append(old)
             else:
-                plan.verdicts.append(self._event(outcome, batch, plan))
-            seen.add(outcome.event_id)
-        plan.head_sequence = self._heads[batch.store_id].current_sequence
+                number += 1
+                planned[event_id] = place = len(numbered)
+                numbered.append(NumberedEvent(event, batch.store_id, number, sequenced_at_us))
+                verdicts.append(Planned(place))
+            seen.add(event_id)
+        if number > first:
+            self._heads[batch.store_id] = Head(number, sequenced_at_us)
+            plan.events_accepted = number - first
+            plan.sequence_start, plan.sequence_end = first + 1, number
+        plan.head_sequence = number
 
-    def _event(self, event: VerifiedEvent, batch: VerifiedBatch, plan: RequestPlan) -> Verdict:
-        replayed = self._replay(event, batch.store_id)
-        if replayed is not None:
-            if isinstance(replayed, Refusal):
+    def _replay_or_objection(
+        self, event: VerifiedEvent, batch: VerifiedBatch, sequenced_at_us: int, plan: RequestPlan
+    ) -> Verdict | None:
+        """Why it gets no number of its own. None: it gets the next one, and its entity and command id are
+        noted as touched by it."""
+        store_id = batch.store_id
+        if event.event_id in self._planned or event.event_id in self._facts.known:
+            verdict = self._replay(event, store_id)
+            if isinstance(verdict, Refusal):
                 self.plan.depends_on_state = True
             else:
                 plan.events_replayed += 1
-            return replayed
-        head = self._heads[batch.store_id]
-        sequenced_at_us = max(self._facts.now_us, head.last_sequenced_at_us)
-        refusal = self._objection(event, batch, sequenced_at_us)
+            return verdict
+        entity = EntityName(store_id, event.entity_type, event.entity_id)
+        step = self.plan.versions.get(entity)
+        believed, actual = step or ((v := self._facts.entity_versions.get(entity, 0)), v)
+        refusal = self._objection(event, batch, sequenced_at_us, actual)
         if refusal is not None:
             self.plan.depends_on_state = True
             return refusal
-        number = head.current_sequence + 1
-        self._heads[batch.store_id] = Head(number, sequenced_at_us)
-        planned = Planned(len(self.plan.numbered))
-        self.plan.numbered.append(NumberedEvent(event, batch.store_id, number, sequenced_at_us))
-        self._planned[event.event_id] = planned.place
-        self._touch(event, batch.store_id)
-        plan.events_accepted += 1
-        plan.sequence_start = plan.sequence_start or number
-        plan.sequence_end = number
-        return planned
+        self.plan.versions[entity] = (believed, actual + 1)
+        if event.command_id is not None:
+            self.plan.commands[CommandName(store_id, event.command_id)] = event.event_id
+        return None
 
-    def _replay(self, event: VerifiedEvent, store_id: Uuid) -> Verdict | None:
-        """The old receipt of an exact replay, a refusal of the same id with other content, or None.
+    def _replay(self, event: VerifiedEvent, store_id: Uuid) -> Verdict:
+        """Of an event whose id is taken: the old receipt of an exact replay, or the refusal of the same id
+        with other content.
 
         Equal signing hashes and signatures mean equal content: the hash covers every signed field, and for
         encrypted payloads (whose cipher hash was just found true) every member of ``payload_encrypted``.
@@ -204,19 +222,18 @@ class _Deciding:
             first = self.plan.numbered[place]
             same = first.store_id == store_id and _same(event, first.event)
             return Planned(place) if same else _other_content(event)
-        known = self._facts.known.get(event.event_id)
-        if known is None:
-            return None
+        known = self._facts.known[event.event_id]
         if known.store_id != store_id:
             return Refusal(event.event_id, "duplicate_event_id", "Event ID already exists")
         return known.receipt if _same(event, known) else _other_content(event)
 
-    def _objection(self, event: VerifiedEvent, batch: VerifiedBatch, sequenced_at_us: int) -> Refusal | None:
+    def _objection(
+        self, event: VerifiedEvent, batch: VerifiedBatch, sequenced_at_us: int, actual_version: int
+    ) -> Refusal | None:
         if event.findings:
             finding = event.findings[0]
             return Refusal(event.event_id, finding.reason, finding.message)
-        key = KeyName(batch.tenant_id, event.source_agent_id, event.agent_key_id)
-        trouble = unfit(self._facts.keys.get(key), sequenced_at_us, age_max_us=self._key_age_max_us)
+        trouble = self._trouble(batch.tenant_id, event, sequenced_at_us)
         if trouble is not None:
             return Refusal(event.event_id, f"agent_key_invalid: {trouble}", trouble)
         if event.command_id is not None:
@@ -224,23 +241,19 @@ class _Deciding:
             if command in self._facts.used_commands or command in self.plan.commands:
                 text = f"Command {uuid_text(event.command_id)} already processed"
                 return Refusal(event.event_id, "duplicate_command_id", text)
-        if event.base_version is not None:
-            actual = self._version(EntityName(batch.store_id, event.entity_type, event.entity_id))
-            if event.base_version != actual:
-                text = f"expected {event.base_version}, actual {actual}"
-                return Refusal(event.event_id, f"version_conflict: {text}", f"Version conflict: {text}")
+        if event.base_version is not None and event.base_version != actual_version:
+            text = f"expected {event.base_version}, actual {actual_version}"
+            return Refusal(event.event_id, f"version_conflict: {text}", f"Version conflict: {text}")
         return None
 
-    def _version(self, entity: EntityName) -> int:
-        step = self.plan.versions.get(entity)
-        return step[1] if step is not None else self._facts.entity_versions.get(entity, 0)
-
-    def _touch(self, event: VerifiedEvent, store_id: Uuid) -> None:
-        entity = EntityName(store_id, event.entity_type, event.entity_id)
-        believed = self._facts.entity_versions.get(entity, 0)
-        self.plan.versions[entity] = (believed, self._version(entity) + 1)
-        if event.command_id is not None:
-            self.plan.commands[CommandName(store_id, event.command_id)] = event.event_id
+    def _trouble(self, tenant_id: Uuid, event: VerifiedEvent, at_us: int) -> str | None:
+        asked = (event.source_agent_id, event.agent_key_id, at_us)
+        try:
+            return self._troubles[asked]
+        except KeyError:
+            key = self._facts.keys.get(KeyName(tenant_id, event.source_agent_id, event.agent_key_id))
+            trouble = self._troubles[asked] = unfit(key, at_us, age_max_us=self._key_age_max_us)
+            return trouble
 
 
 def _same(event: VerifiedEvent, other: VerifiedEvent | KnownEvent) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from struct import unpack
 
 from ves.constants import LEAF, NODE, PAD_LEAF, PROOF_PATH_MAX, ZERO_HASH
 from ves.encoding import u64
@@ -20,6 +21,7 @@ Levels = list[list[bytes]]
 Parents = Callable[[list[bytes], int], list[bytes]]
 """The level above the nodes of this height, 0 for leaves: how a tree treats a lone right-most node."""
 
+LEAF_SOURCE_BYTES = 8 + 32 + 64
 SUBTREE_LEAVES = 1024
 """Leaves hashed in one go by ``TreeBuilder.add``: about a millisecond of work."""
 
@@ -30,6 +32,24 @@ def leaf_hash(
     """The leaf of one sequenced event; the preimage has 147 bytes."""
     preimage = LEAF + tenant_id + store_id + u64(sequence_number) + event_signing_hash + agent_signature
     return sha256(preimage).digest()
+
+
+def leaf_hashes(tenant_id: Uuid, store_id: Uuid, sources: bytes) -> list[bytes]:
+    """``leaf_hash`` of events of one stream; ``sources`` holds U64 number, signing hash and signature of each
+    in one run of bytes, as they stand in the preimage."""
+    before = LEAF + tenant_id + store_id
+    return [
+        sha256(before + sources[at : at + LEAF_SOURCE_BYTES]).digest()
+        for at in range(0, len(sources), LEAF_SOURCE_BYTES)
+    ]
+
+
+def leaf_numbers(sources: bytes) -> tuple[int, ...]:
+    """The sequence numbers in them. ValueError when it is no whole number of sources."""
+    count, rest = divmod(len(sources), LEAF_SOURCE_BYTES)
+    if rest:
+        raise ValueError("leaf sources are cut off")
+    return unpack(">" + "Q96x" * count, sources)
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:

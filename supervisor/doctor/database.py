@@ -18,6 +18,7 @@ from config.exposure import Exposed
 from config.secret_sources import SecretsError
 from config.settings import Settings
 from journal import examination as facts
+from journal import hosts
 from journal.aio import cross
 from journal.migrate import check_schema, migrations
 from journal.port import SchemaMismatch
@@ -188,7 +189,7 @@ async def anchor_login(at: Examined) -> Verdict:
 
 
 async def _privileges_at(dsn: str) -> asyncpg.Record:
-    connection = await asyncpg.connect(dsn, timeout=_CONNECT_S)
+    connection = await hosts.connect(dsn, timeout=_CONNECT_S)
     try:
         return await read_privileges(connection)
     finally:

@@ -7,19 +7,37 @@ from __future__ import annotations
 
 import json
 from itertools import groupby
+from typing import Protocol
 
 from tests.auditor.audit import Evidence, audit_tenant
 from tests.auditor.reading import over_http, read_stream
 from tests.chaos.checker import Verdict
 from tests.chaos.clients import Stream, Wire
 from tests.chaos.history import Json
-from tests.chaos.house import House
+from tests.e2e.world import Server
 
 PROOF_EVERY = 7
 """Every seventh event's inclusion proof is fetched; all events' inclusion is recomputed from the leaves."""
 
 
-def audited(house: House, wire: Wire, streams: list[Stream]) -> tuple[list[str], list[Evidence]]:
+class Tables(Protocol):
+    def psql(self, *statements: str) -> list[str]:
+        """As a superuser, beside the server."""
+
+
+class Home(Protocol):
+    """A running house that can be asked, whatever it stands on."""
+
+    server: Server
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def postgres(self) -> Tables: ...
+    async def new_api_key(self, tenant_id: str) -> str: ...
+
+
+def audited(house: Home, wire: Wire, streams: list[Stream]) -> tuple[list[str], list[Evidence]]:
     """Blocking. The broken promises, and the evidence in the order of ``streams``."""
     evidence = [_evidence(house, wire, stream) for stream in streams]
     problems: list[str] = []
@@ -28,7 +46,7 @@ def audited(house: House, wire: Wire, streams: list[Stream]) -> tuple[list[str],
     return problems, evidence
 
 
-def _evidence(house: House, wire: Wire, stream: Stream) -> Evidence:
+def _evidence(house: Home, wire: Wire, stream: Stream) -> Evidence:
     shown = read_stream(
         over_http(house.url, stream.api_key),
         str(stream.tenant_id),
@@ -51,7 +69,7 @@ def _kept(wire: Wire, stream: Stream) -> list[Json]:
     return kept
 
 
-def _rows(house: House, stream: Stream) -> list[Json]:
+def _rows(house: Home, stream: Stream) -> list[Json]:
     columns = (
         "sequence_number, event_id, source_agent_id, agent_key_id, entity_type, entity_id, event_type, "
         "created_at, payload_kind, encode(payload_plain_hash, 'hex') AS payload_plain_hash, "

@@ -21,7 +21,7 @@ from tests.chaos.checker import Verdict, check
 from tests.chaos.clients import COMMIT, Client, Stream, Wire, read_note
 from tests.chaos.history import History, read_history
 from tests.chaos.house import House, built, built_embedded
-from tests.chaos.judgement import audited, classified
+from tests.chaos.judgement import Home, audited, classified
 from tests.chaos.schedule import NEEDS_PROXY
 
 STANDARD_S = 60.0
@@ -96,7 +96,7 @@ async def attack(plan: Plan) -> Report:
     try:
         async with (built_embedded if plan.embedded else built)(plan.folder) as house:
             wire = Wire(history, lambda: house.url)
-            streams = await _streams(house)
+            streams = await streams_of(house)
             adversary = Adversary(
                 house,
                 history,
@@ -104,9 +104,9 @@ async def attack(plan: Plan) -> Report:
                 without=plan.without,
                 tenants=sorted({str(stream.tenant_id) for stream in streams}),
             )
-            clients = _clients(plan, wire, streams)
+            clients = clients_of(plan.seed, wire, streams)
             fought_s = await _fight(plan, clients, adversary, house)
-            auditor = await _evening(house, wire, streams)
+            auditor = await evening(house, wire, streams)
     finally:
         history.close()
     verdict = check(read_history(history.path))
@@ -126,7 +126,7 @@ async def attack(plan: Plan) -> Report:
     return report
 
 
-async def _streams(house: House) -> list[Stream]:
+async def streams_of(house: Home) -> list[Stream]:
     streams = []
     for _ in range(TENANTS):
         tenant_id = uuid.uuid4()
@@ -135,13 +135,13 @@ async def _streams(house: House) -> list[Stream]:
     return streams
 
 
-def _clients(plan: Plan, wire: Wire, streams: list[Stream]) -> list[Client]:
+def clients_of(seed: int, wire: Wire, streams: list[Stream]) -> list[Client]:
     return [
         Client(
             f"client-{n}",
             wire,
             streams[n % len(streams)],
-            random.Random(f"{plan.seed}/client-{n}"),
+            random.Random(f"{seed}/client-{n}"),
             PAUSE_S,
         )
         for n in range(CLIENTS)
@@ -172,7 +172,7 @@ async def _fight(plan: Plan, clients: list[Client], adversary: Adversary, house:
     return fought_s
 
 
-async def _evening(house: House, wire: Wire, streams: list[Stream]) -> list[str]:
+async def evening(house: Home, wire: Wire, streams: list[Stream]) -> list[str]:
     """Everything acknowledged is replayed, everything sequenced committed, all of it read back and judged."""
     with trio.fail_after(CALM_DEADLINE_S):
         turn = iter(list(wire.acknowledged.values()))

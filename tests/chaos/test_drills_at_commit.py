@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 import trio
 
-from tests.chaos.database import Postgres, free_port, wait_until
 from tests.chaos.house import SERVER_SETTINGS, built
 from tests.chaos.proxy import How
 from tests.chaos.shop import open_shop
+from tests.chaos.standby import a_standby_of, wait_for_standbys
 
 pytestmark = pytest.mark.slow
 
@@ -53,47 +49,6 @@ async def test_a_blackhole_exactly_at_commit_is_outcome_unknown_and_resending_te
         assert await shop.broken_promises() == []
 
 
-@contextmanager
-def a_standby_of(primary: Postgres, folder: Path) -> Iterator[Postgres]:
-    """Streaming, and named so that the primary can wait for it."""
-    standby = Postgres(folder)
-    standby.cluster.root.mkdir(mode=0o700)
-    standby.cluster.socket_dir.mkdir(mode=0o700)
-    address = f"host={primary.cluster.socket_dir} port={primary.port} user=sequencer_owner"
-    done = subprocess.run(
-        [
-            primary.program("pg_basebackup"),
-            "-D",
-            str(standby.cluster.data),
-            "-d",
-            f"{address} application_name=standby",
-            "-R",
-            "--checkpoint=fast",
-        ],
-        env={"PATH": os.environ["PATH"]},
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode(errors="replace")
-    standby.port = free_port()
-    standby.spawn()
-    try:
-        wait_until(lambda: _standby_state(primary) == ["streaming"], 30, "the standby does not stream")
-        yield standby
-    finally:
-        standby.end(signal.SIGQUIT)
-
-
-def _standby_state(primary: Postgres) -> list[str]:
-    return primary.psql("SELECT state FROM pg_stat_replication WHERE application_name = 'standby'")
-
-
-def _wait_for_standbys(primary: Postgres, names: str) -> None:
-    primary.psql(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'", "SELECT pg_reload_conf()")
-    wait_until(lambda: primary.psql("SHOW synchronous_standby_names") == [names], 10, "not reloaded")
-
-
 CANCEL_THE_WAITING = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 """As an impatient operator does: PostgreSQL then says success, with a warning."""
 
@@ -106,7 +61,7 @@ async def test_a_standby_lost_during_commit_is_never_an_acknowledgement(
 ) -> None:
     async with built(tmp_path) as house, open_shop(house.server) as shop:
         with a_standby_of(house.postgres, tmp_path / "standby") as standby:
-            await trio.to_thread.run_sync(_wait_for_standbys, house.postgres, "standby")
+            await trio.to_thread.run_sync(wait_for_standbys, house.postgres, "standby")
             await shop.post_until_answered(*shop.request())
             standby.end(signal.SIGKILL)
             standby.vacate()
@@ -129,7 +84,7 @@ async def test_a_standby_lost_during_commit_is_never_an_acknowledgement(
             if afterwards == "standby-returns":
                 standby.spawn()
             else:
-                await trio.to_thread.run_sync(_wait_for_standbys, house.postgres, "")
+                await trio.to_thread.run_sync(wait_for_standbys, house.postgres, "")
             for request in (unheard, cancelled):
                 told = await shop.post_until_answered(*request)
                 assert (await shop.post_until_answered(*request))["receipts"] == told["receipts"]

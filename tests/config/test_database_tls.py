@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from config.database_tls import database_address, protected, remote_hosts
+from config.database_tls import database_address, protected, remote_hosts, writable
 from config.exposure import Exposed
 from config.settings import Settings
 
@@ -109,6 +109,41 @@ def test_what_would_weaken_or_go_round_the_verification_is_refused(ca: Path, tmp
     assert "brackets" in refusal(f"postgresql://u:{PASSWORD}@::1/shop?sslmode=verify-full")
     assert "%40" in refusal(f"postgresql://u:p@{PASSWORD}@db/shop")
     assert "port" in refusal(f"postgresql://u:p@db:{PASSWORD}/shop")
+
+
+def test_of_several_hosts_the_address_asks_for_the_one_that_takes_writes(ca: Path) -> None:
+    for alone in ("postgresql://u@db/shop", "postgresql:///shop?host=/tmp", "postgresql://u,v@db/shop"):
+        assert writable("X", alone, {}) == alone
+    several = "postgresql://u@one:1,two/shop"
+    assert writable("X", several, {}) == f"{several}?target_session_attrs=read-write"
+    assert writable("X", f"{several}?a=b", {}) == f"{several}?a=b&target_session_attrs=read-write"
+    for asks in ("read-write", "primary"):
+        said = f"{several}?target_session_attrs={asks}"
+        assert writable("X", said, {}) == said
+    given = Settings(_env_file=None, database_url=f"postgresql://u@one,two/shop?sslrootcert={ca}")  # type: ignore[arg-type]
+    address = database_address(given, "database_url", {})
+    assert address.endswith("&target_session_attrs=read-write&sslmode=verify-full")
+
+
+@pytest.mark.parametrize(
+    ("address", "environ", "remedy"),
+    [
+        *[
+            (f"postgresql://one,two/x?target_session_attrs={asks}", {}, "target_session_attrs=read-write")
+            for asks in ("any", "standby", "prefer-standby", "read-only")
+        ],
+        ("postgresql:///x?host=one,two", {}, "before the database"),
+        ("postgresql:///x", {"PGHOST": "one,two"}, "before the database"),
+        ("postgresql://one,two/x?port=1,2", {}, "behind its host"),
+    ],
+    ids=lambda value: str(len(value)) if isinstance(value, dict) else None,
+)
+def test_several_hosts_that_would_be_asked_wrongly_are_refused(
+    address: str, environ: dict[str, str], remedy: str
+) -> None:
+    with pytest.raises(Exposed, match=remedy) as caught:
+        writable("DATABASE_URL", address, environ)
+    assert str(caught.value).startswith("DATABASE_URL")
 
 
 HOSTS = st.sampled_from(

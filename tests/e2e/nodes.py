@@ -21,6 +21,7 @@ import asyncpg
 import httpx
 
 from journal.embedded import EmbeddedPostgres
+from tests.clusters import lend
 from tests.e2e.world import Load, Server, Tenant
 
 LOGIN = "shop_sequencer"
@@ -55,8 +56,7 @@ class Operated:
 @contextmanager
 def operated_postgres(folder: Path) -> Iterator[Operated]:
     """Running and migrated as an operator would do it: `sequencer migrate`, then a login for the nodes."""
-    folder.mkdir(mode=0o700)
-    with EmbeddedPostgres(folder) as postgres:
+    with EmbeddedPostgres(lend(folder)) as postgres:
         owner = postgres.owner_dsn
         migrated = Server(folder / "migrator", DATABASE_ADMIN_URL=owner).command("migrate")
         assert migrated.returncode == 0, migrated.stderr

@@ -38,12 +38,7 @@ OF_AN_ARCHIVE = [
     "archive_audit.commit_sent_before",
     "archive_audit.committed",
 ]
-KILLED_EACH_TIME = [
-    "archive.deleted",
-    "archive.committed",
-    "archive_file.named",
-    "archive_audit.commit_sent_before",
-]
+KILLED_EACH_TIME = ["archive.deleted", "archive_file.named"]
 
 
 class Kept:

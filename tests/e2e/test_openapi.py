@@ -33,6 +33,11 @@ include-path-regex = "/anchor(/|$)"
 checks.not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 501, 503]
 
 [[operations]]
+# The longest wait is tried twice, and is half of a whole run.
+include-path = "/api/v1/ves/events"
+parameters = { "query.wait_s" = 0 }
+
+[[operations]]
 include-path-regex = "/events/ingest$"
 # What is wrong inside one event is that event's rejection, in an answer of 200.
 checks.negative_data_rejection.enabled = false

@@ -19,6 +19,7 @@ from journal.aio import cross, open_loop
 from journal.embedded import EmbeddedPostgres
 from journal.embedded_cluster import EMBEDDED_LOGINS, OWNER, Cluster
 from journal.migrate import migrate
+from tests.clusters import lend
 from tests.e2e.world import Load, Server, Tenant
 
 pytestmark = pytest.mark.slow
@@ -98,9 +99,7 @@ def embedded_dsn(server: Server) -> str:
 @pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL of the operator's own, which a test may stop and start."""
-    folder = tmp_path / "postgres"
-    folder.mkdir(mode=0o700)
-    with EmbeddedPostgres(folder) as running:
+    with EmbeddedPostgres(lend(tmp_path / "postgres")) as running:
 
         async def prepare() -> None:
             async with open_loop():

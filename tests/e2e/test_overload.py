@@ -21,14 +21,14 @@ from typing import Any
 import httpx
 import pytest
 
-from bench.ingest import sign_ahead
+from bench.lanes import sign_ahead
 from tests.e2e.flood import write_requests
 from tests.e2e.nodes import metrics
 from tests.e2e.world import ROOT, Server, Tenant
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
-SECONDS = float(os.environ.get("OVERLOAD_SECS", "20"))
+SECONDS = float(os.environ.get("OVERLOAD_SECS", "10"))
 TENANTS = 4
 BATCH = 10
 REQUESTS = 1200

@@ -54,9 +54,7 @@ OF_A_RETIREMENT = [
 ]
 KILLED_EACH_TIME = (
     "reencrypt.sealed:2",
-    "reencrypt.commit_sent_before",
     "reencrypt.committed:2",
-    "end_plaintext.commit_sent_before",
     "forbid_at_rest_keys.committed:3",
     "retire.forbidden",
     "retire_at_rest_key.committed",

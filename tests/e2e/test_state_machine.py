@@ -1,7 +1,8 @@
 """Any order of what clients may do: the service and a dictionary with a few counters tell the same story.
 
 Hypothesis writes the stories, over the public HTTP API of a real server on a real PostgreSQL, and shrinks the
-ones that go wrong. STATE_MACHINE_SEEDS makes the run longer: each seed tells ten stories, always the same.
+ones that go wrong. ``make test-thorough`` tells more, STATE_MACHINE_SEEDS says how many: each seed tells five
+stories, always the same.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from tests.auditor.audit import audit_tenant
 from tests.auditor.reading import over_http, read_stream
 from tests.e2e.model import Expected, Model, Sent
 from tests.e2e.world import OPENED, Agent, Server, Tenant
+from tests.sweeps import some_or_all
 
 pytestmark = pytest.mark.slow
 
 SEEDS = int(os.environ.get("STATE_MACHINE_SEEDS", "5"))
+EACH_TIME = ["0", "3"]
+"""Together they come to all that is worth telling."""
 AGENTS_MAX = 3
 TELLING = settings(
     max_examples=5,
@@ -309,13 +313,16 @@ class Clients(RuleBasedStateMachine):
                 first += 1
 
 
-def test_the_service_and_the_model_tell_the_same_story(own_server: Callable[..., Server]) -> None:
+@pytest.mark.parametrize("seeds", some_or_all(EACH_TIME, [str(n) for n in range(SEEDS)]))
+def test_the_service_and_the_model_tell_the_same_story(
+    own_server: Callable[..., Server], seeds: list[str]
+) -> None:
     server = own_server(COMMITMENT_INTERVAL_SECS="3600", COMMITMENT_EVENTS="65536").start()
     server.wait_ready()
     reached: Counter[str] = Counter()
     story = type("Story", (Clients,), {"server": server, "reached": reached})
-    for number in range(SEEDS):
+    for number in seeds:
         print(f"seed {number}")  # shown when it fails
-        run_state_machine_as_test(seed(number)(story), settings=TELLING)
+        run_state_machine_as_test(seed(int(number))(story), settings=TELLING)
     untold = WORTH_TELLING - {what for what, count in reached.items() if count}
     assert not untold, f"no story came to {untold}: {dict(reached)}"

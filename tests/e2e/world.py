@@ -26,6 +26,8 @@ import httpx
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.clusters import lend
+
 ROOT = Path(__file__).resolve().parents[2]
 START_DEADLINE_S = 60.0
 ROOMY = {"RATE_LIMIT_MODE": "enforce"} | {
@@ -39,6 +41,10 @@ ROOMY = {"RATE_LIMIT_MODE": "enforce"} | {
 class Server:
     """``sequencer serve`` as its own process group, on ports of its own choosing."""
 
+    root = ROOT
+    """The source it runs."""
+    python = sys.executable
+
     def __init__(self, data_dir: Path, **environment: str) -> None:
         self.data_dir = data_dir
         self.environment = environment
@@ -49,11 +55,13 @@ class Server:
 
     def launch(self) -> subprocess.Popen[bytes]:
         """The process begins; ``start`` also waits until it serves."""
+        if not {"DATABASE_URL", "SEQUENCER_FAULTS"} & self.environment.keys():
+            lend(self.data_dir)
         (self.data_dir / "server.json").unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "supervisor.main", "serve"],
-                cwd=ROOT,
+                [self.python, "-m", "supervisor.main", "serve"],
+                cwd=self.root,
                 env=self._env(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -79,8 +87,8 @@ class Server:
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Another command of ours in the same environment, to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "supervisor.main", *words],
-            cwd=ROOT,
+            [self.python, "-m", "supervisor.main", *words],
+            cwd=self.root,
             env=self._env(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -92,8 +100,8 @@ class Server:
     def begin(self, *words: str) -> subprocess.Popen[bytes]:
         """The same without waiting for its end, and without what it says."""
         return subprocess.Popen(
-            [sys.executable, "-m", "supervisor.main", *words],
-            cwd=ROOT,
+            [self.python, "-m", "supervisor.main", *words],
+            cwd=self.root,
             env=self._env(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -1,4 +1,5 @@
-"""``python -m tests.fuzz [TARGET …] --duration SECONDS``: each target in turn, guided by coverage (atheris).
+"""``python -m tests.fuzz [TARGET …] --duration SECONDS``: the targets, as many at once as there are cores,
+guided by coverage (atheris). What each says is in its corpus's log.
 
     --corpus DIR   where inputs that reached something new are kept, per target (default .fuzz/)
     --planted      with its mistake planted: has to fail
@@ -10,6 +11,7 @@ target's seeds, or to a test of its own, before it is fixed.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,18 +30,11 @@ def main() -> int:
     if unknown:
         words.error(f"no target {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
     names = said.targets or list(TARGETS)
-    share = max(1, said.duration // len(names))
-    for name in names:
-        corpus = said.corpus / name
-        corpus.mkdir(parents=True, exist_ok=True)
-        planted = "planted" if said.planted else "as it is"
-        code = "from tests.fuzz.guided import run; run()"
-        command = [sys.executable, "-c", code, name, planted, str(corpus), str(share)]
-        print(f"{name}: {share} s", flush=True)
-        if (ended := subprocess.run(command, check=False).returncode) != 0:
-            print(f"{name}: a finding (exit code {ended})", file=sys.stderr)
-            return 1
-    return 0
+    share = max(1, said.duration * (os.cpu_count() or 1) // len(names))
+    planted = "planted" if said.planted else "as it is"
+    code = "import sys; from tests.fuzz.guided import run; sys.exit(run())"
+    command = [sys.executable, "-c", code, planted, str(said.corpus), str(share), *names]
+    return 0 if subprocess.run(command, check=False).returncode == 0 else 1
 
 
 if __name__ == "__main__":

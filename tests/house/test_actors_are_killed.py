@@ -25,6 +25,7 @@ from journal.port import AgentKey, AuditEntry, Journal
 from journal.postgres import open_journal
 from supervisor.receipt_keys import claim
 from supervisor.tree import Built, build
+from tests.clusters import lend
 from tests.e2e.world import Agent
 from tests.keyholder import secrets_of
 from ves.encoding import uuid_text
@@ -36,9 +37,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    folder = tmp_path_factory.mktemp("house")
-    folder.chmod(0o700)
-    with EmbeddedPostgres(folder) as running:
+    with EmbeddedPostgres(lend(tmp_path_factory.mktemp("house") / "data")) as running:
         yield running
 
 

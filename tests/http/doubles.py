@@ -5,12 +5,15 @@ Real are the applications, the serving loop, the sockets and the client.
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,6 +43,8 @@ from actors.messages import (
     Open,
     OpenAtRest,
     SealAtRest,
+    ServedEvents,
+    ServePage,
     Verify,
 )
 from actors.policies import PolicyBook
@@ -57,6 +62,7 @@ from journal.memory_anchor_tables import AnchorTables
 from journal.memory_legacy_commitments import LegacyCommitmentTable
 from journal.memory_policies import PolicyTables
 from journal.memory_proofs import ProofTable
+from journal.packed import packed, unpacked
 from journal.port import (
     AgentKey,
     AnchorEvidence,
@@ -107,6 +113,8 @@ from supervisor.dynamic import DynamicSupervisor
 from supervisor.overseer import TreeOverseer
 from supervisor.supervisor import Supervisor
 from supervisor.tree import rate_limits_of
+from transport.front.hall import FrontEnd, Hall
+from transport.front.server import Front
 from transport.house import House, Readiness
 from transport.http.app import create_apps
 from transport.http.key_format import new_key
@@ -128,6 +136,7 @@ from ves.records import (
     VerifiedBatch,
     VerifiedEvent,
 )
+from ves.served import served_event
 
 BOOTSTRAP = "ss_bootstrap_0123456789abcdefghijklmn"
 TENANT = uuid.UUID("11111111-1111-4111-8111-111111111111")
@@ -231,7 +240,7 @@ class CardboardJournal:
         page = [e for e in mine if e.receipt.sequence_number >= from_sequence]
         shown = page[:limit]
         last = shown[-1].receipt.sequence_number + 1 if shown else from_sequence
-        return EventPage(len(mine), shown, len(page) > limit, last)
+        return EventPage(len(mine), b"".join(map(packed, shown)), len(shown), len(page) > limit, last)
 
     async def read_event(
         self, tenant_id: Uuid, event_id: Uuid, *, store_ids: tuple[Uuid, ...] | None
@@ -254,7 +263,9 @@ class CardboardJournal:
             if (e.tenant_id, e.store_id, e.entity_type, e.entity_id) == (tenant_id, *entity)
         ]
         page = [e for e in mine if e.receipt.sequence_number >= from_sequence]
-        return EntityPage(len(mine), page[:limit], len(page) > limit, from_sequence + len(page))
+        shown = page[:limit]
+        rows = b"".join(map(packed, shown))
+        return EntityPage(len(mine), rows, len(shown), len(page) > limit, from_sequence + len(page))
 
     def commit(self, leaves: list[bytes], start: int) -> Commitment:
         levels = build_levels(leaves)
@@ -757,7 +768,10 @@ async def _append_all(message: Append) -> Appended:
     return Appended([*receipts], len(events), 0, 1, len(events), len(events))
 
 
-async def _open(message: Open | SealAtRest | OpenAtRest) -> list[bytes]:
+async def _open(message: Open | ServePage | SealAtRest | OpenAtRest) -> list[bytes] | ServedEvents:
+    if isinstance(message, ServePage):
+        texts = [served_event(event, event.payload_sealed) for event in unpacked(message.packed)]
+        return ServedEvents(b",".join(texts), len(texts), len(texts))
     if not isinstance(message, Open):
         return [value.content for value in message.values]
     return [payload.payload_sealed for payload in message.payloads]
@@ -894,9 +908,11 @@ async def serving(
     root: Supervisor | None = None,
     house: Cardboard | None = None,
     tls: dict[Listener, CertificateFiles] | None = None,
+    front: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Cardboard]:
-    """The house served on two sockets of its own, stopped and checked to be empty afterwards."""
+    """The house served on two sockets of its own, stopped and checked to be empty afterwards. ``front``: the
+    public one by a front-end, which here is a task and not a process."""
     with TemporaryDirectory() as folder, trio.fail_after(patience_s):
         house = house or Cardboard(settings, Path(folder), tls or {}, root or _tree())
         async with trio.open_nursery() as nursery:
@@ -911,17 +927,83 @@ async def serving(
                 # The name is the one on the tests' certificates.
                 url = f"http://127.0.0.1:{port}" if context is None else f"https://localhost:{port}"
                 setattr(house, where, url)
-                await nursery.start(serve_app, app, listeners, house, context)
+                if front and name == "public":
+                    await start_front(nursery, house, listeners)
+                else:
+                    await nursery.start(serve_app, app, listeners, house, context)
             yield house
             house.shutdown.set()
     assert house.public.door.in_flight.total == 0, "bytes in flight were not given back"
+
+
+class FrontTask:
+    """Stands where a process stands, in this one: so that a test may change its constants."""
+
+    pid = 0
+
+    def __init__(self, nursery: trio.Nursery, listeners: Sequence[int]) -> None:
+        self._life = trio.CancelScope()
+        here, there = socket.socketpair()
+        self._here = trio.SocketStream(trio.socket.from_stdlib_socket(here))
+        self.send_all, self.receive_some = self._here.send_all, self._here.receive_some
+        self._own = {descriptor: os.dup(descriptor) for descriptor in listeners}
+        self._ended = trio.Event()
+        nursery.start_soon(self._run, trio.SocketStream(trio.socket.from_stdlib_socket(there)))
+
+    async def _run(self, core: trio.SocketStream) -> None:
+        async def receive(bytes_max: int) -> bytes | bytearray:
+            try:
+                return await core.receive_some(bytes_max)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return b""
+
+        front = Front(core.send_all, receive)
+        front.descriptor_of = self._own.__getitem__
+        try:
+            with self._life:
+                await front.run()
+        finally:
+            core.socket.close()
+            self._ended.set()
+
+    def kill(self) -> None:
+        self._here.socket.close()
+        self._life.cancel("killed")
+
+    async def reap(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._ended.wait()
+
+
+class UntilCancelled:
+    """As much of an inbox as a front-end's keeper looks at."""
+
+    until_stop = staticmethod(trio.sleep_forever)
+
+
+async def start_front(
+    nursery: trio.Nursery, house: Cardboard, listeners: Sequence[trio.SocketListener]
+) -> None:
+    hall = Hall(house.house.settings, spawn=partial(FrontTask, nursery))
+    certificate = house.certificates.certificate_of("public")
+    house.certificates.tell(hall.certificate_changed)
+    sockets = [listener.socket for listener in listeners]
+    serve_hall = partial(hall.serve, shutdown=house.shutdown, certificate=certificate)
+
+    async def keep(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as keeping:
+            keeping.start_soon(FrontEnd(hall).run, UntilCancelled)
+            await serve_hall(house.public, sockets, task_status=task_status)
+            keeping.cancel_scope.cancel("stopped")
+
+    await nursery.start(keep)
 
 
 async def serve_app(
     app: Any, listeners: Any, house: Cardboard, tls: Any, task_status: Any = trio.TASK_STATUS_IGNORED
 ) -> None:
     settings = house.house.settings
-    await serve(app, listeners, settings, shutdown=house.shutdown, tls=tls, task_status=task_status)
+    await serve(app, listeners, settings=settings, shutdown=house.shutdown, tls=tls, task_status=task_status)
 
 
 def parts(raw: bytes) -> tuple[int, dict[str, str], bytes]:

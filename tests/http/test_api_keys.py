@@ -10,7 +10,6 @@ import httpx
 import pytest
 import trio
 from structlog.testing import capture_logs
-from werkzeug.datastructures import Headers
 
 from actors.errors import CredentialExpired
 from tests.http.doubles import (
@@ -26,6 +25,7 @@ from tests.http.doubles import (
     serving,
 )
 from tests.http.test_door_refusals import check_shape
+from transport.http.asked import Asked
 from transport.http.callers import authenticate
 from transport.http.key_format import new_key
 
@@ -86,7 +86,8 @@ async def test_a_key_has_the_permissions_of_its_role_its_end_and_its_rate_limit(
     house = Cardboard()
     end_us = NOW_US + HOUR_US
     key = house.api_key(role="anchor", stores=[STORE], expires_at_us=end_us, rate_limit=77)
-    caller = await authenticate(Headers({"authorization": f"Bearer {key}"}), house.house, "127.0.0.1")
+    asked = Asked("GET", "/", b"", [(b"authorization", f"Bearer {key}".encode())], "127.0.0.1", "http")
+    caller = await authenticate(asked, house.house, "127.0.0.1")
     assert caller.permissions == {"commitments:*", "anchor:*"}
     assert (caller.rate_limit_per_minute, caller.expires_at_us) == (77, end_us)
     assert caller.store_ids == (STORE.bytes,)

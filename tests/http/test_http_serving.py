@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import h11
@@ -14,8 +15,16 @@ import structlog
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.http.doubles import INGEST, JSON, STREAM, batch, parts, read_all, serving, stored, verified
+from tests.http import doubles
+from tests.http.doubles import INGEST, JSON, STREAM, batch, parts, read_all, stored, verified
 from tests.http.test_door_refusals import check_shape
+
+
+@pytest.fixture(params=[False, True], ids=["core", "front-end"])
+def serving(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Both servers keep the same promises."""
+    return partial(doubles.serving, front=request.param)
+
 
 GET_HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -67,7 +76,7 @@ async def one_answer(stream: trio.SocketStream) -> tuple[int, dict[str, str], by
                 return response.status_code, headers, body
 
 
-async def test_a_connection_serves_many_requests() -> None:
+async def test_a_connection_serves_many_requests(serving: Callable[..., Any]) -> None:
     async with serving() as house:
         stream = await house.connect()
         for _ in range(3):
@@ -77,7 +86,7 @@ async def test_a_connection_serves_many_requests() -> None:
         await stream.aclose()
 
 
-async def test_pipelined_requests_are_answered_in_order() -> None:
+async def test_pipelined_requests_are_answered_in_order(serving: Callable[..., Any]) -> None:
     async with serving() as house:
         stream = await house.connect()
         second = GET_HEALTH.replace(b"/health", b"/nowhere")
@@ -106,7 +115,9 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
         (b"PRI * HTTP/2.0\r\nConnection: close\r\n\r\nSM\r\n\r\n", 400),
     ],
 )
-async def test_what_is_no_http_gets_our_error_and_the_connection_ends(garbage: bytes, status: int) -> None:
+async def test_what_is_no_http_gets_our_error_and_the_connection_ends(
+    serving: Callable[..., Any], garbage: bytes, status: int
+) -> None:
     async with serving() as house:
         for before in (b"", GET_HEALTH):
             stream = await house.connect()
@@ -132,7 +143,7 @@ async def test_what_is_no_http_gets_our_error_and_the_connection_ends(garbage: b
         b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
     ],
 )
-async def test_upgrades_are_not_taken(upgrade: bytes) -> None:
+async def test_upgrades_are_not_taken(serving: Callable[..., Any], upgrade: bytes) -> None:
     async with serving() as house:
         stream = await house.connect()
         await stream.send_all(b"GET /health HTTP/1.1\r\nHost: x\r\n" + upgrade + b"\r\n")
@@ -144,7 +155,7 @@ async def test_upgrades_are_not_taken(upgrade: bytes) -> None:
 TARGETS = [b"http://elsewhere/health", b"http://elsewhere", b"*", b"?x", b"x:443", b"/health?a=%"]
 
 
-async def test_odd_targets_and_hosts_are_answered_by_us() -> None:
+async def test_odd_targets_and_hosts_are_answered_by_us(serving: Callable[..., Any]) -> None:
     async with serving() as house:
         for target in TARGETS:
             for host in (b"a b", b"[::1", b"\xe9", b"x:y:z"):
@@ -157,7 +168,9 @@ async def test_odd_targets_and_hosts_are_answered_by_us() -> None:
                 assert "x-request-id" in headers
 
 
-async def test_a_declared_length_over_the_limit_is_413_before_the_body_is_sent() -> None:
+async def test_a_declared_length_over_the_limit_is_413_before_the_body_is_sent(
+    serving: Callable[..., Any],
+) -> None:
     async with serving(max_body_size_bytes=1000) as house:
         stream = await house.connect()
         await stream.send_all(post(house.api_key("write"), length=1001))
@@ -167,7 +180,9 @@ async def test_a_declared_length_over_the_limit_is_413_before_the_body_is_sent()
         assert not house.verifiers.asked
 
 
-async def test_a_streamed_body_over_the_limit_is_413_and_the_answer_arrives() -> None:
+async def test_a_streamed_body_over_the_limit_is_413_and_the_answer_arrives(
+    serving: Callable[..., Any],
+) -> None:
     async with serving(max_body_size_bytes=100_000) as house:
 
         async def endless():
@@ -180,7 +195,7 @@ async def test_a_streamed_body_over_the_limit_is_413_and_the_answer_arrives() ->
         assert not house.verifiers.asked
 
 
-async def test_a_body_of_exactly_the_limit_passes() -> None:
+async def test_a_body_of_exactly_the_limit_passes(serving: Callable[..., Any]) -> None:
     async with serving(max_body_size_bytes=200_000) as house:
         async with house.client(house.api_key("write")) as client:
             answer = await client.post(INGEST, content=b"x" * 200_000, headers=JSON)
@@ -188,7 +203,7 @@ async def test_a_body_of_exactly_the_limit_passes() -> None:
         assert house.verifiers.asked[0].body == b"x" * 200_000
 
 
-async def test_a_refused_caller_does_not_have_its_body_read() -> None:
+async def test_a_refused_caller_does_not_have_its_body_read(serving: Callable[..., Any]) -> None:
     async with serving() as house:
         for headers, status in (({}, 401), ({"authorization": house.api_key("read")}, 403)):
             async with house.client() as client:
@@ -197,7 +212,7 @@ async def test_a_refused_caller_does_not_have_its_body_read() -> None:
         assert house.public.door.in_flight.total == 0
 
 
-async def test_bytes_in_flight_are_limited_per_tenant_and_per_node() -> None:
+async def test_bytes_in_flight_are_limited_per_tenant_and_per_node(serving: Callable[..., Any]) -> None:
     async with serving(tenant_bytes_in_flight_max=1000, node_bytes_in_flight_max=1500) as house:
         key, release = house.api_key("write"), trio.Event()
 
@@ -229,7 +244,7 @@ async def test_bytes_in_flight_are_limited_per_tenant_and_per_node() -> None:
             assert (await client.post(INGEST, content=b"x" * 900, headers=JSON)).status_code == 200
 
 
-async def test_a_body_that_trickles_too_slowly_is_408() -> None:
+async def test_a_body_that_trickles_too_slowly_is_408(serving: Callable[..., Any]) -> None:
     async with serving(request_timeout_secs=0.6) as house:
         stream = await house.connect()
         await stream.send_all(post(house.api_key("write"), length=1000, body=b"xx"))
@@ -238,7 +253,7 @@ async def test_a_body_that_trickles_too_slowly_is_408() -> None:
         assert json.loads(body)["error"]["code"] == "REQUEST_TIMEOUT"
 
 
-async def test_a_client_that_leaves_cancels_only_the_waiting() -> None:
+async def test_a_client_that_leaves_cancels_only_the_waiting(serving: Callable[..., Any]) -> None:
     async with serving() as house:
 
         async def never(message: Any) -> Any:
@@ -257,7 +272,9 @@ async def test_a_client_that_leaves_cancels_only_the_waiting() -> None:
             assert (await client.get("/health")).status_code == 200
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind() -> None:
+async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(
+    serving: Callable[..., Any],
+) -> None:
     async with serving() as house:
         stream = await house.connect()
         await stream.send_all(post(house.api_key("write"), length=50_000, body=b"x" * 20_000))
@@ -267,7 +284,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_beh
         assert not house.verifiers.asked
 
 
-async def test_a_long_poll_ends_with_the_next_append_on_this_node() -> None:
+async def test_a_long_poll_ends_with_the_next_append_on_this_node(serving: Callable[..., Any]) -> None:
     async with serving() as house:
         pages: list[Any] = []
 
@@ -288,14 +305,14 @@ async def test_a_long_poll_ends_with_the_next_append_on_this_node() -> None:
         assert trio.current_time() - started < 0.5
 
 
-async def test_a_long_poll_without_news_answers_an_empty_page() -> None:
+async def test_a_long_poll_without_news_answers_an_empty_page(serving: Callable[..., Any]) -> None:
     async with serving() as house:
         async with house.client(house.api_key("read")) as client:
             answer = await client.get("/api/v1/ves/events", params={**STREAM, "wait_s": 0.2, "from": 7})
         assert (answer.json()["count"], answer.json()["next_from"]) == (0, 7)
 
 
-async def test_too_many_connections_are_told_so() -> None:
+async def test_too_many_connections_are_told_so(serving: Callable[..., Any]) -> None:
     async with serving(connections_max=3, connections_per_address_max=2) as house:
         kept = [await house.connect() for _ in range(2)]
         for stream in kept:
@@ -313,9 +330,12 @@ async def test_too_many_connections_are_told_so() -> None:
         await kept[1].aclose()
 
 
-async def test_silent_connections_and_slow_heads_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transport.http.connection.HEAD_S", 0.3)
-    monkeypatch.setattr("transport.http.connection.KEEP_ALIVE_S", 0.4)
+async def test_silent_connections_and_slow_heads_end(
+    serving: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for server in ("http", "front"):
+        monkeypatch.setattr(f"transport.{server}.connection.HEAD_S", 0.3)
+        monkeypatch.setattr(f"transport.{server}.connection.KEEP_ALIVE_S", 0.4)
     async with serving() as house:
         silent = await house.connect()
         assert await closed_within(silent, 2) == b""
@@ -337,7 +357,9 @@ async def send_slowly(stream: trio.SocketStream, data: bytes) -> None:
         await trio.sleep(0.05)
 
 
-async def test_a_client_that_does_not_read_is_cut_off_after_the_stall_limit() -> None:
+async def test_a_client_that_does_not_read_is_cut_off_after_the_stall_limit(
+    serving: Callable[..., Any],
+) -> None:
     async with serving(write_stall_secs=0.4) as house:
         house.journal.events = [stored(n, b'"%s"' % (b"x" * 1_000_000)) for n in range(1, 9)]
         stream = await house.connect()
@@ -350,7 +372,9 @@ async def test_a_client_that_does_not_read_is_cut_off_after_the_stall_limit() ->
         assert 0 < len(raw) < 8_000_000
 
 
-async def test_stopping_answers_what_is_in_flight_and_accepts_nothing_new() -> None:
+async def test_stopping_answers_what_is_in_flight_and_accepts_nothing_new(
+    serving: Callable[..., Any],
+) -> None:
     async with serving() as house:
         release = trio.Event()
 
@@ -381,7 +405,7 @@ async def test_stopping_answers_what_is_in_flight_and_accepts_nothing_new() -> N
         assert {answer.headers["connection"] for answer in answers} == {"close"}
 
 
-async def test_stopping_does_not_wait_for_ever() -> None:
+async def test_stopping_does_not_wait_for_ever(serving: Callable[..., Any]) -> None:
     started = 0.0
     async with serving(graceful_timeout_secs=0.5, write_stall_secs=60) as house:
 
@@ -408,12 +432,13 @@ async def test_stopping_does_not_wait_for_ever() -> None:
 
 
 async def test_a_connection_that_fails_is_the_end_of_that_connection_only(
-    monkeypatch: pytest.MonkeyPatch,
+    serving: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving() as house:
         with structlog.testing.capture_logs() as logs:
             with monkeypatch.context() as broken:
                 broken.setattr("transport.http.connection.Http11._create_stream", _fail)
+                broken.setattr("transport.front.connection.Connection._begin", _fail_at_once)
                 stream = await house.connect()
                 await stream.send_all(GET_HEALTH)
                 await closed_within(stream, 3)
@@ -423,4 +448,8 @@ async def test_a_connection_that_fails_is_the_end_of_that_connection_only(
 
 
 async def _fail(self: Any, request: Any) -> None:
+    raise RuntimeError("a bug in the protocol")
+
+
+def _fail_at_once(self: Any) -> None:
     raise RuntimeError("a bug in the protocol")

@@ -17,13 +17,12 @@ from journal.aio import open_loop
 from journal.embedded import EmbeddedPostgres
 from journal.embedded_cluster import EMBEDDED_LOGINS
 from journal.migrate import migrate
+from tests.clusters import lend
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    home = tmp_path_factory.mktemp("postgres")
-    home.chmod(0o700)
-    with EmbeddedPostgres(home) as running:
+    with EmbeddedPostgres(lend(tmp_path_factory.mktemp("journal") / "postgres")) as running:
         trio.run(_migrate, running.owner_dsn)
         yield running
 

@@ -12,7 +12,6 @@ from journal.port import (
     CommitmentCounter,
     Journal,
     JournalOutcomeUnknown,
-    LeafSource,
     Moved,
     Stored,
     StreamBehind,
@@ -178,8 +177,10 @@ async def test_leaf_sources_are_the_streams_own_in_order(world: World) -> None:
     events = [an_event() for _ in range(5)]
     await world.journal.append(await decided(world.journal, tenant, store, *events))
     sources = await world.journal.read_leaf_sources(tenant, store, sequence_start=2, sequence_end=4)
-    assert sources == [
-        LeafSource(n, events[n - 1].event_signing_hash, events[n - 1].agent_signature) for n in (2, 3, 4)
-    ]
+    assert sources == b"".join(
+        n.to_bytes(8, "big") + events[n - 1].event_signing_hash + events[n - 1].agent_signature
+        for n in (2, 3, 4)
+    )
+    assert await world.journal.read_leaf_sources(tenant, store, sequence_start=6, sequence_end=9) == b""
     with pytest.raises(ValueError, match="4096"):
         await world.journal.read_leaf_sources(tenant, store, sequence_start=1, sequence_end=4097)

@@ -61,11 +61,28 @@ async def test_a_page_ends_at_its_bytes_but_holds_at_least_one_event(world: Worl
     assert (numbers(page), page.has_more) == ([1, 2, 3, 4, 5], False)
 
 
+async def test_a_page_holds_what_each_event_read_alone_holds(world: World) -> None:
+    tenant, store = uuid(), uuid()
+    longest = "\u00e9" * 255
+    sent = [
+        an_event(command=uuid(), base_version=0, entity_id=longest),
+        an_event(entity_id="", agent=uuid()),
+        an_event(base_version=1, entity_id=longest),
+    ]
+    await stored(world, tenant, store, *sent)
+    page = await world.journal.read_events(tenant, store, from_sequence=1, limit=9, bytes_max=PLENTY)
+    alone = [await world.journal.read_event(tenant, e.event_id, store_ids=None) for e in sent]
+    assert page.events == alone
+    assert [(e.command_id, e.base_version, e.entity_id) for e in page.events] == [
+        (e.command_id, e.base_version, e.entity_id) for e in sent
+    ]
+
+
 async def test_reading_past_the_head_is_an_empty_page_that_says_where_it_stands(world: World) -> None:
     tenant, store = uuid(), uuid()
     for head in (0, 2):
         page = await world.journal.read_events(tenant, store, from_sequence=9, limit=5, bytes_max=PLENTY)
-        assert page == EventPage(head_sequence=head, events=[], has_more=False, next_from=9)
+        assert page == EventPage(head, b"", count=0, has_more=False, next_from=9)
         assert await world.journal.read_head(tenant, store) == head
         if not head:
             await stored(world, tenant, store, an_event(), an_event())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -31,6 +30,10 @@ class Explaining:
         rows = await self._connection.fetch(f"EXPLAIN {statement}", *arguments)
         self.plan = [row[0] for row in rows]
         return []
+
+    async def fetchrow(self, statement: str, *arguments: Any) -> tuple[Any, ...]:
+        await self.fetch(statement, *arguments)
+        return (0, 0, 0, None, b"")  # of an empty page
 
 
 async def explain(journal: PostgresJournal, act: Any, *, appending: bool = False) -> Explaining:
@@ -252,8 +255,7 @@ async def test_pages_and_facts_go_along_the_indexes_of_both_tables(database: Dat
 
 
 async def one_page(connection: Any, tenant: bytes, store: bytes, start: int) -> None:
-    with suppress(IndexError):  # a plan is no page
-        await reads.read_events(connection, tenant, store, start, 100, 1_000_000)
+    await reads.read_events(connection, tenant, store, start, 100, 1_000_000)
 
 
 async def test_walking_all_keys_goes_along_their_primary_key(database: Database) -> None:

@@ -19,6 +19,7 @@ import trio_asyncio
 from journal.embedded import EmbeddedPostgres
 from tests.auditor.audit import audit_tenant
 from tests.auditor.reading import over_http, read_stream
+from tests.clusters import lend
 from tests.e2e.world import Server
 from ves.at_rest import key_id
 
@@ -40,7 +41,7 @@ def server_of(tmp_path: Path) -> Iterator[Callable[[str], Server]]:
             if file.suffix == "":
                 shutil.copy(file, data_dir / "keys" / file.name)
                 (data_dir / "keys" / file.name).chmod(0o600)
-        with EmbeddedPostgres(data_dir) as postgres:
+        with EmbeddedPostgres(lend(data_dir)) as postgres:
             play(postgres.owner_dsn, gzip.decompress((HERE / name / "database.sql.gz").read_bytes()).decode())
         server = Server(data_dir, COMMITMENT_INTERVAL_SECS="3600")
         started.append(server)

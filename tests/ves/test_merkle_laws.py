@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
+from hashlib import sha256, sha512
 
 import msgspec
 import pytest
@@ -19,6 +19,8 @@ from ves.merkle import (
     build_levels,
     inclusion_path,
     leaf_hash,
+    leaf_hashes,
+    leaf_numbers,
     merkle_root,
     node_hash,
     padded_leaf_count,
@@ -355,3 +357,13 @@ def test_the_stored_levels_hold_every_path_at_its_computed_place() -> None:
         for index in range(count):
             path = [stored[32 * at : 32 * at + 32] for at in sibling_positions(count, index)]
             assert path == inclusion_path(levels, index)
+
+
+def test_leaves_made_in_one_go_are_those_made_one_by_one() -> None:
+    parts = [(n, sha256(b"%d" % n).digest(), sha512(b"%d" % n).digest()) for n in (7, 8, 9)]
+    sources = b"".join(n.to_bytes(8, "big") + hashed + signature for n, hashed, signature in parts)
+    assert leaf_numbers(sources) == (7, 8, 9)
+    assert leaf_hashes(TENANT, STORE, sources) == [leaf_hash(TENANT, STORE, *one) for one in parts]
+    assert (leaf_numbers(b""), leaf_hashes(TENANT, STORE, b"")) == ((), [])
+    with pytest.raises(ValueError, match="cut off"):
+        leaf_numbers(sources[:-1])

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -19,15 +20,28 @@ from signing_agent import ANYWHERE, Agent, Registry, numbered
 from actors.encryptor import Encryptor, EncryptorKeys
 from actors.errors import NotNow, Unavailable
 from actors.mailbox import Actor, Mailbox, Ref
-from actors.messages import Open, Seal, SealedPayload, Verify
+from actors.messages import Open, Seal, Sealed, SealedPayload, ServedEvents, ServePage, Verify
 from actors.policies import PolicyBook
 from actors.verifier import Verifier
+from actors.worker_process import WorkerProcess
 from journal.memory import MemoryDatabase, MemoryJournal
+from journal.packed import packed
 from supervisor.policy import Pauses
 from supervisor.supervisor import ChildSpec, Pool, Supervisor
+from transport.http.shapes import EventReply
 from ves.policy import Policy
 from ves.receipts import receipt_hash
-from ves.records import BodyRefused, KeyName, Refusal, Scope, VerifiedBatch, VerifiedEvent
+from ves.records import (
+    BodyRefused,
+    KeyName,
+    NumberedEvent,
+    Receipt,
+    Refusal,
+    Scope,
+    StoredEvent,
+    VerifiedBatch,
+    VerifiedEvent,
+)
 from ves.signatures import Signer
 
 RING = (b"\x01" * 32,)
@@ -139,6 +153,82 @@ async def test_a_frame_that_does_not_open_names_its_row_and_the_encryptor_lives_
         opened = await house.encryptors.ask(Open(agent.tenant_id, rows), deadline_s=10)
         assert opened == [n.event.payload for n in events]
         assert workers() == before
+
+
+def packed_page(agent: Agent, events: list[NumberedEvent], sealed: Sealed) -> bytes:
+    """As the journal would have it."""
+    page = b""
+    for numbered_event, one in zip(events, sealed.events, strict=True):
+        event = numbered_event.event
+        shared = [name for name in StoredEvent.__struct_fields__ if hasattr(event, name)]
+        receipt = Receipt(
+            event.event_id,
+            numbered_event.sequence_number,
+            numbered_event.sequenced_at_us,
+            one.receipt_hash,
+            bytes(16),
+            sealed.sequencer_key_version,
+            one.sequencer_signature,
+        )
+        page += packed(
+            StoredEvent(
+                tenant_id=agent.tenant_id,
+                store_id=numbered_event.store_id,
+                payload_sealed=one.payload_sealed,
+                receipt=receipt,
+                **{name: getattr(event, name) for name in shared},
+            )
+        )
+    return page
+
+
+async def test_a_page_is_served_whole_or_names_the_row_that_does_not_open() -> None:
+    agent = Agent()
+    async with pools(dict([agent.binding])) as house:
+        batch = await house.verifiers.ask(Verify(agent.body(3), ANYWHERE, NOTHING), deadline_s=10)
+        assert isinstance(batch, VerifiedBatch)
+        events = numbered([e for e in batch.outcomes if isinstance(e, VerifiedEvent)], agent.store_id)
+        sealed = await house.encryptors.ask(Seal(agent.tenant_id, events), deadline_s=10)
+        page = packed_page(agent, events, sealed)
+        before = workers()
+        served = await house.encryptors.ask(ServePage(agent.tenant_id, page, 3), deadline_s=10)
+        text = b"[" + served.texts + b"]"
+        told = msgspec.json.decode(text, type=list[EventReply])
+        assert [one.sequence_number for one in told] == [1, 2, 3]
+        for sent, one in zip(events, told, strict=True):
+            assert bytes(cast(msgspec.Raw, one.payload)) == sent.event.payload, "byte for byte"
+        assert text == msgspec.json.encode(told), "exactly the shape that the wire's description has"
+        frame = sealed.events[1].payload_sealed
+        changed = page.replace(frame, frame[:-1] + bytes([frame[-1] ^ 1]))
+        with pytest.raises(Unavailable, match="sequence_number 2 does not open: another row, or changed"):
+            await house.encryptors.ask(ServePage(agent.tenant_id, changed, 3), deadline_s=10)
+        with pytest.raises(Unavailable, match="sequence_number 1 does not open"):
+            await house.encryptors.ask(ServePage(Agent().tenant_id, page, 3), deadline_s=10)
+        assert workers() == before, "a row that does not open costs no process"
+
+
+@pytest.mark.parametrize(
+    "lie", [ServedEvents(b"x" * 10_000, 2, 0), ServedEvents(b"", 1, 0)], ids=["another count", "no text"]
+)
+async def test_a_page_that_comes_back_as_something_else_is_not_served(
+    lie: ServedEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Agent()
+    honest = WorkerProcess.call
+
+    async def call(worker: WorkerProcess, request: Any, answer: Any, *, deadline_s: float) -> Any:
+        told = await honest(worker, request, answer, deadline_s=deadline_s)
+        return lie if isinstance(told, ServedEvents) else told
+
+    monkeypatch.setattr(WorkerProcess, "call", call)
+    async with pools(dict([agent.binding])) as house:
+        batch = await house.verifiers.ask(Verify(agent.body(1), ANYWHERE, NOTHING), deadline_s=10)
+        assert isinstance(batch, VerifiedBatch)
+        events = numbered([e for e in batch.outcomes if isinstance(e, VerifiedEvent)], agent.store_id)
+        sealed = await house.encryptors.ask(Seal(agent.tenant_id, events), deadline_s=10)
+        page = packed_page(agent, events, sealed)
+        with pytest.raises(NotNow):
+            await house.encryptors.ask(ServePage(agent.tenant_id, page, 1), deadline_s=10)
 
 
 async def test_an_encryptor_whose_seed_is_not_that_of_the_recorded_key_never_signs() -> None:

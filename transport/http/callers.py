@@ -12,10 +12,10 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
-from werkzeug.datastructures import Headers
 
 from actors.credentials import Credential
 from transport.http import key_format
+from transport.http.asked import Asked
 from transport.http.errors import ApiError, Code
 from transport.http.permissions import BOOTSTRAP, SELF, Permissions, holds, of_key
 from transport.http.tokens import believed, permissions_of
@@ -134,15 +134,15 @@ class Presented(NamedTuple):
     text: str
 
 
-def presented(headers: Headers) -> Presented:
+def presented(asked: Asked) -> Presented:
     """The credential of a request: ``Authorization: Bearer …`` (an API key or a token),
     ``Authorization: ApiKey …``, a raw key there, or ``x-api-key``.
 
     Only one of the headers is used, Authorization first. 401 without one.
     """
-    value = headers.get("authorization")
+    value = asked.get("authorization")
     if value is None:
-        value = headers.get("x-api-key", "")
+        value = asked.get("x-api-key", "") or ""
     value = value.strip()
     scheme, blank, rest = value.partition(" ")
     rest = rest.strip()
@@ -157,7 +157,7 @@ def presented(headers: Headers) -> Presented:
     return Presented("api_key", value)
 
 
-async def authenticate(headers: Headers, house: House, address: str) -> Caller:
+async def authenticate(asked: Asked, house: House, address: str) -> Caller:
     """The caller, or 401; 429 for an address whose attempts failed too often. Raises what the books raise
     when the database is away.
 
@@ -165,7 +165,7 @@ async def authenticate(headers: Headers, house: House, address: str) -> Caller:
     lock the others out. A bootstrap key, a key that was found before and a token that verifies pass as ever.
     """
     try:
-        return await _believed(headers, house, address)
+        return await _believed(asked, house, address)
     except ApiError as refusal:
         if refusal.status != 401 or refusal.code is Code.AUTH_REQUIRED:  # nothing was tried
             raise
@@ -176,8 +176,8 @@ async def authenticate(headers: Headers, house: House, address: str) -> Caller:
         raise
 
 
-async def _believed(headers: Headers, house: House, address: str) -> Caller:
-    kind, text = presented(headers)
+async def _believed(asked: Asked, house: House, address: str) -> Caller:
+    kind, text = presented(asked)
     if kind == "token":
         return _of_token(await believed(text, house.tokens))
     _refuse_no_key(text, house.settings.api_key_mode)

@@ -7,10 +7,14 @@ as each machine on the way is a configured proxy, from the right, where the last
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from ipaddress import IPv6Address, IPv6Network
 
 from config.networks import Address, Networks, holds, parse_address
 
 FORWARDED_FOR = b"x-forwarded-for"
+IPV6_PREFIX = 64
+"""What one subscriber usually gets: addresses inside of it cost nothing."""
 
 
 def client_address(peer: str, headers: Iterable[tuple[bytes, bytes]], proxies: Networks) -> str:
@@ -25,6 +29,20 @@ def client_address(peer: str, headers: Iterable[tuple[bytes, bytes]], proxies: N
     if not proxies or not holds(proxies, at):
         return str(at)
     return str(_forwarded(_entries(headers), proxies) or at)
+
+
+@lru_cache(maxsize=10_000)
+def network(address: str) -> str:
+    """An IPv4 address itself, also one mapped into IPv6; of an IPv6 address its /64."""
+    if ":" not in address:
+        return address
+    try:
+        parsed = IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(IPv6Network((int(parsed), IPV6_PREFIX), strict=False))
 
 
 def is_allowed(address: str, networks: Networks) -> bool:

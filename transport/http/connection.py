@@ -31,19 +31,7 @@ from hypercorn.utils import parse_socket_addr
 from transport.http.errors import ApiError, Code
 from transport.http.headers import ALWAYS, Headers
 from transport.http.line import GONE, PEER_WENT_AWAY, Line
-
-HANDSHAKE_S = 10.0
-"""From connecting to the end of the TLS handshake."""
-KEEP_ALIVE_S = 60.0
-"""Between requests, until the first byte of the next one."""
-HEAD_S = 10.0
-"""From the first byte of a request's head to its end, and from connecting (under TLS: from the handshake) to
-the first head."""
-LINGER_S = 2.0
-"""For taking leave, and after an answer to a request whose body we did not want, so that closing does not
-destroy the answer."""
-SEND_CHUNK_BYTES = 64 * 1024
-"""Each chunk may take the whole stall limit: slow readers are served, standing ones are not."""
+from transport.http.patience import HANDSHAKE_S, HEAD_S, KEEP_ALIVE_S, LINGER_S, SEND_CHUNK_BYTES
 
 log = structlog.get_logger("http")
 

@@ -8,7 +8,8 @@ for anything but credentials and audit entries.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -27,10 +28,11 @@ from transport.http import rates
 from transport.http.about import DatabasePulse
 from transport.http.anchor_metrics import AnchorNumbers
 from transport.http.anchor_waits import AnchorWaits
+from transport.http.asked import Asked, asked_in, scope_of
 from transport.http.callers import Caller, authenticate
 from transport.http.client_address import is_allowed
 from transport.http.errors import EXPECTED, ApiError, Code, answer_to, internal_error
-from transport.http.headers import Headers, security_headers
+from transport.http.headers import security_headers
 from transport.http.limits import BytesInFlight, LargeBodies, Pace, Turns
 from transport.http.longpoll import Heads
 from transport.http.metrics import Metrics
@@ -56,6 +58,9 @@ CLIENT_GONE = 499
 """In logs and metrics only: the caller did not wait for the answer."""
 
 log = structlog.get_logger("http")
+
+Send = Callable[[int, list[tuple[bytes, bytes]], bytes], Awaitable[None]]
+"""Status, headers, body: the whole answer."""
 
 
 class Door:
@@ -135,7 +140,7 @@ class Door:
         await self._audit_bootstrap(visit, route)
 
     async def _permitted(self, visit: Visit, route: Route) -> Caller:
-        visit.caller = await authenticate(visit.request.headers, self.house, visit.address)
+        visit.caller = await authenticate(visit.asked, self.house, visit.address)
         visit.caller.must_hold(route.needed)
         if visit.caller.tenant_id is not None:
             await must_be_served_here(self.house, visit.caller.tenant_id)
@@ -195,6 +200,7 @@ class FrontDoor(QuartTrio):
         self.config.update(RESPONSE_TIMEOUT=None, MAX_CONTENT_LENGTH=None, PROPAGATE_EXCEPTIONS=False)
         self.register_error_handler(HTTPException, self._on_http_exception)
         self.register_error_handler(Exception, self._on_surprise)
+        self._straight = {(route.method, route.path): route for route in routes if "{" not in route.path}
         self._own_paths = _own_paths(routes)
         for path, methods in self._own_paths.items():
             # A path of its own beats a pattern: GET …/events/ingest is a wrong method, not event «ingest».
@@ -216,7 +222,7 @@ class FrontDoor(QuartTrio):
     def _view(self, route: Route):  # type: ignore[no-untyped-def]
         async def view(**path_values: str) -> Response:
             visit = _visit()
-            visit.enter(route, request._get_current_object(), path_values)  # type: ignore[attr-defined]
+            visit.enter(route, path_values)
             return _response(await self.door.answer(visit))
 
         return view
@@ -230,16 +236,78 @@ class FrontDoor(QuartTrio):
         )
 
     async def _hear_only_the_allowed(self) -> Response | None:
+        reply = self._unheard(_visit())
+        return None if reply is None else _response(reply)
+
+    def _unheard(self, visit: Visit) -> Reply | None:
         """Before anything else: others learn neither which routes there are nor whether a key is good."""
-        visit = _visit()
-        if is_allowed(visit.address, self._allowed):
+        if not self._allowed or is_allowed(visit.address, self._allowed):
             return None
         self.door.house.security.happened("permission_denied", address=visit.address, what="admin listener")
-        return _response(error_reply(ApiError(Code.ADMIN_IP_DENIED, "admin access denied"), visit.request_id))
+        return error_reply(ApiError(Code.ADMIN_IP_DENIED, "admin access denied"), visit.request_id)
 
-    def security_headers(self, scheme: str) -> Headers:
+    def headers_of(self, visit: Visit) -> list[tuple[bytes, bytes]]:
+        """Those of every answer, whatever it says."""
         proxied = self.door.house.settings.tls_terminated_by_proxy
-        return security_headers(over_tls=scheme == "https" or proxied)
+        headers = [*security_headers(over_tls=visit.asked.scheme == "https" or proxied)]
+        if visit.rate_verdict is not None:
+            headers += rates.headers(visit.rate_verdict)
+        headers.append((b"x-request-id", visit.request_id.encode()))
+        return headers
+
+    def straight(self, method: str, path: str) -> Route | None:
+        """The route that needs no matching, because nothing in its path varies: Quart need not be asked."""
+        return self._straight.get((method, path))
+
+    async def reply(self, visit: Visit, route: Route) -> Reply:
+        """The whole answer of a straight route: what Quart's dispatching does for the others."""
+        visit.enter(route, {})
+        try:
+            return self._unheard(visit) or await self.door.answer(visit)
+        except Exception as error:  # the door: no surprise gets past it, and no word of it
+            return self._surprised(visit, error)
+
+    async def serve(self, asked: Asked, receive: Receive, send: Send) -> None:
+        """One request of a front-end, who cancels it when the client goes away: what is straight passes below
+        Quart (ADR 32), the rest through it."""
+        route = self.straight(asked.method, asked.path)
+        if route is None:
+            await super().__call__(scope_of(asked), receive, _Collecting(send))  # type: ignore[arg-type]
+        else:
+            await self._serve_straight(route, asked, receive, send)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """The same for an ASGI server."""
+        route = None
+        if scope["type"] == "http":
+            route = self.straight(scope["method"], scope["raw_path"].decode("ascii"))
+        if route is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await self._serve_straight(route, asked_in(scope), receive, partial(_send, send), watched=True)
+
+    async def _serve_straight(
+        self, route: Route, asked: Asked, receive: Receive, send: Send, *, watched: bool = False
+    ) -> None:
+        """``watched``: nobody cancels us when the client goes away."""
+        visit = Visit(self.door, asked, receive)
+        with request_span(asked, visit.method) as span:
+            try:
+                if watched:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(_cancel_when_gone, visit, nursery.cancel_scope)
+                        await self._answer_straight(route, visit, send)
+                        nursery.cancel_scope.cancel("answered")
+                else:
+                    await self._answer_straight(route, visit, send)
+            finally:
+                self.door.left(visit, span)
+
+    async def _answer_straight(self, route: Route, visit: Visit, send: Send) -> None:
+        reply = await self.reply(visit, route)
+        visit.status = reply.status
+        visit.let_body_go()
+        await send(reply.status, _lines(reply) + self.headers_of(visit), reply.body)
 
     async def _on_http_exception(self, error: HTTPException) -> Response:
         visit = _visit()
@@ -252,9 +320,11 @@ class FrontDoor(QuartTrio):
 
     async def _on_surprise(self, error: Exception) -> Response:
         """Whatever nobody expected: in the log once, with the request id; outside no word of it."""
-        visit = _visit()
+        return _response(self._surprised(_visit(), error))
+
+    def _surprised(self, visit: Visit, error: Exception) -> Reply:
         log.error("internal error", request_id=visit.request_id, route=_template(visit), exc_info=error)
-        return _response(error_reply(internal_error(), visit.request_id))
+        return error_reply(internal_error(), visit.request_id)
 
 
 def _own_paths(routes: Sequence[Route]) -> dict[str, set[str]]:
@@ -282,6 +352,39 @@ def _response(reply: Reply) -> Response:
     return response
 
 
+def _lines(reply: Reply) -> list[tuple[bytes, bytes]]:
+    lines = [
+        (b"content-type", reply.content_type.encode()),
+        (b"content-length", b"%d" % len(reply.body)),
+    ]
+    lines += [(name.lower().encode(), value.encode()) for name, value in reply.headers]
+    return lines
+
+
+async def _send(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class _Collecting:
+    """ASGI's two messages of an answer become one."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._start: Any = None
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+        elif not message.get("more_body"):  # the door answers whole, as Connection does
+            await self._send(self._start["status"], self._start["headers"], message["body"])
+
+
+async def _cancel_when_gone(visit: Visit, scope: trio.CancelScope) -> None:
+    await visit.until_disconnect()
+    scope.cancel("the client went away")
+
+
 def _as_api_error(error: HTTPException, allowed: set[str] | None) -> ApiError:
     if isinstance(error, MethodNotAllowed):
         allow = ", ".join(sorted(allowed or error.valid_methods or ()))
@@ -300,12 +403,12 @@ class Connection(TrioASGIHTTPConnection):
     app: FrontDoor
 
     async def __call__(self, receive: Receive, send):  # type: ignore[no-untyped-def]
-        visit = Visit(self.app.door, self.scope, receive)
+        visit = Visit(self.app.door, asked_in(self.scope), receive)
         self.visit = visit
         cast(Any, self.scope)[VISIT] = visit
         # Path parameters are percent-decoded one by one later, so that %2F may stand in them.
-        self.scope["path"] = _path(self.scope["raw_path"])
-        with request_span(self.scope["headers"], visit.method) as span:
+        self.scope["path"] = visit.asked.path
+        with request_span(visit.asked, visit.method) as span:
             try:
                 await super().__call__(receive, send)
             finally:
@@ -324,17 +427,5 @@ class Connection(TrioASGIHTTPConnection):
         visit.let_body_go()
         body = await response.get_data(as_text=False)
         headers = [(name.lower().encode(), value.encode()) for name, value in response.headers.items()]
-        headers += self.app.security_headers(self.scope["scheme"])
-        if visit.rate_verdict is not None:
-            headers += rates.headers(visit.rate_verdict)
-        headers.append((b"x-request-id", visit.request_id.encode()))
-        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _path(raw_path: bytes) -> str:
-    """The path of the request target, also of an absolute one (RFC 9112 section 3.2.2)."""
-    path = raw_path.decode("ascii")
-    if path.startswith(("http://", "https://")):
-        path = "/" + path.split("/", 3)[3] if path.count("/") > 2 else "/"
-    return path if path.startswith("/") else "/" + path
+        headers += self.app.headers_of(visit)
+        await _send(send, response.status_code, headers, body)

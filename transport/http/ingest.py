@@ -48,6 +48,9 @@ async def ingest(visit: Visit) -> IngestReply:
 
 async def _verify(visit: Visit, body: bytes) -> VerifiedBatch | BodyRefused:
     message = Verify(body, visit.who.scope, await callers_policy(visit))
+    small = visit.house.small_bodies
+    if small is not None and (checked := await small.verify(message, deadline_s=visit.remaining_s)):
+        return checked
     batch = await visit.ask(visit.house.verifiers, message, visit.door.room_at_verifiers)
     if isinstance(batch, NeedsPolicy):
         message = replace(message, policy=await named_policy(visit, batch.tenant_id))

@@ -6,6 +6,7 @@ no limits; whoever holds the line brings them. Closing it ends whatever waits on
 
 from __future__ import annotations
 
+import os
 import ssl
 from contextlib import suppress
 
@@ -48,6 +49,16 @@ class Line:
         """For a peer that spoke plain HTTP where TLS is spoken."""
         with suppress(*GONE):
             await self._raw.send_all(data)
+
+    def send_at_once(self, data: bytes) -> int:
+        """How many bytes the kernel took without waiting; none under TLS. Raises OSError when the peer is
+        gone."""
+        if self._tls is not None:
+            return 0
+        try:
+            return os.write(self.socket.fileno(), data)
+        except BlockingIOError:
+            return 0
 
     async def send_all(self, data: bytes) -> None:
         """Raises what a stream raises; cancelled, the line is good for nothing more."""

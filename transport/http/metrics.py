@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,7 +12,7 @@ from actors.key_ages import KeyAges
 from actors.rate_limits import RateLimits
 from actors.views import ActorView
 from journal.port import JournalVitals
-from transport.house import House
+from transport.house import FrontEndView, House
 from transport.http.anchor_metrics import AnchorNumbers
 from transport.http.limits import BytesInFlight
 from ves.records import Refusal, SchemaChecks
@@ -157,6 +157,7 @@ class _Inhabitants:
             "Failed attempts whose audit entries had to go because too many waited.",
             self._house.failed_attempts.dropped,
         )
+        yield from _front_ends(self._house.front_ends())
         yield from _at_rest(self._house.at_rest)
         yield from _rate_limits(self._house.rate_limits)
         expiry = GaugeMetricFamily(
@@ -176,6 +177,23 @@ class _Inhabitants:
         yield _counter(
             "sequencer_driver_strays", "Failures nobody waited for, in the driver.", self._house.strays()
         )
+
+
+def _front_ends(seen: Sequence[FrontEndView]) -> Iterator[Metric]:
+    """None where this process keeps the public door itself."""
+    if not seen:
+        return
+    connections = GaugeMetricFamily(
+        "sequencer_frontend_connections", "Open at a front-end process.", labels=["number"]
+    )
+    requests = GaugeMetricFamily(
+        "sequencer_frontend_requests", "Under way for a front-end process.", labels=["number"]
+    )
+    for front_end in seen:
+        connections.add_metric([str(front_end.number)], front_end.connections)
+        requests.add_metric([str(front_end.number)], front_end.requests)
+    yield connections
+    yield requests
 
 
 def _at_rest(watch: AtRestWatch) -> Iterator[Metric]:

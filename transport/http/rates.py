@@ -10,14 +10,13 @@ with 429 Reset is the same as Retry-After. Decides nothing: ``actors.rate_limits
 from __future__ import annotations
 
 from collections import OrderedDict
-from functools import lru_cache
-from ipaddress import IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
 from actors.buckets import Limit
 from actors.rate_limits import OWN, RateLimits, Verdict
 from actors.rate_sharing import now_ns
 from actors.security_events import SecurityEvents
+from transport.http.client_address import network
 from transport.http.errors import ApiError, Code
 from transport.http.rate_classes import FAILED
 from ves.records import IssuedToken, KeyName
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from transport.http.visit import Visit
 
 BOOTSTRAP = b"bootstrap"
-IPV6_PREFIX = 64
-"""What one subscriber usually gets: addresses inside of it cost nothing."""
 ROTATIONS_PER_MINUTE = 10
 SAID_EVERY_NS = 60 * 1_000_000_000
 SAID_OF_MAX = 1_000
@@ -99,20 +96,6 @@ def subject(caller: Caller) -> bytes:
     if isinstance(credential, IssuedToken):  # all tokens of a subject: a new one gives no new bucket
         return (caller.tenant_id or b"") + credential.subject
     return credential
-
-
-@lru_cache(maxsize=10_000)
-def network(address: str) -> str:
-    """An IPv4 address itself, also one mapped into IPv6; of an IPv6 address its /64."""
-    if ":" not in address:
-        return address
-    try:
-        parsed = IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(IPv6Network((int(parsed), IPV6_PREFIX), strict=False))
 
 
 def refusal(verdict: Verdict) -> ApiError:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Raw
-
 from journal.port import AgentKey
 from transport.http.shapes import (
     AgentKeyReply,
-    EventReply,
     ReceiptReply,
 )
-from ves.constants import ENCRYPTED
 from ves.encoding import prefixed_hex, uuid_text
-from ves.records import Commitment, Receipt, StoredEvent
+from ves.records import Commitment, Receipt
 from ves.timestamps import utc_text, zulu_text
 
 
@@ -30,40 +26,6 @@ def receipt_reply(receipt: Receipt) -> ReceiptReply:
         receipt.sequencer_key_version,
         1,
     )
-
-
-def event_reply(event: StoredEvent, payload: bytes) -> EventReply:
-    """``payload``: the opened plaintext, JSON text that goes out byte for byte."""
-    receipt = receipt_reply(event.receipt)
-    reply = EventReply(
-        1,
-        receipt.event_id,
-        uuid_text(event.tenant_id),
-        uuid_text(event.store_id),
-        uuid_text(event.source_agent_id),
-        event.agent_key_id,
-        event.entity_type,
-        event.entity_id,
-        event.event_type,
-        event.created_at,
-        1 if event.payload_kind == ENCRYPTED else 0,
-        prefixed_hex(event.payload_plain_hash),
-        prefixed_hex(event.payload_cipher_hash),
-        prefixed_hex(event.agent_signature),
-        receipt.sequence_number,
-        receipt.sequenced_at,
-        prefixed_hex(event.event_signing_hash),
-        receipt,
-    )
-    if event.payload_kind == ENCRYPTED:
-        reply.payload_encrypted = Raw(payload)
-    else:
-        reply.payload = Raw(payload)
-    if event.command_id is not None:
-        reply.command_id = uuid_text(event.command_id)
-    if event.base_version is not None:
-        reply.base_version = event.base_version
-    return reply
 
 
 def commitment_members(commitment: Commitment) -> dict[str, Any]:

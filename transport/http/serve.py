@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ssl
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -20,22 +19,22 @@ from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
 
 from config.settings import Settings
+from transport.http.client_address import network
 from transport.http.connection import TcpConnection, raw_answer
-from transport.http.errors import ApiError, Code
+from transport.http.crowd import Crowd, one_too_many
 from transport.http.headers import security_headers
 from transport.http.limits import Pace
 from transport.http.line import GONE, Line
-from transport.http.rates import network
+from transport.http.patience import (
+    HEAD_BYTES_MAX,
+    REQUESTS_PER_CONNECTION_MAX,
+    TURN_AWAY_S,
+    TURNED_AWAY_MAX,
+    TURNED_AWAY_PER_S,
+)
 
-HEAD_BYTES_MAX = 16 * 1024
-REQUESTS_PER_CONNECTION_MAX = 10_000
 UNREAD_MESSAGES_MAX = 1
 """Chunks of a body in memory that no handler has asked for yet."""
-TURNED_AWAY_MAX = 64
-"""So many refused connections get a word of explanation at a time; the others wait to be accepted."""
-TURNED_AWAY_PER_S = 50.0
-"""Connections that come back as fast as they are refused must not take the time of those that are served."""
-TURN_AWAY_S = 1.0
 
 TlsOfTheMoment = Callable[[], ssl.SSLContext]
 
@@ -76,7 +75,7 @@ class Reception:
         self._config = _config()
         self._context = WorkerContext(None)
         self._connections: set[TcpConnection] = set()
-        self._of_address: Counter[str] = Counter()
+        self._crowd = Crowd(settings.connections_max, settings.connections_per_address_max)
         self._turning_away = 0
         self._refusals = Pace(per_s=TURNED_AWAY_PER_S)
         self._one_less = trio.Event()
@@ -89,7 +88,7 @@ class Reception:
         except OSError:
             return await trio.aclose_forcefully(stream)
         line = Line(stream, self._tls and self._tls())
-        if self._is_too_many(address):
+        if not self._crowd.has_room(address):
             return await self._turn_away(line)
         connection = TcpConnection(
             self._app,
@@ -100,36 +99,24 @@ class Reception:
             headers=self._headers,
         )
         self._connections.add(connection)
-        self._of_address[address] += 1
+        self._crowd.came(address)
         try:
             await connection.run()
         except* Exception:  # the door: whatever one connection dies of, the others live
             log.exception("a connection failed")
         finally:
             self._connections.discard(connection)
-            self._of_address[address] -= 1
-            if not self._of_address[address]:
-                del self._of_address[address]
+            self._crowd.left(address)
             if not self._connections:
                 self._empty.set()
 
-    def _is_too_many(self, address: str) -> bool:
-        settings = self._settings
-        return (
-            len(self._connections) >= settings.connections_max
-            or self._of_address[address] >= settings.connections_per_address_max
-        )
-
     async def _turn_away(self, line: Line) -> None:
-        error = ApiError(
-            Code.SERVICE_UNAVAILABLE, "too many connections; nothing was done", retry_after_s=1.0
-        )
         self._turning_away += 1
         try:
             await self._refusals.turn(patience_s=TURN_AWAY_S)
             with trio.move_on_after(TURN_AWAY_S):
                 if await line.shake_hands() is None:
-                    await line.send_all(raw_answer(error, self._config, self._headers))
+                    await line.send_all(raw_answer(one_too_many(), self._config, self._headers))
                 await line.end_sending()
                 await line.discard()
         except GONE:

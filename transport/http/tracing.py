@@ -6,14 +6,15 @@ log lines either way. Nothing a caller sent but those two headers gets into a sp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import INVALID_SPAN, ProxyTracerProvider, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from actors.tracing import INSTRUMENTATION
+from transport.http.asked import Asked
 
 _tracer = trace.get_tracer(INSTRUMENTATION)
 _propagator = TraceContextTextMapPropagator()
@@ -21,14 +22,22 @@ _HEADERS = (b"traceparent", b"tracestate")
 
 
 @contextmanager
-def request_span(headers: Iterable[tuple[bytes, bytes]], method: str) -> Iterator[Span]:
+def request_span(asked: Asked, method: str) -> Iterator[Span]:
     """The current span while the request is answered. A malformed ``traceparent`` is as good as none."""
-    carrier = {name.decode(): value.decode("latin-1") for name, value in headers if name in _HEADERS}
+    carrier = {name.decode(): value.decode("latin-1") for name, value in asked.lines if name in _HEADERS}
+    if not carrier and not _is_recorded():
+        yield INVALID_SPAN
+        return
     above = _propagator.extract(carrier) if carrier else None
     with _tracer.start_as_current_span(
         method, above, kind=SpanKind.SERVER, record_exception=False, set_status_on_exception=False
     ) as span:
         yield span
+
+
+def _is_recorded() -> bool:
+    """Somebody has installed an SDK, at whatever time."""
+    return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
 
 
 def describe(span: Span, method: str, route: str, status: int, request_id: str) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import trio
-from quart.wrappers import Request
 
 from actors.errors import MailboxFull
 from actors.mailbox import Ref
@@ -22,6 +21,7 @@ from actors.messages import Message
 from actors.rate_limits import Verdict
 from actors.security_events import SecurityEvent
 from journal.port import AuditEntry
+from transport.http.asked import Asked, Lines
 from transport.http.bodies import BODY_BYTES_MAX, read_json, read_path, read_query, require_json
 from transport.http.callers import Caller
 from transport.http.client_address import client_address
@@ -53,25 +53,25 @@ class Visit:
         "_path_values",
         "_receive",
         "address",
+        "asked",
         "caller",
         "deadline",
         "door",
         "method",
         "rate_verdict",
-        "request",
         "request_id",
         "route",
         "started_at",
         "status",
     )
 
-    def __init__(self, door: Door, scope: Any, receive: Receive) -> None:
+    def __init__(self, door: Door, asked: Asked, receive: Receive) -> None:
         self.door = door
-        self.method: str = scope["method"]
-        peer = scope["client"][0] if scope.get("client") else "unknown"
-        self.address = client_address(peer, scope["headers"], door.house.settings.trusted_proxies)
+        self.asked = asked
+        self.method = asked.method
+        self.address = client_address(asked.peer, asked.lines, door.house.settings.trusted_proxies)
         """The client's IP address: the peer's, or what a trusted proxy says."""
-        self.request_id = _request_id(scope["headers"])
+        self.request_id = _request_id(asked.lines)
         self.started_at = time.perf_counter()
         self.deadline = trio.current_time() + door.house.settings.request_timeout_secs
         self.route: Route | None = None
@@ -80,7 +80,6 @@ class Visit:
         """None until a rate limit was asked, and when there is none."""
         self.status = 0
         """0 until the reply's status is decided."""
-        self.request: Request
         self._receive = receive
         self._body_let_go = trio.Event()
         self._held_bytes: list[tuple[Uuid | None, int]] = []
@@ -103,7 +102,7 @@ class Visit:
         return self.caller
 
     def query(self, shape: type[S]) -> S:
-        return read_query(self.request.query_string, shape)
+        return read_query(self.asked.query_string, shape)
 
     def path(self, shape: type[S]) -> S:
         return read_path(self._path_values, shape)
@@ -170,8 +169,8 @@ class Visit:
     async def body(self, *, bytes_max: int) -> bytes:
         """The whole body. 415, 413, 408, or 429 and 503 for too many bytes in flight: all before more of it
         is read than the limits allow. A caller who goes away meanwhile ends the visit."""
-        require_json(self.request.headers.get("content-type"))
-        declared = self.request.content_length
+        require_json(self.asked.get("content-type"))
+        declared = self.asked.content_length
         if declared is not None and declared > bytes_max:
             raise _too_large(bytes_max)
         self.hold(declared or 0)
@@ -210,9 +209,8 @@ class Visit:
 
     # What the connection and the door use.
 
-    def enter(self, route: Route, request: Request, path_values: dict[str, str]) -> None:
+    def enter(self, route: Route, path_values: dict[str, str]) -> None:
         self.route = route
-        self.request = request
         self._path_values = path_values
 
     def let_body_go(self, *, disconnected: bool = False) -> None:
@@ -241,9 +239,9 @@ def _too_large(bytes_max: int) -> ApiError:
     return ApiError(Code.PAYLOAD_TOO_LARGE, f"the body is larger than {bytes_max} bytes")
 
 
-def _request_id(headers: Any) -> str:
+def _request_id(lines: Lines) -> str:
     """The caller's ``x-request-id`` if it is 1 to 128 of [A-Za-z0-9._-], else a fresh one."""
-    for name, value in headers:
+    for name, value in lines:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value.decode())
     return secrets.token_hex(16)

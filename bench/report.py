@@ -1,0 +1,128 @@
+"""Results as a person reads them: the table, the machine it was made on, and the limits with our ratio to each."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from bench.machine import Machine, machine
+from bench.results import Limits, Results, Row
+
+BUSY = 0.1
+"""Share of the processors that others had, from which on a table says that wall times mean little."""
+
+
+def told(results: Results) -> str:
+    """Everything, for a terminal."""
+    return "\n".join([*heading(results), "", *table(results.rows), "", *limits(results)])
+
+
+def heading(results: Results) -> list[str]:
+    database = results.database
+    durable = ", ".join(f"{name}={value}" for name, value in database.items() if name != "server_version")
+    return [
+        f"{results.made_at}, revision {results.revision}",
+        describe(results.machine),
+        f"PostgreSQL {database['server_version']} on {results.machine.filesystem}: {durable}",
+        busy(results),
+    ]
+
+
+def describe(machine: Machine) -> str:
+    """One line: what a number without it is not worth."""
+    packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
+    return (
+        f"{machine.cpu}, {machine.cores} cores, {machine.memory_mib} MiB, {machine.kernel},"
+        f" Python {machine.python}, {packages}"
+    )
+
+
+def this_machine() -> str:
+    """The one line, for benchmarks that print no more of it."""
+    return describe(machine(Path.cwd()))
+
+
+def busy(results: Results) -> str:
+    """Whether the machine was ours."""
+    shares = [one.elsewhere for row in results.rows for one in row.rounds]
+    middle = statistics.median(shares) if shares else 0.0
+    what = "a BUSY machine: compare processor times, not rates" if middle > BUSY else "a quiet machine"
+    return f"{what} (other programs had {middle:.0%} of the processors in the median round)"
+
+
+def table(rows: Iterable[Row]) -> list[str]:
+    """Medians over the rounds; of the rates also lowest to highest."""
+    lines = [
+        f"{'':<28}{'loop':>7}{'a second, median (min-max)':>34}{'p50':>9}{'p99':>9}{'p99.9':>9} ms"
+        "   processor us for each"
+    ]
+    for row in (row for row in rows if row.rounds):
+        low, high = row.spread(lambda one: one.per_s)
+        rate = f"{row.median(lambda one: one.per_s):,.0f} {row.unit} ({low:,.0f}-{high:,.0f})"
+        latencies = [
+            row.median(of) for of in (lambda one: one.p50_ms, lambda one: one.p99_ms, lambda one: one.p999_ms)
+        ]
+        cpu = "  ".join(f"{part} {value:,.{0 if value >= 10 else 1}f}" for part, value in row.cpu().items())
+        lines.append(
+            f"{row.name:<28}{row.mode:>7}{rate:>34}"
+            + "".join(f"{x:>9.1f}" for x in latencies)
+            + f"      {cpu}"
+        )
+    return lines
+
+
+def best(rows: Iterable[Row], wanted: Callable[[Row], bool]) -> Row | None:
+    """The fastest closed row among those."""
+    closed = [row for row in rows if row.rounds and row.mode == "closed" and wanted(row)]
+    return max(closed, key=lambda row: row.median(lambda one: one.per_s), default=None)
+
+
+def limits(results: Results) -> list[str]:
+    """Each limit of this machine, and what of it the fastest fitting row reached."""
+    known, lines = results.limits, ["limits of this machine, measured between the rounds:"]
+    if known.verify_us:
+        lines += _signatures(known, results)
+    fastest = best(results.rows, lambda row: row.kind == "ingest")
+    if known.copy_rows_per_s:
+        limit = statistics.median(known.copy_rows_per_s)
+        lines.append(f"  COPY, 1000 durable rows a COMMIT: {limit:,.0f} rows/s{_ratio(fastest, limit)}")
+        limit = statistics.median(known.copy_rows_per_s_100)
+        lines.append(f"  COPY, 100 durable rows a COMMIT: {limit:,.0f} rows/s{_ratio(fastest, limit)}")
+    if known.echo_per_s:
+        single = best(results.rows, lambda row: row.kind == "ingest" and row.batch == 1)
+        limit, cpu = statistics.median(known.echo_per_s), statistics.median(known.echo_cpu_us)
+        lines.append(
+            f"  Hypercorn's echo of a small POST: {limit:,.0f} requests/s, {cpu:.0f} us each{_ratio(single, limit)}"
+        )
+    return lines
+
+
+def _signatures(known: Limits, results: Results) -> list[str]:
+    fastest = best(results.rows, lambda row: row.kind == "ingest")
+    limit = known.signatures_per_s()
+    middles = [
+        statistics.median(each)
+        for each in (known.verify_us, known.verify_us_median, known.sign_us, known.sign_us_median)
+    ]
+    all_cores = statistics.median(known.verify_us_all_cores)
+    lines = [
+        f"  verify and sign on one core: {limit:,.0f} events/s{_ratio(fastest, limit)};"
+        " verify {:.1f} us (median {:.1f}), sign {:.1f} us (median {:.1f})".format(*middles),
+        f"  with all cores busy: verify {all_cores:.1f} us, sign {statistics.median(known.sign_us_all_cores):.1f} us",
+    ]
+    if fastest is not None:
+        share = efficiency(fastest.median(lambda one: one.per_s), all_cores, results.machine.cores)
+        lines.append(f"  E = events/s x verify us / (cores x 10^6) = {share:.2f} for {fastest.name}")
+    return lines
+
+
+def efficiency(events_per_s: float, verify_us: float, cores: int) -> float:
+    """The share of the whole machine that went into verifying signatures: the figure that survives a drifting clock."""
+    return events_per_s * verify_us / (cores * 1e6)
+
+
+def _ratio(row: Row | None, limit: float) -> str:
+    if row is None:
+        return ""
+    return f", {row.name} is {row.median(lambda one: one.per_s) / limit:.2f} of it"

@@ -1,0 +1,300 @@
+"""A real server under measurement: on a fresh data directory on a disk, with its own PostgreSQL.
+
+Owns how a measured run is made (``Stage.load``) and what is checked in every one of them: the wrong program
+measured, answers that were refusals, requests that ran out, a database that does not hold what was accepted.
+A run that fails a check ends the benchmark with the reason; it is never a number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+import asyncpg
+import httpx
+
+from bench.machine import CORE, FRONTENDS, cpu_seconds, difference, machine_busy_s, must_be_a_disk
+from bench.results import Round, Row
+from bench.signing import Sender, write_requests
+from journal.embedded import embedded_dsn
+from journal.embedded_cluster import APP_LOGIN, OWNER
+from tests.e2e.world import ROOT, Agent, Server
+
+DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
+CPU_US_LEAST = 2.0
+"""Of the server's own processes per request: below, some other program answered."""
+AGENTS_OF_A_STREAM = 8
+"""At most, when all connections post to one stream."""
+
+
+class Measurement(Protocol):
+    """One row of the table, in its making. One that has a server of its own each time ignores the stage's."""
+
+    row: Row
+
+    def prepare(self, stage: Stage) -> None:
+        """Once for each server, before the first round: what it needs stands ready, what is loaded on first use is loaded."""
+
+    def round(self, stage: Stage, seconds: float) -> Round:
+        """One turn. Checks what it measured; raises SystemExit if that was not what it meant to."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of the load generator came to."""
+
+    told: dict[str, Any]
+    cpu_s: dict[str, float]
+    """By part of the server."""
+    elsewhere: float
+
+
+@dataclass
+class Stage:
+    """One running server and what a run against it needs. ``name`` tells servers apart that take turns."""
+
+    name: str
+    server: Server
+    folder: Path
+    signers: Executor
+    signer_count: int
+    http: httpx.Client
+    """For everything that is not measured."""
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What measurements prepared on this server, by their row's name."""
+
+    # Streams.
+
+    def senders(self, *, tenants: int, stores: int, agents: int) -> list[Sender]:
+        """Fresh tenants of so many stores; ``agents`` of each stream, all with registered keys."""
+
+        def fresh(_: int) -> list[Sender]:
+            tenant_id, host = uuid.uuid4(), self.server.url.removeprefix("http://")
+            api_key = self._api_key(tenant_id)
+            known = [Agent(tenant_id, uuid.uuid4()) for _ in range(agents)]
+            for agent in known:
+                self._register(agent, api_key)
+            shops = [uuid.uuid4() for _ in range(stores)]
+            return [
+                Sender(
+                    tenant_id.bytes,
+                    shop.bytes,
+                    one.agent_id.bytes,
+                    one.key_id,
+                    one.key.private_bytes_raw(),
+                    api_key,
+                    host,
+                )
+                for shop in shops
+                for one in known
+            ]
+
+        with ThreadPoolExecutor(min(tenants, 16)) as threads:
+            return [sender for each in threads.map(fresh, range(tenants)) for sender in each]
+
+    def _api_key(self, tenant_id: uuid.UUID) -> str:
+        body = {"tenantId": str(tenant_id), "permissions": ["read", "write", "admin"]}
+        url = self.server.admin_url + "/api/v1/admin/api-keys"
+        return str(self._post(url, self.server.bootstrap_key, body)["apiKey"])
+
+    def _register(self, agent: Agent, api_key: str) -> None:
+        body = {
+            "tenantId": str(agent.tenant_id),
+            "agentId": str(agent.agent_id),
+            "keyId": agent.key_id,
+            "publicKey": agent.public_key,
+        }
+        self._post(self.server.url + "/api/v1/agents/keys", api_key, body)
+
+    def _post(self, url: str, api_key: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = self.http.post(url, headers={"authorization": f"ApiKey {api_key}"}, json=body)
+        if answer.status_code not in (200, 201):
+            raise SystemExit(f"{url} was answered with {answer.status_code}: {answer.text[:300]}")
+        return dict(answer.json())
+
+    def get(self, sender: Sender, path: str) -> bytes:
+        """The body that ``sender`` is answered with."""
+        answer = self.http.get(self.server.url + path, headers={"authorization": f"ApiKey {sender.api_key}"})
+        if answer.status_code != 200:
+            raise SystemExit(f"{path} was answered with {answer.status_code}: {answer.text[:300]}")
+        return answer.content
+
+    def requests(self, senders: Sequence[Sender], batch: int, count: int) -> list[Path]:
+        """Signed and on disk, those of the last call overwritten."""
+        return write_requests(self.folder, senders, batch, count, self.signers, self.signer_count)
+
+    # A run.
+
+    def load(
+        self,
+        files: Sequence[Path],
+        *,
+        connections: int,
+        seconds: float,
+        rate: float | None = None,
+        repeat: bool = False,
+    ) -> Run:
+        """``rate``: requests a second, open loop. ``repeat``: the requests may be sent again and again (reads)."""
+        return run_load(self.server.url, self.server.pid, files, connections, seconds, rate, repeat)
+
+    # The database behind the server.
+
+    def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        """As the database's owner."""
+        return asyncio.run(_fetch(self.owner_dsn, statement, arguments))
+
+    @cached_property
+    def owner_dsn(self) -> str:
+        return embedded_dsn(self.server.data_dir).replace(APP_LOGIN, OWNER)
+
+    def database(self) -> dict[str, str]:
+        """Version and durability as the server itself tells them; SystemExit if a COMMIT would not wait for the disk."""
+        told = {
+            name: str(self.fetch(f"SHOW {name}")[0][0])
+            for name in ("server_version", "wal_sync_method", *DURABLE)
+        }
+        for name, wanted in DURABLE.items():
+            if told[name] != wanted:
+                raise SystemExit(
+                    f"{name} is {told[name]}, not {wanted}: what this measured would not be durable"
+                )
+        return told
+
+    def stored(self, tenants: Sequence[bytes]) -> int:
+        """Events of these tenants; SystemExit if a stream has a gap, or a head that is not its last event."""
+        streams = self.fetch(
+            "SELECT e.count, e.first, e.last, c.current_sequence AS head FROM (SELECT tenant_id, store_id, count(*),"
+            " min(sequence_number) AS first, max(sequence_number) AS last FROM record.ves_events"
+            " WHERE tenant_id = ANY($1::uuid[]) GROUP BY 1, 2) e"
+            " LEFT JOIN record.ves_sequence_counters c USING (tenant_id, store_id)",
+            [uuid.UUID(bytes=raw) for raw in tenants],
+        )
+        for stream in streams:
+            if (stream["first"], stream["last"], stream["head"]) != (1, stream["count"], stream["count"]):
+                raise SystemExit(f"a stream is not gap-free: {dict(stream)}")
+        return sum(stream["count"] for stream in streams)
+
+    def head(self, sender: Sender) -> int:
+        """As the server tells a reader."""
+        tenant, store = (uuid.UUID(bytes=raw) for raw in (sender.tenant_id, sender.store_id))
+        told = self.get(sender, f"/api/v1/ves/head?tenant_id={tenant}&store_id={store}")
+        return int(json.loads(told)["head_sequence"])
+
+
+def run_load(
+    url: str,
+    pid: int,
+    files: Sequence[Path],
+    connections: int,
+    seconds: float,
+    rate: float | None = None,
+    repeat: bool = False,
+) -> Run:
+    """The generator in a process of its own against the server ``pid``; checks that it was this one that worked."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    spec = {
+        "host": host,
+        "port": int(port),
+        "files": [str(path) for path in files],
+        "connections": connections,
+        "seconds": seconds,
+        "rate": rate,
+        "repeat": repeat,
+    }
+    cores = len(os.sched_getaffinity(0))
+    before, all_before, ours_before, began = (
+        cpu_seconds(pid),
+        machine_busy_s(),
+        _own_cpu_s(),
+        time.monotonic(),
+    )
+    ran = subprocess.run(
+        [sys.executable, "-m", "bench.load", "-"],
+        cwd=ROOT,
+        input=json.dumps(spec),
+        capture_output=True,
+        text=True,
+        timeout=seconds + 180,
+        check=False,
+    )
+    wall, spent = time.monotonic() - began, difference(cpu_seconds(pid), before)
+    ours = _own_cpu_s() - ours_before + sum(spent.values())
+    elsewhere = max(0.0, machine_busy_s() - all_before - ours) / (wall * cores)
+    if ran.returncode:
+        raise SystemExit(ran.stderr.strip())
+    told = json.loads(ran.stdout)
+    must_be_a_measurement(told, spent)
+    return Run(told, spent, elsewhere)
+
+
+def must_be_a_measurement(told: dict[str, Any], spent: dict[str, float]) -> None:
+    """What the generator told, and what the server's processes spent meanwhile."""
+    if told["unexpected"]:
+        raise SystemExit(f"answered {told['statuses']}, the first that was not 200: {told['unexpected']}")
+    if not told["answered"] or told["answered"] != told["sent"]:
+        raise SystemExit(f"{told['sent']} requests were sent, {told['answered']} answered")
+    own = 1e6 * (spent[CORE] + spent[FRONTENDS]) / told["answered"]
+    # Below some requests the kernel's clock of 10 ms ticks says nothing.
+    if told["answered"] > 1000 and own < CPU_US_LEAST:
+        raise SystemExit(
+            f"the server took {own:.1f} us of processor time a request: another program answered"
+        )
+
+
+def _own_cpu_s() -> float:
+    """Of this process and of those it waited for: the generators."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+async def _fetch(dsn: str, statement: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return list(await connection.fetch(statement, *arguments))
+    finally:
+        await connection.close()
+
+
+def end_in_order() -> None:
+    """A benchmark that is told to end (SIGTERM) stops its servers and removes what it made, as for Ctrl-C."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
+
+
+@contextmanager
+def staged(
+    name: str = "", *, root: Path = ROOT, python: str = sys.executable, **environment: str
+) -> Iterator[Stage]:
+    """A server that is ready, of the source at ``root``, and gone afterwards with all its data."""
+    must_be_a_disk(Path.cwd())
+    cores = len(os.sched_getaffinity(0))
+    with (
+        tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as home,
+        ProcessPoolExecutor(cores, get_context("spawn")) as signers,
+        httpx.Client(timeout=60) as http,
+    ):
+        folder = Path(home)
+        server = Server(folder / "data", **environment)
+        server.root, server.python = root, python
+        try:
+            server.start()
+            server.wait_ready()
+            yield Stage(name, server, folder, signers, cores, http)
+        finally:
+            if server.process is not None:
+                server.terminate()

@@ -1,0 +1,38 @@
+"""How many cores the worker pools follow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from config.cores import usable_cores
+from config.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("told", "cores"),
+    [("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8), ("nonsense", 8)],
+)
+def test_a_quota_of_the_control_group_counts(
+    told: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    (tmp_path / "cpu.max").write_text(told + "\n")
+    assert usable_cores(tmp_path) == cores
+
+
+def test_without_a_control_group_the_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
+    assert usable_cores(tmp_path) == 2
+
+
+def test_the_pools_follow_workers_unless_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("config.settings.usable_cores", lambda: 6)
+    found = Settings(_env_file=None)
+    assert (found.verifier_count, found.encryptor_count) == (6, 3)
+    found = Settings(_env_file=None, workers="auto", encryptors=1)
+    assert (found.verifier_count, found.encryptor_count) == (6, 1)
+    found = Settings(_env_file=None, workers=1)
+    assert (found.verifier_count, found.encryptor_count) == (1, 1)
