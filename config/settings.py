@@ -312,7 +312,7 @@ class Settings(BaseSettings):
     verifiers: Count | None = None
     """Worker processes that verify; None: one per core of ``workers``."""
     encryptors: Count | None = None
-    """Worker processes that seal and sign; None: one per two cores of ``workers``."""
+    """Worker processes that seal and sign; None: one per two cores of ``workers``, and one more."""
     verify_inline_bytes: Annotated[int, Field(ge=0, le=65_536)] = 2048
     """Request bodies up to this size are verified without the way to a worker process; 0: none are."""
     frontends: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = "auto"
@@ -476,7 +476,7 @@ class Settings(BaseSettings):
 
     @property
     def encryptor_count(self) -> int:
-        return self.encryptors or max(1, self.worker_cores // 2)
+        return self.encryptors or min(self.worker_cores, self.worker_cores // 2 + 1)
 
     @property
     def worker_cores(self) -> int:

@@ -45,6 +45,7 @@ async def open_loop() -> AsyncIterator[Strays]:
     async with trio_asyncio.open_loop() as loop:
         loop.set_exception_handler(strays.handle)
         loop._main_loop_one = partial(_turn, loop._main_loop_one)
+        loop._check_callback = _unchecked
         yield strays
 
 
@@ -56,6 +57,10 @@ async def _turn(run_one: Callable[..., Awaitable[None]], no_wait: bool = False) 
         with suppress(trio.WouldBlock):
             for _ in range(CALLBACKS_A_TURN):
                 await run_one(True)
+
+
+def _unchecked(callback: object, method: str) -> None:
+    """asyncio looks at each callback in debug mode only; the bridge's loop always does."""
 
 
 async def cross(unit: Callable[[], Awaitable[T]]) -> T:

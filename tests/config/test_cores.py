@@ -31,7 +31,7 @@ def test_without_a_control_group_the_affinity_counts(tmp_path: Path, monkeypatch
 def test_the_pools_follow_workers_unless_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("config.settings.usable_cores", lambda: 6)
     found = Settings(_env_file=None)
-    assert (found.verifier_count, found.encryptor_count) == (6, 3)
+    assert (found.verifier_count, found.encryptor_count) == (6, 4)
     found = Settings(_env_file=None, workers="auto", encryptors=1)
     assert (found.verifier_count, found.encryptor_count) == (6, 1)
     found = Settings(_env_file=None, workers=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 
 import trio
 import trio_asyncio  # type: ignore[import-untyped, unused-ignore]
@@ -10,8 +11,9 @@ import trio_asyncio  # type: ignore[import-untyped, unused-ignore]
 from journal.aio import CALLBACKS_A_TURN, cross, open_loop
 
 
-def test_the_library_still_has_the_method_that_is_replaced() -> None:
+def test_the_library_still_has_the_methods_that_are_replaced() -> None:
     assert callable(trio_asyncio.TrioEventLoop._main_loop_one)
+    assert "self._check_callback(callback" in inspect.getsource(trio_asyncio.TrioEventLoop.call_soon)
 
 
 async def test_all_callbacks_that_are_ready_run_in_one_turn_of_trio() -> None:
