@@ -27,7 +27,7 @@ TOGETHER_MAX = 64
 ROWS_MAX = 512
 """Events in one statement or transaction of several tenants: some 10 ms of PostgreSQL's work."""
 LARGE = 256
-"""Events of a group that goes by itself: together it would save a fiftieth of its cost."""
+"""Events of a group that goes by itself: what a transaction costs is spread over many already."""
 _FACTS_LANES = 1
 _APPEND_LANES = 2
 """While one waits for the disk, the other one fills."""
