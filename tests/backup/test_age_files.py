@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from journal.age import CHUNK_BYTES, TAG_BYTES, AgeError, OpeningReader, SealingWriter
 
+ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 PASSPHRASE = "correct horse battery"
 BY_ANOTHER_PROGRAM = base64.b64decode(
     "YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IHNjcnlwdCBBaXBiV2g5S3hqNVdSOS9RWDZRRkx3IDIwCkduMVBlYmVQbnRBWXdYSDFtN1NJ"
@@ -59,6 +60,17 @@ def test_a_changed_bit_anywhere_is_noticed(place: int, bit: int) -> None:
     file[place % len(file)] ^= 1 << bit
     with pytest.raises(AgeError):
         opened(bytes(file))
+
+
+def test_another_spelling_of_the_same_header_is_noticed() -> None:
+    file = sealed(b"x" * 100)
+    salt, body, mac = file.index(b" 4\n") - 1, file.index(b"\n--- ") - 1, file.index(b"\n--- ") + 5 + 42
+    for last in (salt, body, mac):  # of its six bits the lower ones, two or four, say nothing
+        digit = ALPHABET.index(file[last])
+        changed = bytearray(file)
+        changed[last] = ALPHABET[digit ^ 1]
+        with pytest.raises(AgeError):
+            opened(bytes(changed))
 
 
 @pytest.mark.parametrize("cut", [1, 16, CHUNK_BYTES + TAG_BYTES, CHUNK_BYTES + TAG_BYTES + 1])

@@ -44,7 +44,7 @@ def test_every_kind_of_security_event_and_every_reason_is_0_from_the_start(
     assert found["sequencer_events_accepted_total"] == 0
     assert found['sequencer_database_units_total{outcome="done"}'] > 0
     assert found['sequencer_database_units_total{outcome="unknown"}'] == 0
-    assert found["sequencer_database_connections_max"] == 8
+    assert found["sequencer_database_connections_max"] == 14
 
 
 def happened(server: Server, kind: str) -> float:
