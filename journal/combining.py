@@ -62,12 +62,12 @@ class Lanes(Generic[A, B]):
         self._waiting.append(member)
         if self._busy < self._limits.lanes:
             self._busy += 1
-            member.leads = True
+            member.leads = self._take()
         else:
             await self._wait(member)
         if member.leads:
             with trio.CancelScope(shield=True):
-                await self._lead()
+                await self._lead(member.leads)
         return member.told()
 
     async def _wait(self, member: _Member[A, B]) -> None:
@@ -85,8 +85,7 @@ class Lanes(Generic[A, B]):
         if patience.cancelled_caught:
             raise NoTurn(f"no turn within {self._limits.patience_s:g} s")
 
-    async def _lead(self) -> None:
-        taken = self._take()
+    async def _lead(self, taken: list[_Member[A, B]]) -> None:
         try:
             answers = await self._act([member.request for member in taken])
             for member, answer in zip(taken, answers, strict=True):
@@ -98,11 +97,17 @@ class Lanes(Generic[A, B]):
         finally:
             for member in taken:
                 member.wake()
-            if self._waiting:
-                self._waiting[0].leads = True
-                self._waiting[0].wake()
-            else:
-                self._busy -= 1
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """The lane to the first who waits, with those it takes along: at once, so that whoever ends in the same
+        moment passes the other lane to another one."""
+        if not self._waiting:
+            self._busy -= 1
+            return
+        first = self._waiting[0]
+        first.leads = self._take()
+        first.wake()
 
     def _take(self) -> list[_Member[A, B]]:
         """From the front, always the first; those passed over keep their places."""
@@ -133,8 +138,8 @@ class _Member(Generic[A, B]):
     def __init__(self, request: A) -> None:
         self.request = request
         self.task: trio.lowlevel.Task | None = None
-        self.leads = False
-        """It was called to lead, or found a free lane."""
+        self.leads: list[_Member[A, B]] = []
+        """Itself and those it takes along, once it was called to lead or found a free lane."""
         self.answers: list[B] = []
         """One, once it was told."""
         self.why = "whoever led this one too has failed"

@@ -152,3 +152,24 @@ async def test_an_outcome_that_nobody_knows_is_everybodys_and_the_next_go_on(err
     assert isinstance(answers[3], JournalOutcomeUnknown)
     if isinstance(error, JournalOutcomeUnknown):
         assert str(answers[3]) == "no answer"
+
+
+async def test_two_lanes_that_end_in_the_same_moment_are_two_lanes_afterwards() -> None:
+    door, answers = Door(), dict[int, object]()
+    asked = lanes(door, replace(LIMITS, lanes=2))
+    async with trio.open_nursery() as nursery:
+        await asking(nursery, asked, [1, 2, 10, 110, 210], answers)
+        assert door.seen == [[1], [2]]
+        for _ in range(2):
+            door.open.release()  # both end in the next turn
+        await wait_all_tasks_blocked()
+        assert sorted(door.seen[2:]) == [[10], [110]]
+        for _ in range(3):
+            door.open.release()
+        await wait_all_tasks_blocked()
+        assert door.seen[4:] == [[210]]
+        await asking(nursery, asked, [3, 4], answers)
+        assert door.seen[5:] == [[3], [4]], "neither lane was lost"
+        for _ in range(2):
+            door.open.release()
+    assert answers == {request: -request for request in (1, 2, 3, 4, 10, 110, 210)}
