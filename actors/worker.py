@@ -37,8 +37,6 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_DUMPABLE = 4
 _PARENT_GONE = 3
 _BUFFER_BYTES = 1024 * 1024
-VERIFIERS_NICE = 5
-"""Less claim to a processor than the other processes of the house (nice(2))."""
 
 
 class Trade(Protocol):
@@ -149,8 +147,6 @@ def _become(body: bytes) -> Trade:
     assert isinstance(what, BecomeVerifier)
     from actors.worker_verifying import Verifying
 
-    # What is verified has to be sealed and stored yet: whoever does that goes first.
-    os.nice(VERIFIERS_NICE)
     return Verifying(what, limit_cpu=cpu_limit.arm)
 
 

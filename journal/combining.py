@@ -100,7 +100,7 @@ class Lanes(Generic[A, B]):
             self._pass_on()
 
     def _pass_on(self) -> None:
-        """The lane to the first who waits, with those it takes along: at once, so that whoever ends in the same
+        """The lane to the first who waits, with those it takes along: at once, so that who ends in the same
         moment passes the other lane to another one."""
         if not self._waiting:
             self._busy -= 1

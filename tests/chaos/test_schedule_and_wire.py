@@ -40,7 +40,7 @@ OPENING = message(b"", struct.pack(">I", 80877103)) + message(
 APPEND = [
     message(b"Q", b"BEGIN; SELECT pg_advisory_xact_lock_shared(1)\0"),
     message(b"P", b"other\0SELECT 1\0\0\0"),
-    message(b"P", b"stmt_7\0SELECT record.ves_advance($1)\0\0\0"),
+    message(b"P", b"stmt_7\0SELECT moved FROM record.ves_advance_groups($1)\0\0\0"),
     message(b"B", b"\0other\0\0\0"),
     message(b"B", b"portal\0stmt_7\0\0\0"),
     message(b"Q", b'COPY "record"."ves_events"("a") FROM STDIN WITH (FORMAT binary)\0'),

@@ -17,7 +17,7 @@ COPY asked for, the rows' end, COMMIT; and the COMMIT of any other transaction."
 
 _REQUESTS_WITHOUT_SESSION = {80877103, 80877104}  # SSLRequest, GSSENCRequest: one byte answers, then again
 _LENGTH = struct.Struct(">I")
-_ADVANCE = b"record.ves_advance("
+_ADVANCE = b"record.ves_advance_groups("
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
 

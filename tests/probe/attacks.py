@@ -116,7 +116,7 @@ def forged_tokens(scene: Scene) -> None:
         for turn, ask in enumerate(scene.asks(scene.victim)):
             if ask.route.name in FORGED_ALL or (number + turn) % FORGED_EVERY == 0:
                 scene.prober.refused(
-                    "token confusion", ask.with_headers(authorization=f"Bearer {token}"), only=(401, 429)
+                    "token confusion", ask.with_headers(authorization=f"Bearer {token}"), only=(401, 429, 431)
                 )
 
 

@@ -35,6 +35,7 @@ from tests.simulation.run import simulate
 from tests.simulation.script import Script
 from ves.decide import Plan, Request
 from ves.legacy_decide import LegacyPlan, decide_legacy
+from ves.merkle import LEAF_SOURCE_BYTES, leaf_numbers
 from ves.records import Facts, Head, KeyName, KeyStatus, Uuid
 
 Mutant = Callable[[], AbstractContextManager[None]]
@@ -246,12 +247,15 @@ def late_answer_taken_for_the_next() -> Iterator[None]:
 @contextmanager
 def leaf_numbers_off_by_one() -> Iterator[None]:
     """Leaves are hashed with the number counted from 0."""
-    honest = actors.committer.leaf_hash
+    honest = actors.committer.leaf_hashes
 
-    def leaf(tenant: Uuid, store: Uuid, number: int, signing_hash: bytes, signature: bytes) -> bytes:
-        return honest(tenant, store, number - 1, signing_hash, signature)
+    def leaves(tenant: Uuid, store: Uuid, sources: bytes) -> list[bytes]:
+        off = bytearray(sources)
+        for at, number in zip(range(0, len(sources), LEAF_SOURCE_BYTES), leaf_numbers(sources), strict=True):
+            off[at : at + 8] = (number - 1).to_bytes(8, "big")
+        return honest(tenant, store, bytes(off))
 
-    with patch.object(actors.committer, "leaf_hash", leaf):
+    with patch.object(actors.committer, "leaf_hashes", leaves):
         yield
 
 

@@ -227,6 +227,7 @@ def script_of(seed: int) -> Script:
     chance = random.Random(f"script {seed}")
     nodes = 2 if chance.random() < 0.3 else 1
     settings = _settings(chance)
+    settings["verify_inline_bytes"] = 0 if seed % 2 else 4096  # by a verifier's process, or where it arrives
     work = _work(chance, nodes, idle_s=settings["tenant_idle_secs"])
     trouble = _trouble(chance, nodes)
     return Script(seed, nodes, settings, (*work, *trouble, *_unsigned(seed, nodes, work)))

@@ -53,15 +53,6 @@ def is_alive(pid: int | None) -> bool:
         return False
 
 
-async def test_who_seals_has_more_claim_to_a_processor_than_who_verifies() -> None:
-    async with running(BecomeVerifier(), name="v") as verifier:
-        assert verifier.pid is not None
-        assert os.getpriority(os.PRIO_PROCESS, verifier.pid) == os.getpriority(os.PRIO_PROCESS, 0) + 5
-    async with running(BecomeEncryptor(RING, SEED), name="e") as encryptor:
-        assert encryptor.pid is not None
-        assert os.getpriority(os.PRIO_PROCESS, encryptor.pid) == os.getpriority(os.PRIO_PROCESS, 0)
-
-
 async def until_dead(pid: int | None) -> None:
     with trio.fail_after(5):
         while is_alive(pid):  # noqa: ASYNC110 - somebody else's child tells us nothing
