@@ -37,6 +37,13 @@ def lives(pid: int) -> bool:
         return False
 
 
+def is_tied_to_its_parent(pid: int) -> bool:
+    """Past its first steps: the last of them is to leave SIGTERM to its parent (proc(5), SigIgn)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    [ignored] = [line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:")]
+    return bool(int(ignored, 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def until(holds: Callable[[], object]) -> None:
     give_up = time.monotonic() + 30
     while not holds():
@@ -88,7 +95,7 @@ def test_a_front_end_that_is_killed_costs_its_connections_and_nothing_else(serve
 
 
 def test_a_front_end_has_no_secrets_no_files_and_ends_with_its_server(server: Server) -> None:
-    until(lambda: len(fronts(server)) == 2)
+    until(lambda: len(fronts(server)) == 2 and all(map(is_tied_to_its_parent, fronts(server))))
     pids = fronts(server)
     if os.geteuid() == 0:
         for pid in pids:
