@@ -71,7 +71,7 @@ def test_a_planted_bug_is_found(mutant: str, seeds: int) -> None:
 def test_a_failing_seed_is_shrunk_to_what_it_takes_and_told_readably() -> None:
     bug = partial(simulate_with, "counter_kept_in_memory")
     # The first seed that meets this bug by nothing but two appends.
-    script = next(script for script in map(script_of, range(62, 100)) if bug(script).violations)
+    script = next(script for script in map(script_of, range(75, 120)) if bug(script).violations)
     small = shrunk(script, fails=lambda candidate: bool(bug(candidate).violations))
     posts = [step for step in small.steps if isinstance(step, Post)]
     assert len(small.steps) == 2, "one append that fails, and another"
