@@ -25,13 +25,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
 import trio
 from nacl.signing import SigningKey
 
+from bench.report import this_machine
 from tests.e2e.world import ROOT, Server, Tenant, signing_hash
 
 SHAPES = [(1, 64), (10, 16), (100, 16), (1000, 4)]
@@ -267,19 +267,6 @@ def _check(head: int, accepted: int) -> None:
         raise SystemExit(f"head {head} is not the {accepted} accepted events")
 
 
-def machine() -> str:
-    model = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        "unknown processor",
-    )
-    packages = " ".join(f"{name} {version(name)}" for name in ("trio", "asyncpg", "hypercorn"))
-    return f"{model}, {os.cpu_count()} cores, Python {sys.version.split()[0]}, {packages}"
-
-
 def show(results: dict[tuple[int, int], dict[str, list[Round]]]) -> None:
     print(
         "\nSIMULATED: workers without signatures; PostgreSQL real and not counted. CPU us per event of the core"
@@ -304,7 +291,7 @@ def main() -> None:
     parser.add_argument("--shape", action="append", help="events x requests at once, such as 100x16")
     chosen = parser.parse_args()
     shapes = [(int(a), int(b)) for a, b in (s.split("x") for s in chosen.shape or [])] or SHAPES
-    print(machine())
+    print(this_machine())
     results: dict[tuple[int, int], dict[str, list[Round]]] = {s: {"http": [], "inside": []} for s in shapes}
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as folder:
         outside = Simulated(Path(folder) / "http", inside=False)

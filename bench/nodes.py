@@ -27,7 +27,7 @@ from pathlib import Path
 import trio
 from nacl.signing import SigningKey
 
-from bench.core_alone import machine
+from bench.report import this_machine
 from tests.chaos.database import Postgres
 from tests.chaos.standby import a_standby_of, wait_for_standbys
 from tests.e2e.nodes import metrics
@@ -282,7 +282,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, action="append", choices=sorted(GUESS))
     chosen = parser.parse_args()
-    print(machine())
+    print(this_machine())
     results: dict[Setting, list[Result]] = {s: [] for s in settings(chosen.batch or sorted(GUESS))}
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as home, ExitStack() as stack:
         stage = staged(Path(home), stack)

@@ -35,11 +35,9 @@ from transport.front.wire import (
     to_front,
 )
 from transport.http.client_address import network
-from transport.http.crowd import Crowd, one_too_many
+from transport.http.crowd import Crowd, TurnedAway, one_too_many
 from transport.http.headers import security_headers
-from transport.http.limits import Pace
-from transport.http.line import GONE, Line
-from transport.http.patience import TURN_AWAY_S, TURNED_AWAY_MAX, TURNED_AWAY_PER_S
+from transport.http.line import Line
 
 READ_BYTES = 256 * 1024
 ACCEPT_PAUSE_S = 0.1
@@ -65,9 +63,6 @@ class Front:
         self._connections: dict[int, Connection] = {}
         self._asking: dict[int, Connection] = {}
         """Whose request a number is."""
-        self._refusals = Pace(per_s=TURNED_AWAY_PER_S)
-        self._turning_away = 0
-        self._one_less = trio.Event()
         self._accepting = trio.CancelScope()
 
     async def run(self) -> None:
@@ -101,6 +96,7 @@ class Front:
         self._write_stall_s = become.write_stall_s
         self._tls = server_context(become.pem) if become.pem else None
         self._headers = security_headers(over_tls=self._tls is not None or become.tls_by_proxy)
+        self._turned_away = TurnedAway(lambda error: own_answer(error, self._headers))
         return early
 
     # To and from the core.
@@ -185,9 +181,7 @@ class Front:
     async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener)
-            while self._turning_away >= TURNED_AWAY_MAX:
-                self._one_less = trio.Event()
-                await self._one_less.wait()
+            await self._turned_away.may_accept()
             try:
                 accepted, _ = listener.accept()
             except (BlockingIOError, ConnectionError):
@@ -210,7 +204,7 @@ class Front:
         line = Line(trio.SocketStream(trio.socket.from_stdlib_socket(accepted)), self._tls)
         address = network(peer)
         if not self._crowd.has_room(address):
-            await self._turn_away(line)
+            await self._turned_away.tell(line)
             return
         number = next(self._numbers)
         connection = Connection(
@@ -228,22 +222,6 @@ class Front:
             del self._connections[number]
             self.say(Left(number))
             self._end_when_drained()
-
-    async def _turn_away(self, line: Line) -> None:
-        self._turning_away += 1
-        try:
-            await self._refusals.turn(patience_s=TURN_AWAY_S)
-            with trio.move_on_after(TURN_AWAY_S):
-                if await line.shake_hands() is None:
-                    await line.send_all(own_answer(one_too_many(), self._headers))
-                await line.end_sending()
-                await line.discard()
-        except GONE:
-            pass
-        finally:
-            self._turning_away -= 1
-            self._one_less.set()
-            line.close()
 
 
 def _listener(descriptor: int) -> socket.socket:

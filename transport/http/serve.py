@@ -21,16 +21,12 @@ from hypercorn.trio.worker_context import WorkerContext
 from config.settings import Settings
 from transport.http.client_address import network
 from transport.http.connection import TcpConnection, raw_answer
-from transport.http.crowd import Crowd, one_too_many
+from transport.http.crowd import Crowd, TurnedAway
 from transport.http.headers import security_headers
-from transport.http.limits import Pace
-from transport.http.line import GONE, Line
+from transport.http.line import Line
 from transport.http.patience import (
     HEAD_BYTES_MAX,
     REQUESTS_PER_CONNECTION_MAX,
-    TURN_AWAY_S,
-    TURNED_AWAY_MAX,
-    TURNED_AWAY_PER_S,
 )
 
 UNREAD_MESSAGES_MAX = 1
@@ -76,9 +72,7 @@ class Reception:
         self._context = WorkerContext(None)
         self._connections: set[TcpConnection] = set()
         self._crowd = Crowd(settings.connections_max, settings.connections_per_address_max)
-        self._turning_away = 0
-        self._refusals = Pace(per_s=TURNED_AWAY_PER_S)
-        self._one_less = trio.Event()
+        self.turned_away = TurnedAway(lambda error: raw_answer(error, self._config, self._headers))
         self._empty = trio.Event()
 
     async def welcome(self, stream: Any) -> None:
@@ -89,7 +83,7 @@ class Reception:
             return await trio.aclose_forcefully(stream)
         line = Line(stream, self._tls and self._tls())
         if not self._crowd.has_room(address):
-            return await self._turn_away(line)
+            return await self.turned_away.tell(line)
         connection = TcpConnection(
             self._app,
             self._config,
@@ -109,28 +103,6 @@ class Reception:
             self._crowd.left(address)
             if not self._connections:
                 self._empty.set()
-
-    async def _turn_away(self, line: Line) -> None:
-        self._turning_away += 1
-        try:
-            await self._refusals.turn(patience_s=TURN_AWAY_S)
-            with trio.move_on_after(TURN_AWAY_S):
-                if await line.shake_hands() is None:
-                    await line.send_all(raw_answer(one_too_many(), self._config, self._headers))
-                await line.end_sending()
-                await line.discard()
-        except GONE:
-            pass
-        finally:
-            self._turning_away -= 1
-            self._one_less.set()
-            line.close()
-
-    async def may_accept(self) -> None:
-        """Returns when another one can be received, or be told why not."""
-        while self._turning_away >= TURNED_AWAY_MAX:
-            self._one_less = trio.Event()
-            await self._one_less.wait()
 
     async def see_out(self) -> None:
         """Idle connections end at once, busy ones after their answer; after the graceful time all do."""
@@ -155,7 +127,7 @@ class PatientListener(trio.abc.Listener[Any]):
         self._reception = reception
 
     async def accept(self) -> Any:
-        await self._reception.may_accept()
+        await self._reception.turned_away.may_accept()
         return await self._listener.accept()
 
     async def aclose(self) -> None:
