@@ -37,6 +37,18 @@ which the clients' load is far beyond."""
 START_DEADLINE_S = 60.0
 
 
+async def new_api_key(server: Server, tenant_id: str) -> str:
+    """That may do everything in its tenant."""
+    async with httpx.AsyncClient(timeout=30) as http:
+        answer = await http.post(
+            server.admin_url + "/api/v1/admin/api-keys",
+            headers={"authorization": f"ApiKey {server.bootstrap_key}"},
+            json={"tenantId": tenant_id, "permissions": ["read", "write", "admin"]},
+        )
+        assert answer.status_code in (200, 201), answer.text
+        return str(answer.json()["apiKey"])
+
+
 class House:
     """``proxy`` carries all between server and ``postgres``; nothing, if the server keeps its own."""
 
@@ -106,14 +118,7 @@ class House:
             return answer.status_code
 
     async def new_api_key(self, tenant_id: str) -> str:
-        async with httpx.AsyncClient(timeout=30) as http:
-            answer = await http.post(
-                self.server.admin_url + "/api/v1/admin/api-keys",
-                headers={"authorization": f"ApiKey {self.server.bootstrap_key}"},
-                json={"tenantId": tenant_id, "permissions": ["read", "write", "admin"]},
-            )
-            assert answer.status_code in (200, 201), answer.text
-            return str(answer.json()["apiKey"])
+        return await new_api_key(self.server, tenant_id)
 
     async def become_calm(self) -> None:
         """Fair weather, a fresh server, ready."""

@@ -18,11 +18,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import trio
 
 from tests.chaos.database import PSQL_DEADLINE_S, PsqlFailed
-from tests.chaos.house import SERVER_SETTINGS
+from tests.chaos.house import SERVER_SETTINGS, new_api_key
 from tests.e2e.world import ROOT, Server
 from tests.patroni.machine import RECIPE, Machine
 from tests.tls.authority import Authority
@@ -222,14 +221,7 @@ class House:
         return self.cluster
 
     async def new_api_key(self, tenant_id: str) -> str:
-        async with httpx.AsyncClient(timeout=30) as http:
-            answer = await http.post(
-                self.server.admin_url + "/api/v1/admin/api-keys",
-                headers={"authorization": f"ApiKey {self.server.bootstrap_key}"},
-                json={"tenantId": tenant_id, "permissions": ["read", "write", "admin"]},
-            )
-            assert answer.status_code in (200, 201), answer.text
-            return str(answer.json()["apiKey"])
+        return await new_api_key(self.server, tenant_id)
 
 
 @asynccontextmanager
