@@ -64,9 +64,8 @@ OPEN_US = 3
 # To the verifier pool.
 
 
-class Verify(Message[VerifiedBatch | BodyRefused | NeedsPolicy], frozen=True):
-    """Answered with the request's events verified, each or refused, or with the refusal of the whole body; or
-    with whose policy is needed, which only happens when it is not given."""
+class _Body(Message[A], Generic[A], frozen=True):
+    """What arrived, for whom."""
 
     repeatable: ClassVar[bool] = True
     body: bytes
@@ -83,21 +82,13 @@ class Verify(Message[VerifiedBatch | BodyRefused | NeedsPolicy], frozen=True):
         return LETTER_US + len(self.body) // BODY_BYTES_PER_US
 
 
-class VerifyLegacy(Message[LegacyBatch | EmptyBatch | BodyRefused | NeedsPolicy], frozen=True):
+class Verify(_Body[VerifiedBatch | BodyRefused | NeedsPolicy], frozen=True):
+    """Answered with the request's events verified, each or refused, or with the refusal of the whole body; or
+    with whose policy is needed, which only happens when it is not given."""
+
+
+class VerifyLegacy(_Body[LegacyBatch | EmptyBatch | BodyRefused | NeedsPolicy], frozen=True):
     """Like Verify, for a body of the legacy stream: answered with its events checked, each or refused."""
-
-    repeatable: ClassVar[bool] = True
-    body: bytes
-    scope: Scope
-    policy: Policy | None = None
-
-    @property
-    def lane(self) -> Uuid | None:
-        return self.scope.tenant_id
-
-    @property
-    def weight(self) -> int:
-        return LETTER_US + len(self.body) // BODY_BYTES_PER_US
 
 
 # To the encryptor pool.
