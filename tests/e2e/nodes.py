@@ -105,6 +105,8 @@ class RoamingLoad(Load):
     nodes: list[Server] = field(default_factory=list)
     pause_s: float = 0.0
     """Between acknowledged requests: what is posted here is all audited afterwards."""
+    roams: bool = True
+    """Or each client asks its own node again: else all soon sit at the node that wins, uncontended."""
     posted: list[Posted] = field(default_factory=list)
 
     def _run(self, tenant: Tenant) -> None:
@@ -118,7 +120,7 @@ class RoamingLoad(Load):
                     self._remember(tenant, body, events, self.nodes[at])
                     time.sleep(self.pause_s)
                     break
-                at = (at + 1) % len(doors)
+                at = (at + self.roams) % len(doors)
                 time.sleep(0.05)
         for door in doors:
             door.close()
