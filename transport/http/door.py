@@ -36,6 +36,7 @@ from transport.http.headers import OVER_TLS, security_headers
 from transport.http.limits import BytesInFlight, LargeBodies, Pace, Turns
 from transport.http.longpoll import Heads
 from transport.http.metrics import Metrics
+from transport.http.paths import Found, Paths
 from transport.http.permissions import OPERATOR, holds
 from transport.http.residency import must_be_served_here
 from transport.http.resting import must_not_write
@@ -201,9 +202,8 @@ class FrontDoor(QuartTrio):
         self.config.update(RESPONSE_TIMEOUT=None, MAX_CONTENT_LENGTH=None, PROPAGATE_EXCEPTIONS=False)
         self.register_error_handler(HTTPException, self._on_http_exception)
         self.register_error_handler(Exception, self._on_surprise)
-        self._straight = {(route.method, route.path): route for route in routes if "{" not in route.path}
-        self._own_paths = _own_paths(routes)
-        for path, methods in self._own_paths.items():
+        self._paths = Paths(routes)
+        for path, methods in self._paths.own.items():
             # A path of its own beats a pattern: GET …/events/ingest is a wrong method, not event «ingest».
             others = sorted(METHODS - methods)
             self.add_url_rule(
@@ -255,61 +255,60 @@ class FrontDoor(QuartTrio):
         headers.append((b"x-request-id", visit.request_id.encode()))
         return headers
 
-    def straight(self, method: str, path: str) -> Route | None:
-        """The route that needs no matching, because nothing in its path varies: Quart need not be asked."""
-        return self._straight.get((method, path))
-
-    async def reply(self, visit: Visit, route: Route) -> Reply:
-        """The whole answer of a straight route: what Quart's dispatching does for the others."""
-        visit.enter(route, {})
+    async def _reply(self, visit: Visit, found: Found) -> Reply:
+        """The whole answer of a route that was found below Quart: what its dispatching does above."""
         try:
-            return self._unheard(visit) or await self.door.answer(visit)
+            if (unheard := self._unheard(visit)) is not None:
+                return unheard
+            visit.enter(*found)
+            return await self.door.answer(visit)
         except Exception as error:  # the door: no surprise gets past it, and no word of it
             return self._surprised(visit, error)
 
     async def serve(self, asked: Asked, receive: Receive, send: Send, whole: bytes | None = None) -> None:
-        """One request of a front-end, who cancels it when the client goes away: what is straight passes below
-        Quart (ADR 32), the rest through it. ``whole``: the body, which ``receive`` answers too."""
-        route = self.straight(asked.method, asked.path)
-        if route is None:
+        """One request of a front-end, who cancels it when the client goes away: what our own table of paths
+        finds passes below Quart (ADR 32), the rest through it. ``whole``: the body, which ``receive`` answers
+        too."""
+        found = self._paths.find(asked.method, asked.path)
+        if found is None:
             await super().__call__(scope_of(asked), receive, _Collecting(send))  # type: ignore[arg-type]
         else:
-            await self._serve_straight(route, Visit(self.door, asked, receive, whole), send)
+            await self._serve_found(found, Visit(self.door, asked, receive, whole), send)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """The same for an ASGI server."""
-        route = None
+        found = None
         if scope["type"] == "http":
-            route = self.straight(scope["method"], scope["raw_path"].decode("ascii"))
-        if route is None:
+            found = self._paths.find(scope["method"], scope["raw_path"].decode("ascii"))
+        if found is None:
             await super().__call__(scope, receive, send)
         else:
             visit = Visit(self.door, asked_in(scope), receive)
-            await self._serve_straight(route, visit, partial(_send, send), watched=True)
+            await self._serve_found(found, visit, partial(_send, send), watched=True)
 
-    async def _serve_straight(self, route: Route, visit: Visit, send: Send, *, watched: bool = False) -> None:
+    async def _serve_found(self, found: Found, visit: Visit, send: Send, *, watched: bool = False) -> None:
         """``watched``: nobody cancels us when the client goes away."""
         with request_span(visit.asked, visit.method) as span:
             try:
                 if watched:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(_cancel_when_gone, visit, nursery.cancel_scope)
-                        await self._answer_straight(route, visit, send)
+                        await self._answer_found(found, visit, send)
                         nursery.cancel_scope.cancel("answered")
                 else:
-                    await self._answer_straight(route, visit, send)
+                    await self._answer_found(found, visit, send)
             finally:
                 self.door.left(visit, span)
 
-    async def _answer_straight(self, route: Route, visit: Visit, send: Send) -> None:
-        reply = await self.reply(visit, route)
+    async def _answer_found(self, found: Found, visit: Visit, send: Send) -> None:
+        reply = await self._reply(visit, found)
         visit.status = reply.status
         visit.let_body_go()
         await send(reply.status, _lines(reply) + self.headers_of(visit), reply.body)
 
     async def _on_http_exception(self, error: HTTPException) -> Response:
         visit = _visit()
-        refusal = _as_api_error(error, self._own_paths.get(request.path))
+        refusal = _as_api_error(error, self._paths.own.get(request.path))
         try:
             self.door.rates.unknown(visit)
         except ApiError as too_many:
@@ -323,15 +322,6 @@ class FrontDoor(QuartTrio):
     def _surprised(self, visit: Visit, error: Exception) -> Reply:
         log.error("internal error", request_id=visit.request_id, route=_template(visit), exc_info=error)
         return error_reply(internal_error(), visit.request_id)
-
-
-def _own_paths(routes: Sequence[Route]) -> dict[str, set[str]]:
-    paths: dict[str, set[str]] = {}
-    for route in routes:
-        if "{" not in route.path:
-            methods = {"GET", "HEAD"} if route.method == "GET" else {route.method}
-            paths.setdefault(route.path, set()).update(methods)
-    return paths
 
 
 async def _wrong_method() -> Response:
