@@ -16,6 +16,7 @@ from journal.port import (
     Away,
     CommitmentCounter,
     CommitmentPage,
+    CommittedLeaf,
     JournalAway,
     Moved,
     Stored,
@@ -83,6 +84,25 @@ SELECT string_agg(source, ''::bytea ORDER BY sequence_number) FROM (
     ORDER BY sequence_number
 ) sources
 """
+
+
+# Where the siblings stand in ``levels`` is ``ves.merkle.sibling_positions`` once more: to ask for them by
+# place one has to know the commitment first, and one look costs half of two.
+_LEAF = f"""
+SELECT {COLUMNS}, substr(levels, (leaf_index * 32 + 1)::int, 32), ARRAY(
+    SELECT substr(levels, (32 * (width - (width >> height) + ((leaf_index >> height) # 1)) + 1)::int, 32)
+    FROM generate_series(0, tree_depth - 1) height ORDER BY height
+)
+FROM (
+    SELECT {COLUMNS}, levels,
+        $3::bigint - sequence_start AS leaf_index, 2 * padded_leaf_count::bigint AS width
+    FROM record.ves_commitments
+    WHERE tenant_id = $1 AND store_id = $2 AND sequence_start <= $3
+    ORDER BY sequence_start DESC
+    LIMIT 1
+) held
+WHERE sequence_end >= $3
+"""  # noqa: S608  texts of this module only
 
 
 async def streams_behind(
@@ -201,6 +221,16 @@ async def list_page(
     """``from_sequence`` is the least ``sequence_start``."""
     only = "" if anchored is None else anchored_only(anchored)
     return CommitmentPage(*await stored.page(connection, tenant_id, store_id, from_sequence, limit, only))
+
+
+async def find_leaf(
+    connection: Connection, tenant_id: Uuid, store_id: Uuid, sequence_number: int
+) -> CommittedLeaf | None:
+    row = await connection.fetchrow(_LEAF, tenant_id, store_id, sequence_number)
+    if row is None:
+        return None
+    *commitment, leaf, path = row
+    return CommittedLeaf(Commitment(*commitment), leaf, path)
 
 
 async def read_nodes(connection: Connection, batch_id: Uuid, positions: list[int]) -> list[bytes]:

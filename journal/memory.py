@@ -51,6 +51,7 @@ from journal.port import (
     CommitmentAnchor,
     CommitmentCounter,
     CommitmentPage,
+    CommittedLeaf,
     CredentialEnded,
     EntityPage,
     EventPage,
@@ -104,6 +105,7 @@ from ves.audit import AuditCommitment, AuditRecord, entry_hash
 from ves.constants import ZERO_HASH
 from ves.encoding import u64
 from ves.legacy_commitments import EntityVersions, LegacyCommitment
+from ves.merkle import sibling_positions
 from ves.policy import SchemaMode
 from ves.records import (
     NEW_STREAM,
@@ -543,11 +545,22 @@ class MemoryJournal(MemoryNode):
     async def find_commitment(
         self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
     ) -> Commitment | None:
-        def find(database: MemoryDatabase) -> Commitment | None:
-            stream = _commitments_of(database, (tenant_id, store_id))
-            return next((c for c in stream if c.sequence_start <= sequence_number <= c.sequence_end), None)
+        stream = (tenant_id, store_id)
+        return await self._read("find_commitment", lambda d: _commitment_over(d, stream, sequence_number))
 
-        return await self._read("find_commitment", find)
+    async def find_leaf(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> CommittedLeaf | None:
+        def find(database: MemoryDatabase) -> CommittedLeaf | None:
+            found = _commitment_over(database, (tenant_id, store_id), sequence_number)
+            if found is None:
+                return None
+            leaf_index = sequence_number - found.sequence_start
+            positions = [leaf_index, *sibling_positions(found.leaf_count, leaf_index)]
+            leaf, *path = _nodes_of(database, found.batch_id, positions)
+            return CommittedLeaf(found, leaf, path)
+
+        return await self._read("find_leaf", find)
 
     async def list_commitments(
         self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, anchored: bool | None
@@ -566,13 +579,7 @@ class MemoryJournal(MemoryNode):
         return await self._read("list_commitments", page)
 
     async def read_nodes(self, batch_id: Uuid, positions: list[int]) -> list[bytes]:
-        def nodes(database: MemoryDatabase) -> list[bytes]:
-            _, levels = database.commitments.get(batch_id, (None, b""))
-            if not all(0 <= position < len(levels) // 32 for position in positions):
-                raise LookupError("no such commitment, or no such node in it")
-            return [levels[32 * position : 32 * position + 32] for position in positions]
-
-        return await self._read("read_nodes", nodes)
+        return await self._read("read_nodes", lambda database: _nodes_of(database, batch_id, positions))
 
     async def read_leaves(self, batch_id: Uuid, *, leaf_count: int) -> bytes:
         def leaves(database: MemoryDatabase) -> bytes:
@@ -1598,6 +1605,20 @@ def _legacy_state_root(database: MemoryDatabase, tenant_id: Uuid, store_id: Uuid
     for one in found:
         versions.add(*one)
     return versions.state_root() if len(found) <= LEGACY_ENTITIES_MAX else None
+
+
+def _commitment_over(
+    database: MemoryDatabase, stream: tuple[Uuid, Uuid], sequence_number: int
+) -> Commitment | None:
+    held = (c for c in _commitments_of(database, stream) if c.sequence_start <= sequence_number)
+    return next((c for c in held if sequence_number <= c.sequence_end), None)
+
+
+def _nodes_of(database: MemoryDatabase, batch_id: Uuid, positions: list[int]) -> list[bytes]:
+    _, levels = database.commitments.get(batch_id, (None, b""))
+    if not all(0 <= position < len(levels) // 32 for position in positions):
+        raise LookupError("no such commitment, or no such node in it")
+    return [levels[32 * position : 32 * position + 32] for position in positions]
 
 
 def _commitments_of(database: MemoryDatabase, stream: Stream) -> list[Commitment]:

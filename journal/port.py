@@ -226,6 +226,15 @@ class StreamHead(msgspec.Struct, frozen=True):
     """Of the store's unsigned events; 0 for none."""
 
 
+class CommittedLeaf(msgspec.Struct, frozen=True):
+    """A committed number's leaf, and what leads from it to the root: unchecked."""
+
+    commitment: Commitment
+    leaf: bytes
+    path: list[bytes]
+    """Its siblings, bottom-up."""
+
+
 class StreamBehind(msgspec.Struct, frozen=True):
     """A stream with uncommitted events."""
 
@@ -854,6 +863,12 @@ class Journal(AnchorRecord, Protocol):
         self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
     ) -> Commitment | None:
         """The commitment whose range holds this sequence number."""
+        ...
+
+    async def find_leaf(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> CommittedLeaf | None:
+        """``find_commitment`` and the number's leaf and path in it, in one look."""
         ...
 
     async def list_commitments(

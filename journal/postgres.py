@@ -55,6 +55,7 @@ from journal.port import (
     CommitmentAnchor,
     CommitmentCounter,
     CommitmentPage,
+    CommittedLeaf,
     CredentialEnded,
     EntityPage,
     EventPage,
@@ -296,6 +297,11 @@ class PostgresJournal:
         self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
     ) -> Commitment | None:
         return await self._read(lambda c: commitments.stored.holding(c, tenant_id, store_id, sequence_number))
+
+    async def find_leaf(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> CommittedLeaf | None:
+        return await self._read(lambda c: commitments.find_leaf(c, tenant_id, store_id, sequence_number))
 
     async def list_commitments(
         self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, anchored: bool | None

@@ -73,6 +73,7 @@ from journal.port import (
     CommitmentAnchor,
     CommitmentCounter,
     CommitmentPage,
+    CommittedLeaf,
     CredentialEnded,
     EntityPage,
     EventPage,
@@ -123,7 +124,7 @@ from ves import legacy_tree
 from ves.commitments import next_commitment
 from ves.legacy_commitments import LegacyCommitment
 from ves.legacy_tree import promoting_parents
-from ves.merkle import build_levels, stored_levels
+from ves.merkle import build_levels, sibling_positions, stored_levels
 from ves.policy import Policy, SchemaMode
 from ves.records import (
     Commitment,
@@ -304,6 +305,16 @@ class CardboardJournal:
             ):
                 return c
         return None
+
+    async def find_leaf(
+        self, tenant_id: Uuid, store_id: Uuid, *, sequence_number: int
+    ) -> CommittedLeaf | None:
+        found = await self.find_commitment(tenant_id, store_id, sequence_number=sequence_number)
+        if found is None:
+            return None
+        nodes, leaf_index = self.nodes[found.batch_id], sequence_number - found.sequence_start
+        path = [nodes[position] for position in sibling_positions(found.leaf_count, leaf_index)]
+        return CommittedLeaf(found, nodes[leaf_index], path)
 
     async def list_commitments(
         self, tenant_id: Uuid, store_id: Uuid, *, from_sequence: int, limit: int, anchored: bool | None

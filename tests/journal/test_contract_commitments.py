@@ -16,6 +16,7 @@ from journal.port import (
     Stored,
     StreamBehind,
 )
+from ves.merkle import sibling_positions
 from ves.records import Uuid
 
 
@@ -175,6 +176,28 @@ async def test_nodes_come_in_the_order_asked_and_a_missing_one_is_an_error(world
             await world.journal.read_nodes(commitment.batch_id, positions)
     with pytest.raises(LookupError):
         await world.journal.read_nodes(uuid(), [0])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 16, 17])
+async def test_every_leaf_is_found_with_its_path_by_its_number(world: World, count: int) -> None:
+    tenant, store = await a_stream(world, count + 3)
+    made = []
+    for through in (2, count + 2):
+        commitment, levels, believed = await a_commitment(world.journal, tenant, store, through)
+        await world.journal.commit(commitment, levels=levels, believed_through=believed)
+        made.append(commitment)
+
+    for number in range(1, count + 3):
+        found = await world.other.find_leaf(tenant, store, sequence_number=number)
+        assert found is not None
+        assert found.commitment == made[number > 2]
+        index = number - found.commitment.sequence_start
+        positions = [index, *sibling_positions(found.commitment.leaf_count, index)]
+        assert [found.leaf, *found.path] == await world.other.read_nodes(found.commitment.batch_id, positions)
+    for number in (count + 3, 2**53 - 1):
+        assert await world.other.find_leaf(tenant, store, sequence_number=number) is None
+    assert await world.other.find_leaf(tenant, uuid(), sequence_number=1) is None
+    assert await world.other.find_leaf(uuid(), store, sequence_number=1) is None
 
 
 async def test_leaf_sources_are_the_streams_own_in_order(world: World) -> None:

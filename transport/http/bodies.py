@@ -111,10 +111,10 @@ def _convert(values: dict[str, str], shape: type[S]) -> S:
         read = msgspec.convert(values, shape, strict=False)
     except msgspec.ValidationError as wrong:
         raise _refusal(wrong, 400) from None
-    for member in msgspec.structs.fields(shape):
+    for name, member in zip(shape.__struct_encode_fields__, shape.__struct_fields__, strict=True):
         # msgspec reads the text «null» as None; to everybody else it is no number.
-        if member.encode_name in values and getattr(read, member.name) is None:
-            raise ApiError(Code.INVALID_FIELD_VALUE, f"{member.encode_name}: leave it out instead of null")
+        if name in values and getattr(read, member) is None:
+            raise ApiError(Code.INVALID_FIELD_VALUE, f"{name}: leave it out instead of null")
     return read
 
 

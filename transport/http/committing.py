@@ -11,7 +11,7 @@ from typing import cast
 from msgspec import Raw
 
 from actors.messages import Commit, Committed, NothingToCommit, RangeRefused
-from journal.port import CommitmentAnchor
+from journal.port import CommitmentAnchor, CommittedLeaf
 from transport.http import found_by_id
 from transport.http.anchor_replies import anchored_commitment_reply, chain_members
 from transport.http.errors import ApiError, Code
@@ -115,22 +115,21 @@ async def prove(visit: Visit) -> ProofReply:
     tenant_id, store_id = visit.stream(query)
     batch_id = visit.optional_uuid(query, "batch_id")
     journal = visit.house.journal
-    commitment = await found_by_id.commitment_over(
-        sequence_number,
-        batch_id,
-        named=lambda named: journal.read_commitment(named, tenant_id=tenant_id, store_ids=(store_id,)),
-        holding=lambda number: journal.find_commitment(tenant_id, store_id, sequence_number=number),
-    )
-    leaf_index = sequence_number - commitment.sequence_start
-    leaf, path = await read_path(visit, commitment, leaf_index)
+    if batch_id is None:
+        found = await journal.find_leaf(tenant_id, store_id, sequence_number=sequence_number)
+        proven = found_by_id.committed(found)
+    else:
+        named = await journal.read_commitment(batch_id, tenant_id=tenant_id, store_ids=(store_id,))
+        proven = await _leaf_in(visit, found_by_id.holding(named, sequence_number), sequence_number)
+    commitment, leaf_index = proven.commitment, must_lead_to_root(proven, sequence_number)
     return ProofReply(
         sequence_number,
         uuid_text(commitment.batch_id),
         commitment.merkle_root.hex(),
-        leaf.hex(),
+        proven.leaf.hex(),
         leaf_index,
-        [node.hex() for node in path],
-        directions(leaf_index, len(path)),
+        [node.hex() for node in proven.path],
+        directions(leaf_index, len(proven.path)),
         commitment.tree_depth,
         commitment.leaf_count,
         commitment.sequence_start,
@@ -138,13 +137,19 @@ async def prove(visit: Visit) -> ProofReply:
     )
 
 
-async def read_path(visit: Visit, commitment: Commitment, leaf_index: int) -> tuple[bytes, list[bytes]]:
-    """The leaf and its siblings bottom-up, checked. Raises TreeCorrupt."""
+async def _leaf_in(visit: Visit, commitment: Commitment, sequence_number: int) -> CommittedLeaf:
+    leaf_index = sequence_number - commitment.sequence_start
     positions = [leaf_index, *sibling_positions(commitment.leaf_count, leaf_index)]
     leaf, *path = await visit.house.journal.read_nodes(commitment.batch_id, positions)
-    if not path_leads_to_root(leaf, leaf_index, path, commitment.merkle_root):
+    return CommittedLeaf(commitment, leaf, path)
+
+
+def must_lead_to_root(found: CommittedLeaf, sequence_number: int) -> int:
+    """The leaf's index, after its path was followed to the stored root. Raises TreeCorrupt."""
+    commitment, leaf_index = found.commitment, sequence_number - found.commitment.sequence_start
+    if not path_leads_to_root(found.leaf, leaf_index, found.path, commitment.merkle_root):
         raise TreeCorrupt(f"{commitment.batch_id.hex()}: leaf {leaf_index} does not lead to the root")
-    return leaf, path
+    return leaf_index
 
 
 async def verify_proof(visit: Visit) -> VerifyProofReply:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 from journal.port import AgentKey, AuditPlace, AuditWish
 from transport.http import found_by_id
-from transport.http.committing import read_path
+from transport.http.committing import must_lead_to_root
 from transport.http.errors import ApiError, Code
 from transport.http.evidence_making import (
     AgentFacts,
@@ -54,15 +54,12 @@ async def evidence(visit: Visit) -> Evidence:
 
 async def _committed(visit: Visit, event: StoredEvent) -> CommittedFacts | None:
     journal, sequence_number = visit.house.journal, event.receipt.sequence_number
-    commitment = await journal.find_commitment(
-        event.tenant_id, event.store_id, sequence_number=sequence_number
-    )
-    if commitment is None:
+    found = await journal.find_leaf(event.tenant_id, event.store_id, sequence_number=sequence_number)
+    if found is None:
         return None
-    leaf_index = sequence_number - commitment.sequence_start
-    _, path = await read_path(visit, commitment, leaf_index)
-    anchored = await journal.read_anchor_evidence(commitment.batch_id)
-    return CommittedFacts(commitment, leaf_index, path, anchored)
+    leaf_index = must_lead_to_root(found, sequence_number)
+    anchored = await journal.read_anchor_evidence(found.commitment.batch_id)
+    return CommittedFacts(found.commitment, leaf_index, found.path, anchored)
 
 
 async def _agent(visit: Visit, event: StoredEvent) -> AgentFacts | None:

@@ -5,7 +5,6 @@ A foreign thing is as absent as one that never was: the same 404.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from transport.http.errors import ApiError, Code
@@ -15,6 +14,7 @@ from ves.legacy_commitments import LegacyCommitment
 from ves.records import Commitment, Uuid
 
 C = TypeVar("C", Commitment, LegacyCommitment)
+F = TypeVar("F")
 
 
 def reach(visit: Visit) -> tuple[Uuid, tuple[Uuid, ...] | None]:
@@ -45,20 +45,16 @@ async def legacy_commitment(visit: Visit) -> LegacyCommitment:
     return _there(await journal.read_legacy_commitment(batch_id, tenant_id=tenant_id, store_ids=store_ids))
 
 
-async def commitment_over(
-    sequence_number: int,
-    batch_id: Uuid | None,
-    *,
-    named: Callable[[Uuid], Awaitable[C | None]],
-    holding: Callable[[int], Awaitable[C | None]],
-) -> C:
-    """Of either stream: the one of this id, which must hold the number, or whichever holds it."""
-    if batch_id is None:
-        found = await holding(sequence_number)
-        if found is None:
-            raise ApiError(Code.BATCH_NOT_FOUND, "no commitment holds this sequence number yet")
-        return found
-    found = _there(await named(batch_id))
+def committed(found: F | None) -> F:
+    """What was found by a sequence number; 404 while no commitment holds it."""
+    if found is None:
+        raise ApiError(Code.BATCH_NOT_FOUND, "no commitment holds this sequence number yet")
+    return found
+
+
+def holding(found: C | None, sequence_number: int) -> C:
+    """What was found by its id, of either stream; 404 when nothing was, 400 unless it holds the number."""
+    found = _there(found)
     if not found.sequence_start <= sequence_number <= found.sequence_end:
         span = f"{found.sequence_start} to {found.sequence_end}"
         raise ApiError(Code.INVALID_FIELD_VALUE, f"sequence_number: the commitment holds {span}")

@@ -95,12 +95,13 @@ async def prove(visit: Visit) -> LegacyProofReply:
     tenant_id, store_id = visit.stream(query)
     batch_id = visit.optional_uuid(query, "batch_id")
     journal = visit.house.journal
-    commitment = await found_by_id.commitment_over(
-        sequence_number,
-        batch_id,
-        named=lambda named: journal.read_legacy_commitment(named, tenant_id=tenant_id, store_ids=(store_id,)),
-        holding=lambda number: journal.find_legacy_commitment(tenant_id, store_id, sequence_number=number),
-    )
+    if batch_id is None:
+        commitment = found_by_id.committed(
+            await journal.find_legacy_commitment(tenant_id, store_id, sequence_number=sequence_number)
+        )
+    else:
+        named = await journal.read_legacy_commitment(batch_id, tenant_id=tenant_id, store_ids=(store_id,))
+        commitment = found_by_id.holding(named, sequence_number)
     leaf_index = sequence_number - commitment.sequence_start
     leaf, path, directions = await _read_path(visit, commitment, leaf_index)
     return LegacyProofReply(
