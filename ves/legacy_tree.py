@@ -28,7 +28,7 @@ def _node(left: bytes, right: bytes) -> bytes:
 
 
 def stored_levels(levels: Levels) -> bytes:
-    """All nodes in one run of bytes, 32 each, from the leaves up to the root."""
+    """All nodes in one run of bytes, 32 each, from the leaves up to the root. The levels may be in pieces."""
     return b"".join(chain.from_iterable(levels))
 
 

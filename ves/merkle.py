@@ -22,6 +22,7 @@ Parents = Callable[[list[bytes], int], list[bytes]]
 """The level above the nodes of this height, 0 for leaves: how a tree treats a lone right-most node."""
 
 LEAF_SOURCE_BYTES = 8 + 32 + 64
+NODE_BYTES = 32
 SUBTREE_LEAVES = 1024
 """Leaves hashed in one go by ``TreeBuilder.add``: about a millisecond of work."""
 
@@ -109,7 +110,8 @@ def merkle_root(leaves: Sequence[bytes]) -> bytes:
 
 
 class TreeBuilder:
-    """Builds the same levels as ``build_levels`` in short steps, so an event loop can breathe in between.
+    """Builds the same levels as ``build_levels`` in short steps, so an event loop can breathe in between. No
+    object of a node outlives its step: to join, and then to forget, a hundred thousand takes several.
 
     builder = TreeBuilder()
     for leaves in chunks:      # each of SUBTREE_LEAVES, the last may be shorter
@@ -121,6 +123,7 @@ class TreeBuilder:
     def __init__(self, parents: Parents = padded_parents) -> None:
         self._parents = parents
         self._levels: Levels = [[]]
+        """In pieces."""
         self._complete = False
 
     def add(self, leaves: Sequence[bytes]) -> None:
@@ -132,21 +135,26 @@ class TreeBuilder:
         for height, level in enumerate(build_levels(leaves, self._parents)):
             if height == len(self._levels):
                 self._levels.append([])
-            self._levels[height] += level
+            self._levels[height].append(b"".join(level))
 
     def levels(self) -> Levels:
-        """The finished levels. Call it once, after the last chunk."""
+        """The finished levels, each in pieces of one or more nodes; the root is the last one's only piece.
+        Call it once, after the last chunk."""
         levels = self._levels
         if not levels[0]:
             return [[ZERO_HASH]]
         # Carry a short last chunk up to its neighbours' height, then join the subtrees' roots.
+        leaf_count = _node_count(levels[0])
         for height in range(1, len(levels)):
-            expected = -(-len(levels[0]) >> height)
-            if len(levels[height]) < expected:
-                levels[height] += self._parents(levels[height - 1][-1:], height - 1)
-        while len(levels[-1]) > 1:
+            if _node_count(levels[height]) < -(-leaf_count >> height):
+                levels[height] += self._parents([levels[height - 1][-1][-NODE_BYTES:]], height - 1)
+        while len(levels[-1]) > 1:  # one subtree's root each
             levels.append(self._parents(levels[-1], len(levels) - 1))
         return levels
+
+
+def _node_count(pieces: Sequence[bytes]) -> int:
+    return sum(map(len, pieces)) // NODE_BYTES
 
 
 def inclusion_path(levels: Levels, leaf_index: int, pads: Sequence[bytes] = PAD_NODES) -> list[bytes]:
@@ -162,12 +170,13 @@ def inclusion_path(levels: Levels, leaf_index: int, pads: Sequence[bytes] = PAD_
 
 def stored_levels(levels: Levels) -> bytes:
     """All nodes in one run of bytes, 32 each: the padded leaves, then level by level up to the root. The
-    padding is in it so that a node's place follows from the tree's depth alone (``sibling_positions``)."""
-    top = len(levels) - 1
-    return b"".join(
-        b"".join(level) + PAD_NODES[height] * ((1 << (top - height)) - len(level))
-        for height, level in enumerate(levels)
-    )
+    padding is in it so that a node's place follows from the tree's depth alone (``sibling_positions``).
+    The levels may be in pieces."""
+    found: list[bytes] = []
+    for height, pieces in enumerate(levels):
+        width = 1 << (len(levels) - 1 - height)
+        found += [*pieces, PAD_NODES[height] * (width - _node_count(pieces))]
+    return b"".join(found)
 
 
 def sibling_positions(leaf_count: int, leaf_index: int) -> list[int]:

@@ -77,7 +77,9 @@ def test_a_tree_built_in_steps_is_the_tree_built_at_once(more: int) -> None:
     builder = TreeBuilder(promoting_parents)
     for start in range(0, len(leaves), SUBTREE_LEAVES):
         builder.add(leaves[start : start + SUBTREE_LEAVES])
-    assert builder.levels() == promoting_levels(leaves)
+    levels, at_once = builder.levels(), promoting_levels(leaves)
+    assert [b"".join(pieces) for pieces in levels] == [b"".join(nodes) for nodes in at_once]
+    assert (levels[-1], stored_levels(levels)) == (at_once[-1], stored_levels(at_once))
 
 
 @pytest.mark.parametrize("index", [-1, 3])

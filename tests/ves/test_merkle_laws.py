@@ -78,7 +78,9 @@ def test_the_tree_built_in_steps_is_the_tree_built_at_once(count: int) -> None:
     builder = TreeBuilder()
     for start in range(0, count, SUBTREE_LEAVES):
         builder.add(leaves[start : start + SUBTREE_LEAVES])
-    assert builder.levels() == build_levels(leaves)
+    levels, at_once = builder.levels(), build_levels(leaves)
+    assert [b"".join(pieces) for pieces in levels] == [b"".join(nodes) for nodes in at_once]
+    assert (levels[-1], stored_levels(levels)) == (at_once[-1], stored_levels(at_once))
 
 
 def test_a_chunk_after_a_short_one_and_an_overlong_one_are_mistakes() -> None:
