@@ -27,6 +27,8 @@ from tests.http.doubles import (
     stored,
     verified,
 )
+from tests.http.test_door_refusals import check_shape
+from transport.http import committing
 from transport.http.key_format import SCANNER
 from ves.merkle import directions
 from ves.proofs import path_leads_to_root
@@ -160,7 +162,8 @@ async def test_an_entity_with_slashes_and_letters_from_everywhere_is_found() -> 
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13])
-async def test_every_served_proof_leads_to_the_root(count: int) -> None:
+async def test_every_served_proof_leads_to_the_root(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "LEAVES_AT_ONCE", 4)
     async with serving() as house:
         leaves = [sha256(b"%d" % n).digest() for n in range(count)]
         commitment = house.journal.commit(leaves, 5)
@@ -179,7 +182,14 @@ async def test_every_served_proof_leads_to_the_root(count: int) -> None:
                 body = {k: proof[k] for k in ("leaf_hash", "merkle_root", "proof_path", "leaf_index")}
                 checked = await client.post("/api/v1/ves/proofs/verify", json=body)
                 assert checked.json()["valid"] is True
-            batch_id = uuid.UUID(bytes=commitment.batch_id)
+            batch_id = str(uuid.UUID(bytes=commitment.batch_id))
+            named = {**STREAM, "batch_id": batch_id}
+            assert (await client.get(f"/api/v1/ves/proofs/{4 + count}", params=named)).json() == proof
+            for number in (4, 5 + count):
+                answer = await client.get(f"/api/v1/ves/proofs/{number}", params=named)
+                check_shape(answer, 400, "INVALID_FIELD_VALUE")
+                answer = await client.get(f"/api/v1/ves/proofs/{number}", params=STREAM)
+                check_shape(answer, 404, "BATCH_NOT_FOUND")
             answer = await client.get(f"/api/v1/ves/commitments/{batch_id}/leaves")
             assert answer.json()["leaf_hashes"] == [leaf.hex() for leaf in leaves]
 
