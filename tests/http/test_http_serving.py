@@ -168,6 +168,41 @@ async def test_odd_targets_and_hosts_are_answered_by_us(serving: Callable[..., A
                 assert "x-request-id" in headers
 
 
+PROOF = b"/api/v1/ves/proofs/"
+HOSTILE = {
+    PROOF + b"1": 404,  # nothing is committed
+    PROOF + b"x": 400,
+    PROOF + b"%31": 404,
+    PROOF + b"1%2F2": 400,
+    PROOF + b"%ff": 400,
+    PROOF + b"%": 400,
+    PROOF + b"..": 400,
+    PROOF + b"1/": 404,
+    PROOF + b"/1": 404,
+    PROOF: 404,
+    b"/" + PROOF + b"x": 400,
+    b"http://elsewhere" + PROOF + b"x": 400,
+    PROOF + b"verify": 405,
+}
+NAMED_PROBLEM = {400: "INVALID_FIELD_VALUE", 405: "METHOD_NOT_ALLOWED"}
+
+
+async def test_hostile_values_in_a_path_are_values_or_nothing(serving: Callable[..., Any]) -> None:
+    async with serving() as house:
+        key = house.api_key("read").encode()
+        query = "&".join(f"{name}={value}" for name, value in STREAM.items()).encode()
+        stream = await house.connect()
+        for target, wanted in HOSTILE.items():
+            head = b"GET %s?%s HTTP/1.1\r\nHost: x\r\nAuthorization: ApiKey %s\r\n\r\n"
+            await stream.send_all(head % (target, query, key))
+            status, headers, body = await one_answer(stream)
+            assert status == wanted, (target, body)
+            found = target in (PROOF + b"1", PROOF + b"%31")
+            absent = "BATCH_NOT_FOUND" if found else "RESOURCE_NOT_FOUND"
+            assert headers["x-error-code"] == NAMED_PROBLEM.get(wanted, absent), target
+        await stream.aclose()
+
+
 async def test_a_declared_length_over_the_limit_is_413_before_the_body_is_sent(
     serving: Callable[..., Any],
 ) -> None:
