@@ -57,7 +57,8 @@ class Pull:
             stage.kept["pull"] = _Gets(stage, "pages", sender, paths, bodies)
 
     def round(self, stage: Stage, seconds: float) -> Round:
-        return stage.kept["pull"].round(stage, self.row, seconds)
+        pages: _Gets = stage.kept["pull"]
+        return pages.round(stage, self.row, seconds)
 
 
 class Prove:
@@ -80,7 +81,8 @@ class Prove:
             stage.kept["prove"] = _Gets(stage, "proofs", sender, paths, bodies)
 
     def round(self, stage: Stage, seconds: float) -> Round:
-        return stage.kept["prove"].round(stage, self.row, seconds)
+        proofs: _Gets = stage.kept["prove"]
+        return proofs.round(stage, self.row, seconds)
 
 
 class Commit:

@@ -17,10 +17,10 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
@@ -56,12 +56,30 @@ class Measurement(Protocol):
 
 
 @dataclass(frozen=True)
+class Play:
+    """What one load generator does. ``rate``: requests a second, open loop. ``repeat``: the requests may be sent again
+    and again (reads). ``refusals``: statuses after which a request is sent again."""
+
+    files: Sequence[Path]
+    connections: int
+    seconds: float
+    rate: float | None = None
+    repeat: bool = False
+    refusals: Sequence[int] = ()
+    after_s: float = 0.0
+    """Its clock starts so long after it was started."""
+
+    def spec(self, host: str, port: int) -> dict[str, Any]:
+        return asdict(self) | {"host": host, "port": port, "files": [str(path) for path in self.files]}
+
+
+@dataclass(frozen=True)
 class Run:
     """What one run of the load generator came to."""
 
     told: dict[str, Any]
     cpu_s: dict[str, float]
-    """By part of the server."""
+    """By part of the server, for all generators that ran at the same time."""
     elsewhere: float
 
 
@@ -135,9 +153,11 @@ class Stage:
             raise SystemExit(f"{path} was answered with {answer.status_code}: {answer.text[:300]}")
         return answer.content
 
-    def requests(self, senders: Sequence[Sender], batch: int, count: int) -> list[Path]:
-        """Signed and on disk, those of the last call overwritten."""
-        return write_requests(self.folder, senders, batch, count, self.signers, self.signer_count)
+    def requests(
+        self, senders: Sequence[Sender], batch: int, count: int, name: str = "requests"
+    ) -> list[Path]:
+        """Signed and on disk, those of the last call by that name overwritten."""
+        return write_requests(self.folder / name, senders, batch, count, self.signers, self.signer_count)
 
     # A run.
 
@@ -150,8 +170,12 @@ class Stage:
         rate: float | None = None,
         repeat: bool = False,
     ) -> Run:
-        """``rate``: requests a second, open loop. ``repeat``: the requests may be sent again and again (reads)."""
-        return run_load(self.server.url, self.server.pid, files, connections, seconds, rate, repeat)
+        [run] = self.play(Play(files, connections, seconds, rate, repeat))
+        return run
+
+    def play(self, *plays: Play) -> list[Run]:
+        """All of them at the same time."""
+        return run_plays(self.server.url, self.server.pid, plays)
 
     # The database behind the server.
 
@@ -197,26 +221,10 @@ class Stage:
         return int(json.loads(told)["head_sequence"])
 
 
-def run_load(
-    url: str,
-    pid: int,
-    files: Sequence[Path],
-    connections: int,
-    seconds: float,
-    rate: float | None = None,
-    repeat: bool = False,
-) -> Run:
-    """The generator in a process of its own against the server ``pid``; checks that it was this one that worked."""
+def run_plays(url: str, pid: int, plays: Sequence[Play]) -> list[Run]:
+    """Each by a generator in a process of its own, together, against the server ``pid``; checks that it was this one
+    that worked."""
     host, _, port = url.removeprefix("http://").rpartition(":")
-    spec = {
-        "host": host,
-        "port": int(port),
-        "files": [str(path) for path in files],
-        "connections": connections,
-        "seconds": seconds,
-        "rate": rate,
-        "repeat": repeat,
-    }
     cores = len(os.sched_getaffinity(0))
     before, all_before, ours_before, began = (
         cpu_seconds(pid),
@@ -224,23 +232,29 @@ def run_load(
         _own_cpu_s(),
         time.monotonic(),
     )
+    with ThreadPoolExecutor(len(plays)) as generators:
+        told = list(generators.map(_generate, [play.spec(host, int(port)) for play in plays]))
+    wall, spent = time.monotonic() - began, difference(cpu_seconds(pid), before)
+    ours = _own_cpu_s() - ours_before + sum(spent.values())
+    elsewhere = max(0.0, machine_busy_s() - all_before - ours) / (wall * cores)
+    for one in told:
+        must_be_a_measurement(one, spent)
+    return [Run(one, spent, elsewhere) for one in told]
+
+
+def _generate(spec: dict[str, Any]) -> dict[str, Any]:
     ran = subprocess.run(
         [sys.executable, "-m", "bench.load", "-"],
         cwd=ROOT,
         input=json.dumps(spec),
         capture_output=True,
         text=True,
-        timeout=seconds + 180,
+        timeout=spec["after_s"] + spec["seconds"] + 180,
         check=False,
     )
-    wall, spent = time.monotonic() - began, difference(cpu_seconds(pid), before)
-    ours = _own_cpu_s() - ours_before + sum(spent.values())
-    elsewhere = max(0.0, machine_busy_s() - all_before - ours) / (wall * cores)
     if ran.returncode:
         raise SystemExit(ran.stderr.strip())
-    told = json.loads(ran.stdout)
-    must_be_a_measurement(told, spent)
-    return Run(told, spent, elsewhere)
+    return dict(json.loads(ran.stdout))
 
 
 def must_be_a_measurement(told: dict[str, Any], spent: dict[str, float]) -> None:
@@ -271,6 +285,11 @@ async def _fetch(dsn: str, statement: str, arguments: tuple[Any, ...]) -> list[a
         await connection.close()
 
 
+def say(what: str) -> None:
+    """What goes on, for who waits; results alone are on standard output."""
+    print(what, file=sys.stderr, flush=True)
+
+
 def end_in_order() -> None:
     """A benchmark that is told to end (SIGTERM) stops its servers and removes what it made, as for Ctrl-C."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
@@ -278,7 +297,11 @@ def end_in_order() -> None:
 
 @contextmanager
 def staged(
-    name: str = "", *, root: Path = ROOT, python: str = sys.executable, **environment: str
+    name: str = "",
+    *,
+    root: Path = ROOT,
+    python: str = sys.executable,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Stage]:
     """A server that is ready, of the source at ``root``, and gone afterwards with all its data."""
     must_be_a_disk(Path.cwd())
@@ -289,7 +312,7 @@ def staged(
         httpx.Client(timeout=60) as http,
     ):
         folder = Path(home)
-        server = Server(folder / "data", **environment)
+        server = Server(folder / "data", **(settings or {}))
         server.root, server.python = root, python
         try:
             server.start()

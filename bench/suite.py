@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from bench.machine import machine
 from bench.reading import ALONE, EVENTS, readings
 from bench.report import told
 from bench.results import Limits, Results, write
-from bench.stage import Measurement, Stage, end_in_order, staged
+from bench.stage import Measurement, Stage, end_in_order, say, staged
 from tests.e2e.world import ROOT
 
 IMPORTANT = ("1x1", "1x64", "10x8", "100x8", "100x64", "1000x8", "1x64@100", "100x64@100", "100x64@100x100")
@@ -64,11 +63,6 @@ def take_turns(turns: Sequence[Turn], rounds: int, seconds: float, known: Limits
             row = measurement.row
             row.rounds.append(result)
             say(f"round {number + 1} of {rounds}: {stage.name}{row.name}: {result.per_s:,.0f} {row.unit}/s")
-
-
-def say(what: str) -> None:
-    """What goes on, for who waits; the table alone is on standard output."""
-    print(what, file=sys.stderr, flush=True)
 
 
 def revision(root: Path = ROOT) -> str:
@@ -122,7 +116,7 @@ def run(shapes: Sequence[Shape], *, rounds: int, seconds: float, filled: int, re
         if filled:
             turns += _beside(running.enter_context(staged()), filled)
         if reads:
-            alone = running.enter_context(staged(**ALONE))
+            alone = running.enter_context(staged(settings=ALONE))
             turns += [(alone, row) for row in readings(reads)]
         return measured(turns, rounds, seconds)
 
