@@ -29,6 +29,7 @@ from typing import Any, Protocol
 import asyncpg
 import httpx
 
+from bench.joining import PERMISSIONS, join
 from bench.machine import CORE, FRONTENDS, cpu_seconds, difference, machine_busy_s, must_be_a_disk
 from bench.results import Round, Row
 from bench.signing import Sender, write_requests
@@ -39,6 +40,8 @@ from tests.e2e.world import ROOT, Agent, Server
 DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 CPU_US_LEAST = 2.0
 """Of the server's own processes per request: below, some other program answered."""
+MANY = 500
+"""Tenants: more are created in the tables (``bench/joining.py``), not over HTTP."""
 AGENTS_OF_A_STREAM = 8
 """At most, when all connections post to one stream."""
 
@@ -102,32 +105,42 @@ class Stage:
     def senders(self, *, tenants: int, stores: int, agents: int) -> list[Sender]:
         """Fresh tenants of so many stores; ``agents`` of each stream, all with registered keys."""
 
-        def fresh(_: int) -> list[Sender]:
-            tenant_id, host = uuid.uuid4(), self.server.url.removeprefix("http://")
-            api_key = self._api_key(tenant_id)
-            known = [Agent(tenant_id, uuid.uuid4()) for _ in range(agents)]
-            for agent in known:
-                self._register(agent, api_key)
-            shops = [uuid.uuid4() for _ in range(stores)]
-            return [
-                Sender(
-                    tenant_id.bytes,
-                    shop.bytes,
-                    one.agent_id.bytes,
-                    one.key_id,
-                    one.key.private_bytes_raw(),
-                    api_key,
-                    host,
-                )
-                for shop in shops
-                for one in known
-            ]
+        homes = [[Agent(tenant_id, uuid.uuid4()) for _ in range(agents)] for tenant_id in _new_ids(tenants)]
+        keys = self._joined(homes)
+        host = self.server.url.removeprefix("http://")
+        return [
+            Sender(
+                one.tenant_id.bytes,
+                shop.bytes,
+                one.agent_id.bytes,
+                one.key_id,
+                one.key.private_bytes_raw(),
+                api_key,
+                host,
+            )
+            for known, api_key in zip(homes, keys, strict=True)
+            for shop in _new_ids(stores)
+            for one in known
+        ]
 
-        with ThreadPoolExecutor(min(tenants, 16)) as threads:
-            return [sender for each in threads.map(fresh, range(tenants)) for sender in each]
+    def _joined(self, homes: Sequence[Sequence[Agent]]) -> list[str]:
+        """An API key of each tenant, whose agents are registered."""
+        if len(homes) > MANY:
+            began = time.perf_counter()
+            keys = join(self.owner_dsn, homes)
+            say(f"{len(homes):,} tenants created in {time.perf_counter() - began:.1f} s")
+            return keys
+        with ThreadPoolExecutor(min(len(homes), 16)) as threads:
+            return list(threads.map(self._join, homes))
+
+    def _join(self, agents: Sequence[Agent]) -> str:
+        api_key = self._api_key(agents[0].tenant_id)
+        for agent in agents:
+            self._register(agent, api_key)
+        return api_key
 
     def _api_key(self, tenant_id: uuid.UUID) -> str:
-        body = {"tenantId": str(tenant_id), "permissions": ["read", "write", "admin"]}
+        body = {"tenantId": str(tenant_id), "permissions": PERMISSIONS}
         url = self.server.admin_url + "/api/v1/admin/api-keys"
         return str(self._post(url, self.server.bootstrap_key, body)["apiKey"])
 
@@ -288,6 +301,10 @@ async def _fetch(dsn: str, statement: str, arguments: tuple[Any, ...]) -> list[a
 def say(what: str) -> None:
     """What goes on, for who waits; results alone are on standard output."""
     print(what, file=sys.stderr, flush=True)
+
+
+def _new_ids(count: int) -> Iterator[uuid.UUID]:
+    return (uuid.uuid4() for _ in range(count))
 
 
 def end_in_order() -> None:

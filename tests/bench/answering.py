@@ -37,7 +37,7 @@ class Answering:
     """So many answers on a connection, which then ends without a word."""
     received: list[bytes] = field(default_factory=list)
     refuse: int = 0
-    """On so many connections, the first of all, the first request is refused at its head, and none answered."""
+    """On so many connections, the first of all, the first request is refused at its head."""
     connections: int = 0
     port: int = 0
 
