@@ -24,7 +24,7 @@ from typing import NoReturn
 
 import trio
 
-from bench.lanes import read_response
+from bench.lanes import address, read_response
 from bench.machine import CORE, cpu_seconds
 from bench.report import this_machine
 from tests.e2e.world import ROOMY, Server, Tenant
@@ -117,13 +117,12 @@ async def _timed(part: Callable[[], Awaitable[None]]) -> tuple[float, float]:
 
 async def reads(server: Server, tenant: Tenant, seconds: float) -> tuple[float, float]:
     """(wall, processor) microseconds of a request for a head."""
-    url = urllib.parse.urlsplit(server.url)
     query = urllib.parse.urlencode(tenant.stream)
     request = (
         f"GET /api/v1/ves/head?{query} HTTP/1.1\r\nhost: x\r\nauthorization: ApiKey {tenant.api_key}\r\n\r\n"
     ).encode()
     busy, count = cpu_seconds(server.pid)[CORE], 0
-    async with await trio.open_tcp_stream(str(url.hostname), int(url.port or 0)) as stream:
+    async with await trio.open_tcp_stream(*address(server.url)) as stream:
         began = time.perf_counter()
         while (elapsed := time.perf_counter() - began) < seconds:
             await stream.send_all(request)
