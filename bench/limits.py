@@ -38,9 +38,10 @@ from hypercorn.typing import (
 )
 from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypair
 
+from bench.playing import Play, run_plays
 from bench.results import Limits
 from bench.signing import write_file
-from bench.stage import Play, Stage, run_plays
+from bench.stage import Stage
 from tests.e2e.world import ROOT, Agent, signing_hash
 
 HASHES = 64

@@ -29,10 +29,11 @@ from pathlib import Path
 import msgspec
 
 from bench.ingesting import Shape, all_new
+from bench.playing import Play, Run
 from bench.report import this_machine
 from bench.results import quantile
 from bench.signing import Sender
-from bench.stage import Play, Run, Stage, end_in_order, say, staged
+from bench.stage import Stage, end_in_order, say, staged
 
 RATIO_MAX = 2.0
 """Of the quiet one's p99 beside the noisy one to its p99 alone."""

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.playing import Run
 from bench.results import Round, Row, round_of
 from bench.signing import Sender, write_file
-from bench.stage import Measurement, Run, Stage
+from bench.stage import Measurement, Stage
 from ves.proofs import path_leads_to_root
 
 PAGE = 1000

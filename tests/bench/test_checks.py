@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.ingesting import all_new
-from bench.stage import must_be_a_measurement
+from bench.playing import must_be_a_measurement
 
 GOOD: dict[str, Any] = {
     "sent": 2000,
