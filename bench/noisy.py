@@ -28,7 +28,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.ingesting import Shape, all_new
+from bench.ingesting import REFUSALS, Shape, all_new
 from bench.playing import Play, Run
 from bench.report import this_machine
 from bench.results import quantile
@@ -37,8 +37,6 @@ from bench.stage import Stage, end_in_order, say, staged
 
 RATIO_MAX = 2.0
 """Of the quiet one's p99 beside the noisy one to its p99 alone."""
-REFUSALS = (429, 503)
-"""How a server says that it is too much: nothing was done, and the same request may come again."""
 LEAD_S = {False: 1.0, True: 6.0}
 """The noisy one is at it for so long before the quiet one's first request; with limits until its burst is spent."""
 BEYOND_S = 1.0
