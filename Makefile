@@ -49,7 +49,7 @@ sbom: .venv/dev.stamp  ## build/sbom.json: what is in a release, as CycloneDX
 security: .venv/dev.stamp  ## each line of the security guide: the tests that SECURITY.md names for it, and how they do
 	CI=true $(RUN)/python -m tests.security_report $(if $(OUTCOMES),--outcomes $(OUTCOMES))
 
-bench: .venv/run.stamp  ## rates, latencies and processor time beside this machine's limits, some 8 minutes; FULL=1: all shapes: docs/performance.md
+bench: .venv/run.stamp  ## rates, latencies and processor time beside this machine's limits, some 8 minutes; FULL=1: all shapes, about half an hour: docs/performance.md
 	$(RUN)/python -m bench.suite $(if $(FULL),--full) --json build/bench.json
 	$(RUN)/python -m bench.plot build/bench.json
 

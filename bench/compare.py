@@ -24,8 +24,8 @@ from bench.ingesting import Shape
 from bench.machine import machine
 from bench.report import describe
 from bench.results import Round, Row
-from bench.stage import end_in_order, staged
-from bench.suite import Turn, ingest, revision, say, take_turns
+from bench.stage import end_in_order, say, staged
+from bench.suite import Turn, ingest, revision, take_turns
 from tests.e2e.world import ROOT
 
 SHAPES = ("1x64", "100x8", "100x64")

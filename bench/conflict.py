@@ -11,16 +11,15 @@ error if the heads are not the accepted events.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
-from bench.lanes import read_response, sign_ahead
+from bench.lanes import Lane, latency_ms, sign_ahead, together
 from bench.report import this_machine
 from tests.e2e.nodes import metrics, operated_postgres
 from tests.e2e.world import Server, Tenant
@@ -31,38 +30,6 @@ CLIENTS = 8
 """Of each tenant."""
 GUESS = {1: 3000, 10: 9000, 100: 18000}
 """Events a second that are signed ahead, by batch."""
-
-
-@dataclass
-class Client:
-    tenant: Tenant
-    requests: list[bytes]
-    accepted: int = 0
-    resent: int = 0
-    latencies_s: list[float] = field(default_factory=list)
-
-    async def run(self, until: float) -> None:
-        host, _, port = self.tenant.server.url.removeprefix("http://").rpartition(":")
-        async with await trio.open_tcp_stream(host, int(port)) as stream:
-            for request in self.requests:
-                began = trio.current_time()
-                if began >= until:
-                    return
-                await self._until_accepted(stream, request)
-                self.latencies_s.append(trio.current_time() - began)
-        raise SystemExit("the signed requests ran out; sign more")
-
-    async def _until_accepted(self, stream: trio.SocketStream, request: bytes) -> None:
-        while True:
-            await stream.send_all(request)
-            head, body = await read_response(stream)
-            status = int(head.split(b" ", 2)[1])
-            if status == 200:
-                self.accepted += json.loads(body)["eventsAccepted"]
-                return
-            if status != 503:
-                raise SystemExit(f"unexpected answer: {head!r} {body[:300]!r}")
-            self.resent += 1
 
 
 @dataclass
@@ -88,30 +55,24 @@ def places(way: str, nodes: list[Server]) -> list[Tenant]:
 def measure(way: str, nodes: list[Server], batch: int, seconds: float) -> Result:
     tenants = places(way, nodes)
     count = int(GUESS[batch] * seconds / batch / len(tenants)) + 2
-    clients = [Client(tenant, sign_ahead(tenant, tenant.agent, batch, count)) for tenant in tenants]
+    lanes = [
+        Lane(tenant.server.url, sign_ahead(tenant, tenant.agent, batch, count), resends=True)
+        for tenant in tenants
+    ]
     moved, appended = total(nodes, "sequencer_appends_moved_total"), posts(nodes)
-
-    async def run() -> float:
-        began = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            for client in clients:
-                nursery.start_soon(client.run, began + seconds)
-        return trio.current_time() - began
-
-    elapsed = trio.run(run)
-    accepted = sum(client.accepted for client in clients)
+    elapsed = trio.run(together, lanes, seconds)
+    accepted = sum(lane.accepted for lane in lanes)
     heads = {tenant.tenant_id: tenant.head() for tenant in tenants}
     if sum(heads.values()) != accepted:
         raise SystemExit(f"the heads {heads} are not the {accepted} accepted events")
-    latencies = sorted(second for client in clients for second in client.latencies_s)
     for tenant in tenants:
         tenant.http.close()
     return Result(
         accepted / elapsed,
-        1000 * latencies[len(latencies) // 2],
-        1000 * latencies[len(latencies) * 99 // 100],
+        latency_ms(lanes, 0.5),
+        latency_ms(lanes, 0.99),
         (total(nodes, "sequencer_appends_moved_total") - moved) / max(1.0, posts(nodes) - appended),
-        sum(client.resent for client in clients),
+        sum(lane.contended for lane in lanes),
     )
 
 

@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -31,6 +30,7 @@ from typing import IO, Any
 import trio
 from nacl.signing import SigningKey
 
+from bench.lanes import Lane, together
 from bench.report import this_machine
 from tests.e2e.world import ROOT, Server, Tenant, signing_hash
 
@@ -213,53 +213,21 @@ def measure_inside(server: Simulated, batch: int, at_once: int, seconds: float) 
 
 def measure_http(server: Simulated, batch: int, at_once: int, seconds: float) -> Round:
     tenant = Tenant(server)
-    lanes = prepared(tenant, batch, at_once, seconds)
-    url = urllib.parse.urlsplit(server.url)
+    host = server.url.removeprefix("http://")
     head = (
-        f"POST /api/v1/ves/events/ingest HTTP/1.1\r\nhost: {url.netloc}\r\ncontent-type: application/json\r\n"
+        f"POST /api/v1/ves/events/ingest HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
         f"authorization: ApiKey {tenant.api_key}\r\ncontent-length: "
     )
-    accepted = 0
-
-    async def lane(bodies: list[bytes], until: float) -> None:
-        nonlocal accepted
-        async with await trio.open_tcp_stream(str(url.hostname), int(url.port or 0)) as stream:
-            for body in bodies:
-                if trio.current_time() >= until:
-                    return
-                await stream.send_all(f"{head}{len(body)}\r\n\r\n".encode() + body)
-                told = await _accepted(stream)  # not in one statement: others add meanwhile
-                accepted += told
-
-    async def run() -> None:
-        until = trio.current_time() + seconds
-        async with trio.open_nursery() as nursery:
-            for bodies in lanes:
-                nursery.start_soon(lane, bodies, until)
-
-    cpu, wall = server.core_s(), time.monotonic()
-    trio.run(run)
-    done = Round(accepted, time.monotonic() - wall, server.core_s() - cpu)
-    _check(tenant.head(), accepted)
+    lanes = [
+        Lane(server.url, [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies])
+        for bodies in prepared(tenant, batch, at_once, seconds)
+    ]
+    cpu = server.core_s()
+    elapsed = trio.run(partial(together, lanes, seconds, may_run_out=True))
+    done = Round(sum(lane.accepted for lane in lanes), elapsed, server.core_s() - cpu)
+    _check(tenant.head(), done.accepted)
     tenant.http.close()
     return done
-
-
-async def _accepted(stream: trio.SocketStream) -> int:
-    data = bytearray()
-    while (end := data.find(b"\r\n\r\n")) < 0:
-        data += await stream.receive_some(65536)
-    length = next(
-        int(line.split(b":")[1])
-        for line in bytes(data[:end]).split(b"\r\n")
-        if line.lower().startswith(b"content-length")
-    )
-    while len(data) < end + 4 + length:
-        data += await stream.receive_some(1 << 20)
-    told = json.loads(data[end + 4 :])
-    if b" 200 " not in data[:20] or told["eventsRejected"]:
-        raise SystemExit(f"not accepted: {bytes(data[:600])!r}")
-    return int(told["eventsAccepted"])
 
 
 def _check(head: int, accepted: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import time
 
 import asyncpg
@@ -45,11 +46,24 @@ SELECT tenant_id, store_id, $1, clock_timestamp() FROM fill_streams
 async def fill(dsn: str, rows: int, streams: int = 100) -> list[tuple[bytes, bytes]]:
     """Adds ``rows`` events (rounded down to whole numbers per stream) in as many streams, each of a tenant of
     its own, and returns (tenant_id, store_id) of each. Ends with VACUUM ANALYZE and a checkpoint."""
+    writers = min(streams, len(os.sched_getaffinity(0)))  # one backend uses one core
+    shares = [streams // writers + (n < streams % writers) for n in range(writers)]
+    filled = await asyncio.gather(*(_fill(dsn, rows // streams, share) for share in shares))
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute("VACUUM ANALYZE record.ves_events, record.entity_versions")
+        await connection.execute("CHECKPOINT")
+    finally:
+        await connection.close()
+    return [stream for share in filled for stream in share]
+
+
+async def _fill(dsn: str, each: int, streams: int) -> list[tuple[bytes, bytes]]:
+    """So many streams of ``each`` events."""
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute("SET synchronous_commit = off")  # of this session: what it adds is scenery
         await connection.execute(_STREAMS.format(streams))
-        each = rows // streams
         # Streams grow side by side, as they do under load: a step is the next numbers of all of them.
         numbers = max(1, ROWS_A_STEP // streams)
         streams_a_step = min(streams, ROWS_A_STEP)
@@ -60,8 +74,6 @@ async def fill(dsn: str, rows: int, streams: int = 100) -> list[tuple[bytes, byt
                 await connection.execute(_EVENTS, *between)
                 await connection.execute(_VERSIONS, *between)
         await connection.execute(_COUNTERS, each)
-        await connection.execute("VACUUM ANALYZE record.ves_events, record.entity_versions")
-        await connection.execute("CHECKPOINT")
         found = await connection.fetch("SELECT tenant_id, store_id FROM fill_streams ORDER BY number")
         return [(row[0].bytes, row[1].bytes) for row in found]
     finally:

@@ -29,21 +29,13 @@ from journal.connections import Limits
 from journal.embedded import EmbeddedPostgres
 from journal.embedded_cluster import EMBEDDED_LOGINS
 from journal.migrate import migrate
-from journal.port import AgentKey, ApiKey, AuditEntry, Group, Journal, KeyRegistered, Stored, VersionStep
+from journal.port import Group, Journal, KeyRegistered, Stored
 from journal.postgres import open_journal
-from ves.records import (
-    EntityName,
-    Facts,
-    Head,
-    KeyName,
-    NumberedEvent,
-    Question,
-    SealedEvent,
-    Uuid,
-    VerifiedEvent,
-)
+from tests.journal.journal_builders import AUDIT, a_group, an_agent_key, an_api_key, an_event, question, uuid
+from ves.records import Facts, KeyName, Question, Uuid, VerifiedEvent
 
-_AUDIT = AuditEntry("cli", "bench", "bench", None, {})
+SEALED_BYTES = 364
+"""Of a payload of ordinary size."""
 _WARM_UP = 30
 """Groups before anything is measured: plans are made, files grown."""
 
@@ -68,69 +60,23 @@ class Writer:
 
     @classmethod
     async def joined(cls, journal: Journal) -> Writer:
-        tenant = os.urandom(16)
-        key = AgentKey(KeyName(tenant, os.urandom(16), 1), os.urandom(32), 1, None, None, 2)
-        assert isinstance(await journal.register_agent_key(key, _AUDIT), KeyRegistered)
-        credential = ApiKey(
-            id=os.urandom(16),
-            key_hash=os.urandom(32),
-            prefix="ss_bench",
-            tenant_id=tenant,
-            store_ids=None,
-            agent_id=None,
-            permissions=("read", "write"),
-            name=None,
-        )
-        await journal.create_api_key(credential, audit=_AUDIT)
-        return cls(tenant, os.urandom(16), key.name, credential.id)
+        tenant = uuid()
+        key, credential = an_agent_key(tenant), an_api_key(tenant)
+        assert isinstance(await journal.register_agent_key(key, AUDIT), KeyRegistered)
+        await journal.create_api_key(credential, audit=AUDIT)
+        return cls(tenant, uuid(), key.name, credential.id)
 
     def events(self, count: int) -> list[VerifiedEvent]:
-        return [self._event() for _ in range(count)]
-
-    def _event(self) -> VerifiedEvent:
-        return VerifiedEvent(
-            event_id=os.urandom(16),
-            source_agent_id=self.key.agent_id,
-            agent_key_id=1,
-            entity_type="order",
-            entity_id=f"order-{os.urandom(8).hex()}",
-            event_type="order.created",
-            created_at="2026-01-01T00:00:00.123456Z",
-            payload_kind=0,
-            payload=b"{}",
-            payload_plain_hash=os.urandom(32),
-            payload_cipher_hash=bytes(32),
-            agent_signature=os.urandom(64),
-            event_signing_hash=os.urandom(32),
-            command_id=None,
-            base_version=None,
-        )
+        return [an_event(agent=self.key.agent_id) for _ in range(count)]
 
     def question(self, events: list[VerifiedEvent]) -> Question:
-        return Question(
-            tenant_id=self.tenant_id,
-            store_ids=frozenset([self.store_id]),
-            event_ids=frozenset(e.event_id for e in events),
-            commands=frozenset(),
-            entities=frozenset(EntityName(self.store_id, e.entity_type, e.entity_id) for e in events),
-            keys=frozenset([self.key]),
-            credential_ids=frozenset([self.credential_id]),
+        return question(
+            self.tenant_id, [self.store_id], events, keys=[self.key], credentials=[self.credential_id]
         )
 
     def group(self, facts: Facts, events: list[VerifiedEvent]) -> Group:
-        head: Head = facts.fence.heads[self.store_id]
-        first, at = head.current_sequence + 1, max(facts.now_us, head.last_sequenced_at_us)
-        return Group(
-            fence=facts.fence,
-            numbered=[NumberedEvent(e, self.store_id, first + n, at) for n, e in enumerate(events)],
-            sealed=[SealedEvent(b"SSE2" + os.urandom(360), os.urandom(32), os.urandom(64)) for _ in events],
-            sequencer_id=b"Q" * 16,
-            sequencer_key_version=1,
-            versions=[
-                VersionStep(EntityName(self.store_id, e.entity_type, e.entity_id), 0, 1) for e in events
-            ],
-            commands=[],
-        )
+        placed = [(self.store_id, event) for event in events]
+        return a_group(facts, placed, sealed_bytes=SEALED_BYTES)
 
 
 class Meter:

@@ -23,18 +23,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
+from hypercorn.typing import (
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    HTTPResponseBodyEvent,
+    HTTPResponseStartEvent,
+    Scope,
+)
 from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypair
 
+from bench.playing import Play, run_plays
 from bench.results import Limits
 from bench.signing import write_file
-from bench.stage import Stage, run_load
+from bench.stage import Stage
 from tests.e2e.world import ROOT, Agent, signing_hash
 
 HASHES = 64
@@ -179,17 +186,18 @@ def _rows(names: list[str], fields: list[bytes | None], numbers: range) -> io.By
 # Requests.
 
 
-async def echo(scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+async def echo(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     """Reads the body and answers it: what any HTTP service of this kind has to pay."""
     assert scope["type"] == "http"
     body, more = b"", True
     while more:
         message = await receive()
-        body, more = body + message.get("body", b""), message.get("more_body", False)
+        assert message["type"] == "http.request"
+        body, more = body + message["body"], message["more_body"]
     length = str(len(body)).encode()
     head = [(b"content-type", b"application/json"), (b"content-length", length)]
-    await send({"type": "http.response.start", "status": 200, "headers": head})
-    await send({"type": "http.response.body", "body": body})
+    await send(HTTPResponseStartEvent(type="http.response.start", status=200, headers=head))
+    await send(HTTPResponseBodyEvent(type="http.response.body", body=body, more_body=False))
 
 
 async def serve_echo() -> None:
@@ -216,8 +224,9 @@ def _echo(folder: Path, seconds: float) -> tuple[float, float]:
         )
         path = folder / "echo-requests"
         write_file(path, [request % ECHO_POST_BYTES + b"x" * ECHO_POST_BYTES])
-        run_load(url, server.pid, [path], ECHO_CONNECTIONS, min(0.5, seconds), repeat=True)
-        run = run_load(url, server.pid, [path], ECHO_CONNECTIONS, seconds, repeat=True)
+        for turn_s in (min(0.5, seconds), seconds):  # the first warms it up
+            play = Play([path], ECHO_CONNECTIONS, turn_s, repeat=True)
+            [run] = run_plays(url, server.pid, [play])
         answered = run.told["answered"]
         return answered / run.told["seconds"], 1e6 * run.cpu_s["core"] / answered
     finally:

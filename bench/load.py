@@ -13,7 +13,11 @@ itself. Two modes, and a result says which:
   **from when it was due**. A server that stalls is so charged for all who would have come meanwhile
   (no coordinated omission).
 
-Never retries, never signs, never knows what an event is.
+A request that is answered with one of the spec's ``refusals`` (statuses by which a server says that it is too much)
+is sent again before any other; any further status but 200 is unexpected, and told with its answer. ``after_s``: the
+clock starts so long after the connections are open.
+
+Never repeats what was accepted unless it is told to (``repeat``), never signs, never knows what an event is.
 """
 
 from __future__ import annotations
@@ -48,7 +52,7 @@ class GeneratorError(Exception):
 class Connection:
     """One keep-alive connection with at most one request under way."""
 
-    __slots__ = ("due", "head", "last", "left", "socket", "to_send")
+    __slots__ = ("due", "head", "last", "left", "refused", "request", "socket", "to_send")
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.create_connection(address, timeout=10)
@@ -56,7 +60,11 @@ class Connection:
         self.socket.setblocking(False)
         self.last = False
         """The server answers no more on it than this."""
+        self.refused = False
+        self.request = memoryview(b"")
+        """Under way, or the last that was."""
         self.to_send = memoryview(b"")
+        """Of it."""
         self.head = b""
         """Of the answer, until its status, its length and its counters are known."""
         self.left = -1
@@ -70,6 +78,10 @@ class Generator:
         self.seconds = float(spec["seconds"])
         self.rate: float | None = spec.get("rate")
         self.repeat = bool(spec.get("repeat", False))
+        self.refusals = frozenset(spec.get("refusals", ()))
+        self.after_s = float(spec.get("after_s", 0.0))
+        self.again: deque[memoryview] = deque()
+        """Refused, to be sent before all others."""
         self.requests = _requests(spec["files"], repeat=self.repeat)
         self.epoll = select.epoll()
         self.connections: dict[int, Connection] = {}
@@ -95,6 +107,7 @@ class Generator:
             self.epoll.close()
 
     def _run(self) -> dict[str, Any]:
+        time.sleep(self.after_s)
         busy = time.process_time()
         began = time.perf_counter()
         ended = self._open(self.rate, began) if self.rate else self._closed(began)
@@ -161,12 +174,12 @@ class Generator:
         return time.perf_counter()
 
     def _next(self, connection: Connection, due: float) -> bool:
-        request = next(self.requests, None)
+        request = self.again.popleft() if self.again else next(self.requests, None)
         if request is None:
             self.ran_out = True
             return False
         connection.due = due
-        connection.to_send = request
+        connection.request = connection.to_send = request
         self.sent += 1
         self.under_way += 1
         self._send(connection)
@@ -177,6 +190,10 @@ class Generator:
             done = connection.socket.send(connection.to_send)
         except BlockingIOError:
             done = 0
+        except (BrokenPipeError, ConnectionResetError):
+            done = len(
+                connection.to_send
+            )  # nobody reads the rest: there is an answer that says why, or the end
         connection.to_send = connection.to_send[done:]
         more = select.EPOLLOUT if connection.to_send else 0
         if more or not done:
@@ -200,6 +217,8 @@ class Generator:
                     self.epoll.modify(connection.socket, select.EPOLLIN)
             if mask & ~select.EPOLLOUT and self._receive(connection):
                 self.under_way -= 1
+                if connection.refused:
+                    self.again.append(connection.request)
                 yield self._replaced(connection) if connection.last else connection
 
     def _replaced(self, old: Connection) -> Connection:
@@ -236,7 +255,8 @@ class Generator:
         self.statuses[status] = self.statuses.get(status, 0) + 1
         self.body_bytes += body_bytes
         connection.last = _LAST.search(data, 0, end + 2) is not None
-        if status != 200 and not self.unexpected:
+        connection.refused = status in self.refusals
+        if status != 200 and not connection.refused and not self.unexpected:
             self.unexpected = data[:700].decode(errors="replace")
         counts = _COUNTS.search(data, end)
         if counts:
@@ -248,7 +268,8 @@ class Generator:
     def _complete(self, connection: Connection) -> bool:
         if connection.left < 0:
             raise GeneratorError("more was answered than asked")
-        if connection.to_send:
+        # Who refuses may close at once, whatever is still to come.
+        if connection.to_send and not (connection.refused and connection.last):
             raise GeneratorError(f"answered before all was sent: {self.unexpected!r}")
         if connection.left:
             return False

@@ -11,27 +11,24 @@ interleaved, since machines drift.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import secrets
 import statistics
 import sys
 import tempfile
-import urllib.parse
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
-from nacl.signing import SigningKey
 
+from bench.lanes import Lane, latency_ms, sign_ahead, together
 from bench.report import this_machine
 from tests.chaos.database import Postgres
 from tests.chaos.standby import a_standby_of, wait_for_standbys
 from tests.e2e.nodes import metrics
-from tests.e2e.world import Agent, Server, Tenant, signing_hash
+from tests.e2e.world import Server, Tenant
 
 NODES_MAX = 3
 TENANTS, CLIENTS = 6, 4
@@ -65,77 +62,6 @@ class Result:
     contended: int
 
 
-@dataclass
-class Client:
-    url: str
-    api_key: str
-    bodies: list[bytes]
-    accepted: int = 0
-    contended: int = 0
-    latencies_s: list[float] = field(default_factory=list)
-
-    async def run(self, until: float) -> None:
-        url = urllib.parse.urlsplit(self.url)
-        async with await trio.open_tcp_stream(str(url.hostname), int(url.port or 0)) as stream:
-            for body in self.bodies:
-                began = trio.current_time()
-                if began >= until:
-                    return
-                await self._until_accepted(stream, self._request(body))
-                self.latencies_s.append(trio.current_time() - began)
-        raise SystemExit("the signed requests ran out; sign more")
-
-    def _request(self, body: bytes) -> bytes:
-        return (
-            f"POST /api/v1/ves/events/ingest HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
-            f"authorization: ApiKey {self.api_key}\r\ncontent-length: {len(body)}\r\n\r\n"
-        ).encode() + body
-
-    async def _until_accepted(self, stream: trio.SocketStream, request: bytes) -> None:
-        while True:
-            await stream.send_all(request)
-            status, body = await read_answer(stream)
-            if status == 200:
-                told = json.loads(body)
-                if told["eventsRejected"]:
-                    raise SystemExit(f"refused: {body[-600:]!r}")
-                self.accepted += told["eventsAccepted"]
-                return
-            if status != 503:
-                raise SystemExit(f"unexpected answer: {status} {body[:300]!r}")
-            self.contended += 1
-
-
-async def read_answer(stream: trio.SocketStream) -> tuple[int, bytes]:
-    data = bytearray()
-    while (end := data.find(b"\r\n\r\n")) < 0:
-        some = await stream.receive_some(65536)
-        if not some:
-            raise SystemExit("the connection was closed")
-        data += some
-    lines = bytes(data[:end]).split(b"\r\n")
-    length = next(int(x.split(b":")[1]) for x in lines if x.lower().startswith(b"content-length"))
-    while len(data) < end + 4 + length:
-        data += await stream.receive_some(1 << 20)
-    return int(lines[0].split(b" ")[1]), bytes(data[end + 4 :])
-
-
-def signed(agent: Agent, batch: int, count: int) -> list[bytes]:
-    """So many bodies. libsodium's own signing is three times as fast."""
-    signer = SigningKey(agent.key.private_bytes_raw())
-    template = agent.event({"sku": "ABC-123", "quantity": 3, "note": "an order of ordinary size" * 4})
-    bodies = []
-    for _ in range(count):
-        events = []
-        for _ in range(batch):
-            name = str(uuid.uuid4())
-            event = template | {"event_id": name, "entity_id": f"o-{name[:13]}"}
-            event["agent_signature"] = "0x" + signer.sign(signing_hash(event)).signature.hex()
-            events.append(event)
-        bodies.append(agent.body(events))
-    return bodies
-
-
 class Stage:
     """Three nodes, their PostgreSQL, and a standby that is waited for when a run asks for it."""
 
@@ -160,45 +86,34 @@ class Stage:
     def measure(self, setting: Setting, seconds: float) -> Result:
         wait_for_standbys(self.postgres, "standby" if setting.synchronous else "")
         used = self.nodes[: setting.nodes]
-        tenants, clients = self._clients(setting, used, seconds)
-        moved = sum(metrics(node)["sequencer_appends_moved_total"] for node in used)
+        tenants, lanes = self._lanes(setting, used, seconds)
+        moved = moved_so_far(used)
         before = self.cpu_s(used)
-
-        async def run() -> float:
-            began = trio.current_time()
-            async with trio.open_nursery() as nursery:
-                for client in clients:
-                    nursery.start_soon(client.run, began + seconds)
-            return trio.current_time() - began
-
-        elapsed = trio.run(run)
+        elapsed = trio.run(together, lanes, seconds)
         after = self.cpu_s(used)
-        moved = sum(metrics(node)["sequencer_appends_moved_total"] for node in used) - moved
-        accepted = sum(client.accepted for client in clients)
+        moved = moved_so_far(used) - moved
+        accepted = sum(lane.accepted for lane in lanes)
         self._check(tenants, accepted)
-        latencies = sorted(second for client in clients for second in client.latencies_s)
         return Result(
             events_per_s=accepted / elapsed,
-            p50_ms=1000 * latencies[len(latencies) // 2],
-            p99_ms=1000 * latencies[len(latencies) * 99 // 100],
+            p50_ms=latency_ms(lanes, 0.5),
+            p99_ms=latency_ms(lanes, 0.99),
             cpu_us={part: 1e6 * (after[part] - before[part]) / accepted for part in PARTS},
-            moved_per_request=moved / len(latencies),
-            contended=sum(client.contended for client in clients),
+            moved_per_request=moved / sum(len(lane.latencies_s) for lane in lanes),
+            contended=sum(lane.contended for lane in lanes),
         )
 
-    def _clients(
-        self, setting: Setting, used: list[Server], seconds: float
-    ) -> tuple[list[Tenant], list[Client]]:
+    def _lanes(self, setting: Setting, used: list[Server], seconds: float) -> tuple[list[Tenant], list[Lane]]:
         tenants = [Tenant(used[0]) for _ in range(TENANTS)]
         count = int(GUESS[setting.batch] * seconds / setting.batch / TENANTS / CLIENTS) + 2
-        clients = []
+        lanes = []
         for n, tenant in enumerate(tenants):
             for client in range(CLIENTS):
                 at = used[(client if setting.way == "split" else n) % len(used)]
-                bodies = signed(tenant.agent, setting.batch, count)
-                clients.append(Client(at.url, tenant.api_key, bodies))
+                requests = sign_ahead(tenant, tenant.agent, setting.batch, count)
+                lanes.append(Lane(at.url, requests, resends=True))
             tenant.http.close()
-        return tenants, clients
+        return tenants, lanes
 
     def _check(self, tenants: list[Tenant], accepted: int) -> None:
         """Each stream has the numbers 1 to its head, each once, each event once; together what was accepted."""
@@ -214,6 +129,10 @@ class Stage:
             raise SystemExit(f"a stream has a gap, a double or another head: {found}")
         if sum(row[0] for row in found) != accepted:
             raise SystemExit(f"{found} are not the {accepted} accepted events")
+
+
+def moved_so_far(nodes: list[Server]) -> float:
+    return sum(metrics(node)["sequencer_appends_moved_total"] for node in nodes)
 
 
 def seconds_of(pid: int, *, ended_children: bool = True) -> float:

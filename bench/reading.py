@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.playing import Run
 from bench.results import Round, Row, round_of
 from bench.signing import Sender, write_file
-from bench.stage import Measurement, Run, Stage
+from bench.stage import Measurement, Stage
 from ves.proofs import path_leads_to_root
 
 PAGE = 1000
@@ -57,7 +58,8 @@ class Pull:
             stage.kept["pull"] = _Gets(stage, "pages", sender, paths, bodies)
 
     def round(self, stage: Stage, seconds: float) -> Round:
-        return stage.kept["pull"].round(stage, self.row, seconds)
+        pages: _Gets = stage.kept["pull"]
+        return pages.round(stage, self.row, seconds)
 
 
 class Prove:
@@ -80,7 +82,8 @@ class Prove:
             stage.kept["prove"] = _Gets(stage, "proofs", sender, paths, bodies)
 
     def round(self, stage: Stage, seconds: float) -> Round:
-        return stage.kept["prove"].round(stage, self.row, seconds)
+        proofs: _Gets = stage.kept["prove"]
+        return proofs.round(stage, self.row, seconds)
 
 
 class Commit:

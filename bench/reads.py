@@ -14,7 +14,6 @@ import json
 import statistics
 import tempfile
 import time
-import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import asyncpg
 import trio
 
-from bench.lanes import Lane, drive, read_response, sign_ahead
+from bench.lanes import Lane, address, read_response, sign_ahead
 from bench.machine import cpu_seconds
 from bench.report import this_machine
 from journal.embedded import _dsn
@@ -68,11 +67,9 @@ class Client:
 
     def __init__(self, tenant: Tenant) -> None:
         self._tenant = tenant
-        url = urllib.parse.urlsplit(tenant.server.url)
-        assert url.hostname is not None
-        assert url.port is not None
-        self._where = (url.hostname, url.port)
-        self.head = f"host: {url.netloc}\r\nauthorization: ApiKey {tenant.api_key}\r\n"
+        self._where = address(tenant.server.url)
+        host = tenant.server.url.removeprefix("http://")
+        self.head = f"host: {host}\r\nauthorization: ApiKey {tenant.api_key}\r\n"
         self.stream_query = f"tenant_id={tenant.tenant_id}&store_id={tenant.store_id}"
 
     async def __aenter__(self) -> Client:
@@ -131,11 +128,7 @@ async def fill(dsn: str, tenant: Tenant, count: int) -> None:
 
 
 async def ingest(tenant: Tenant, count: int) -> None:
-    lane = Lane(sign_ahead(tenant, tenant.agent, 500, -(-count // 500)))
-    url = urllib.parse.urlsplit(tenant.server.url)
-    assert url.hostname is not None
-    assert url.port is not None
-    await drive(lane, url.hostname, url.port, trio.current_time() + 600)
+    await Lane(tenant.server.url, sign_ahead(tenant, tenant.agent, 500, -(-count // 500))).run()
 
 
 async def pull(tenant: Tenant, connections: int, seconds: float) -> Measured:

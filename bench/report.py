@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from bench.goals import ELSEWHERE, Judged, judged
 from bench.machine import Machine, machine
 from bench.results import Limits, Results, Row, read
 
@@ -24,7 +25,7 @@ PICTURE = "throughput by shape under its limits, latency at half load, processor
 
 def told(results: Results) -> str:
     """Everything, for a terminal."""
-    return "\n".join([*heading(results), "", *table(results.rows), "", *limits(results)])
+    return "\n".join([*heading(results), "", *table(results.rows), "", *limits(results), "", *goals(results)])
 
 
 def heading(results: Results) -> list[str]:
@@ -54,21 +55,25 @@ def this_machine() -> str:
 
 def busy(results: Results) -> str:
     """Whether the machine was ours."""
-    shares = [one.elsewhere for row in results.rows for one in row.rounds]
-    middle = statistics.median(shares) if shares else 0.0
+    middle = _elsewhere(results)
     what = "a BUSY machine: compare processor times, not rates" if middle > BUSY else "a quiet machine"
     return f"{what} (other programs had {middle:.0%} of the processors in the median round)"
+
+
+def _elsewhere(results: Results) -> float:
+    shares = [one.elsewhere for row in results.rows for one in row.rounds]
+    return statistics.median(shares) if shares else 0.0
 
 
 def table(rows: Iterable[Row]) -> list[str]:
     """Medians over the rounds; of the rates also lowest to highest."""
     lines = [
-        f"{'':<28}{'loop':>7}{'a second: median (min-max)':>36}{'p50 / p99 / p99.9 ms':>28}"
+        f"{'':<36}{'loop':>7}{'a second: median (min-max)':>36}{'p50 / p99 / p99.9 ms':>28}"
         "      processor us for each, by process"
     ]
     for row in (row for row in rows if row.rounds):
         name, loop, rate, latencies, cpu = _cells(row)
-        lines.append(f"{name:<28}{loop:>7}{rate:>36}{latencies:>28}      {cpu}")
+        lines.append(f"{name:<36}{loop:>7}{rate:>36}{latencies:>28}      {cpu}")
     return lines
 
 
@@ -96,7 +101,8 @@ def page(results: Results, picture: str) -> str:
     ]
     for row in (row for row in results.rows if row.rounds):
         lines.append("| " + " | ".join(_cells(row)) + " |")
-    lines += ["", *(f"- {line.strip()}" for line in limits(results)[1:]), "", f"![{PICTURE}]({picture})"]
+    lines += ["", *(f"- {line.strip()}" for line in limits(results)[1:]), *_goals_page(results)]
+    lines += ["", f"![{PICTURE}]({picture})"]
     return "\n".join(lines)
 
 
@@ -107,6 +113,29 @@ def into(page_path: Path, results: Results, picture: str) -> None:
     if not begin or not end:
         raise SystemExit(f"{page_path} has no place for results: the lines {BEGIN} and {END}")
     page_path.write_text(f"{before}{BEGIN}\n{page(results, picture)}\n{END}{after}")
+
+
+def goals(results: Results) -> list[str]:
+    """Each goal that this run has the rows of: what was wanted, what was measured, whether that is enough."""
+    lines = [
+        "GOALS on a machine of two cores that does nothing else, median over the rounds [least to most]:"
+    ]
+    for one in judged(results):
+        lines.append(f"  {_verdict(one, results)}: {one.name}: {one.measured}; wanted: {one.goal}")
+    return [*lines, *(f"  not of this run: {what}: python -m bench.{program}" for what, program in ELSEWHERE)]
+
+
+def _verdict(one: Judged, results: Results) -> str:
+    """What a busy machine did not reach it may reach another day."""
+    return one.verdict if one.reached or _elsewhere(results) <= BUSY else f"{one.verdict}, but BUSY"
+
+
+def _goals_page(results: Results) -> list[str]:
+    """The same as a Markdown table; nothing where there are none."""
+    rows = [
+        f"| {one.name} | {one.goal} | {one.measured} | {_verdict(one, results)} |" for one in judged(results)
+    ]
+    return ["", "| goal | wanted | median [least to most] | |", "|---|---|---|---|", *rows] if rows else []
 
 
 def best(rows: Iterable[Row], wanted: Callable[[Row], bool]) -> Row | None:

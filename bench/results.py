@@ -56,6 +56,11 @@ class Row(msgspec.Struct, kw_only=True):
     """In ves_events before the run."""
     rounds: list[Round] = []
 
+    @property
+    def twin(self) -> str:
+        """The name of the same row on an empty table."""
+        return self.name.replace(f" on {self.table_rows:,}", "")
+
     def median(self, of: Callable[[Round], float]) -> float:
         return statistics.median(of(one) for one in self.rounds)
 

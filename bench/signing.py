@@ -18,6 +18,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import rfc8785
 from nacl.signing import SigningKey
@@ -107,7 +108,7 @@ class _Signer:
         )
 
 
-def order(n: int) -> dict[str, object]:
+def order(n: int) -> dict[str, Any]:
     """The payload of a batch's event ``n``: an order of ordinary size."""
     return {
         "customer": f"c-{n}",
@@ -129,12 +130,13 @@ def _prefixed(text: bytes) -> bytes:
 
 
 def write_requests(
-    folder: Path, senders: Sequence[Sender], batch: int, count: int, pool: Executor, processes: int
+    target: Path, senders: Sequence[Sender], batch: int, count: int, pool: Executor, processes: int
 ) -> list[Path]:
-    """``count`` requests of ``batch`` events, of all senders in turns, in as many files as processes made them."""
+    """``count`` requests of ``batch`` events, of all senders in turns, in as many files (``target``-0, …) as processes
+    made them."""
     share = -(-count // processes)
     parts = [range(start, min(start + share, count)) for start in range(0, count, share)]
-    paths = [folder / f"requests-{number}" for number in range(len(parts))]
+    paths = [target.with_name(f"{target.name}-{number}") for number in range(len(parts))]
     list(pool.map(_write_part, paths, [senders] * len(parts), [batch] * len(parts), parts))
     return paths
 

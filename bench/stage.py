@@ -1,8 +1,8 @@
 """A real server under measurement: on a fresh data directory on a disk, with its own PostgreSQL.
 
-Owns how a measured run is made (``Stage.load``) and what is checked in every one of them: the wrong program
-measured, answers that were refusals, requests that ran out, a database that does not hold what was accepted.
-A run that fails a check ends the benchmark with the reason; it is never a number.
+Owns how such a server comes and goes, its tenants and their signed requests, and what its database is asked: whether
+a COMMIT waits for the disk, and whether it holds what was accepted. What is not as it should be ends the benchmark
+with the reason; it is never a number.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import resource
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +27,9 @@ from typing import Any, Protocol
 import asyncpg
 import httpx
 
-from bench.machine import CORE, FRONTENDS, cpu_seconds, difference, machine_busy_s, must_be_a_disk
+from bench.joining import PERMISSIONS, join
+from bench.machine import must_be_a_disk
+from bench.playing import Play, Run, run_plays
 from bench.results import Round, Row
 from bench.signing import Sender, write_requests
 from journal.embedded import embedded_dsn
@@ -37,8 +37,8 @@ from journal.embedded_cluster import APP_LOGIN, OWNER
 from tests.e2e.world import ROOT, Agent, Server
 
 DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
-CPU_US_LEAST = 2.0
-"""Of the server's own processes per request: below, some other program answered."""
+MANY = 500
+"""Tenants: more are created in the tables (``bench/joining.py``), not over HTTP."""
 AGENTS_OF_A_STREAM = 8
 """At most, when all connections post to one stream."""
 
@@ -53,16 +53,6 @@ class Measurement(Protocol):
 
     def round(self, stage: Stage, seconds: float) -> Round:
         """One turn. Checks what it measured; raises SystemExit if that was not what it meant to."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one run of the load generator came to."""
-
-    told: dict[str, Any]
-    cpu_s: dict[str, float]
-    """By part of the server."""
-    elsewhere: float
 
 
 @dataclass
@@ -84,32 +74,42 @@ class Stage:
     def senders(self, *, tenants: int, stores: int, agents: int) -> list[Sender]:
         """Fresh tenants of so many stores; ``agents`` of each stream, all with registered keys."""
 
-        def fresh(_: int) -> list[Sender]:
-            tenant_id, host = uuid.uuid4(), self.server.url.removeprefix("http://")
-            api_key = self._api_key(tenant_id)
-            known = [Agent(tenant_id, uuid.uuid4()) for _ in range(agents)]
-            for agent in known:
-                self._register(agent, api_key)
-            shops = [uuid.uuid4() for _ in range(stores)]
-            return [
-                Sender(
-                    tenant_id.bytes,
-                    shop.bytes,
-                    one.agent_id.bytes,
-                    one.key_id,
-                    one.key.private_bytes_raw(),
-                    api_key,
-                    host,
-                )
-                for shop in shops
-                for one in known
-            ]
+        homes = [[Agent(tenant_id, uuid.uuid4()) for _ in range(agents)] for tenant_id in _new_ids(tenants)]
+        keys = self._joined(homes)
+        host = self.server.url.removeprefix("http://")
+        return [
+            Sender(
+                one.tenant_id.bytes,
+                shop.bytes,
+                one.agent_id.bytes,
+                one.key_id,
+                one.key.private_bytes_raw(),
+                api_key,
+                host,
+            )
+            for known, api_key in zip(homes, keys, strict=True)
+            for shop in _new_ids(stores)
+            for one in known
+        ]
 
-        with ThreadPoolExecutor(min(tenants, 16)) as threads:
-            return [sender for each in threads.map(fresh, range(tenants)) for sender in each]
+    def _joined(self, homes: Sequence[Sequence[Agent]]) -> list[str]:
+        """An API key of each tenant, whose agents are registered."""
+        if len(homes) > MANY:
+            began = time.perf_counter()
+            keys = join(self.owner_dsn, homes)
+            say(f"{len(homes):,} tenants created in {time.perf_counter() - began:.1f} s")
+            return keys
+        with ThreadPoolExecutor(min(len(homes), 16)) as threads:
+            return list(threads.map(self._join, homes))
+
+    def _join(self, agents: Sequence[Agent]) -> str:
+        api_key = self._api_key(agents[0].tenant_id)
+        for agent in agents:
+            self._register(agent, api_key)
+        return api_key
 
     def _api_key(self, tenant_id: uuid.UUID) -> str:
-        body = {"tenantId": str(tenant_id), "permissions": ["read", "write", "admin"]}
+        body = {"tenantId": str(tenant_id), "permissions": PERMISSIONS}
         url = self.server.admin_url + "/api/v1/admin/api-keys"
         return str(self._post(url, self.server.bootstrap_key, body)["apiKey"])
 
@@ -135,9 +135,11 @@ class Stage:
             raise SystemExit(f"{path} was answered with {answer.status_code}: {answer.text[:300]}")
         return answer.content
 
-    def requests(self, senders: Sequence[Sender], batch: int, count: int) -> list[Path]:
-        """Signed and on disk, those of the last call overwritten."""
-        return write_requests(self.folder, senders, batch, count, self.signers, self.signer_count)
+    def requests(
+        self, senders: Sequence[Sender], batch: int, count: int, name: str = "requests"
+    ) -> list[Path]:
+        """Signed and on disk, those of the last call by that name overwritten."""
+        return write_requests(self.folder / name, senders, batch, count, self.signers, self.signer_count)
 
     # A run.
 
@@ -150,8 +152,12 @@ class Stage:
         rate: float | None = None,
         repeat: bool = False,
     ) -> Run:
-        """``rate``: requests a second, open loop. ``repeat``: the requests may be sent again and again (reads)."""
-        return run_load(self.server.url, self.server.pid, files, connections, seconds, rate, repeat)
+        [run] = self.play(Play(files, connections, seconds, rate, repeat))
+        return run
+
+    def play(self, *plays: Play) -> list[Run]:
+        """All of them at the same time."""
+        return run_plays(self.server.url, self.server.pid, plays)
 
     # The database behind the server.
 
@@ -197,78 +203,21 @@ class Stage:
         return int(json.loads(told)["head_sequence"])
 
 
-def run_load(
-    url: str,
-    pid: int,
-    files: Sequence[Path],
-    connections: int,
-    seconds: float,
-    rate: float | None = None,
-    repeat: bool = False,
-) -> Run:
-    """The generator in a process of its own against the server ``pid``; checks that it was this one that worked."""
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    spec = {
-        "host": host,
-        "port": int(port),
-        "files": [str(path) for path in files],
-        "connections": connections,
-        "seconds": seconds,
-        "rate": rate,
-        "repeat": repeat,
-    }
-    cores = len(os.sched_getaffinity(0))
-    before, all_before, ours_before, began = (
-        cpu_seconds(pid),
-        machine_busy_s(),
-        _own_cpu_s(),
-        time.monotonic(),
-    )
-    ran = subprocess.run(
-        [sys.executable, "-m", "bench.load", "-"],
-        cwd=ROOT,
-        input=json.dumps(spec),
-        capture_output=True,
-        text=True,
-        timeout=seconds + 180,
-        check=False,
-    )
-    wall, spent = time.monotonic() - began, difference(cpu_seconds(pid), before)
-    ours = _own_cpu_s() - ours_before + sum(spent.values())
-    elsewhere = max(0.0, machine_busy_s() - all_before - ours) / (wall * cores)
-    if ran.returncode:
-        raise SystemExit(ran.stderr.strip())
-    told = json.loads(ran.stdout)
-    must_be_a_measurement(told, spent)
-    return Run(told, spent, elsewhere)
-
-
-def must_be_a_measurement(told: dict[str, Any], spent: dict[str, float]) -> None:
-    """What the generator told, and what the server's processes spent meanwhile."""
-    if told["unexpected"]:
-        raise SystemExit(f"answered {told['statuses']}, the first that was not 200: {told['unexpected']}")
-    if not told["answered"] or told["answered"] != told["sent"]:
-        raise SystemExit(f"{told['sent']} requests were sent, {told['answered']} answered")
-    own = 1e6 * (spent[CORE] + spent[FRONTENDS]) / told["answered"]
-    # Below some requests the kernel's clock of 10 ms ticks says nothing.
-    if told["answered"] > 1000 and own < CPU_US_LEAST:
-        raise SystemExit(
-            f"the server took {own:.1f} us of processor time a request: another program answered"
-        )
-
-
-def _own_cpu_s() -> float:
-    """Of this process and of those it waited for: the generators."""
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(one.ru_utime + one.ru_stime for one in used)
-
-
 async def _fetch(dsn: str, statement: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
     connection = await asyncpg.connect(dsn)
     try:
         return list(await connection.fetch(statement, *arguments))
     finally:
         await connection.close()
+
+
+def say(what: str) -> None:
+    """What goes on, for who waits; results alone are on standard output."""
+    print(what, file=sys.stderr, flush=True)
+
+
+def _new_ids(count: int) -> Iterator[uuid.UUID]:
+    return (uuid.uuid4() for _ in range(count))
 
 
 def end_in_order() -> None:
@@ -278,7 +227,11 @@ def end_in_order() -> None:
 
 @contextmanager
 def staged(
-    name: str = "", *, root: Path = ROOT, python: str = sys.executable, **environment: str
+    name: str = "",
+    *,
+    root: Path = ROOT,
+    python: str = sys.executable,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Stage]:
     """A server that is ready, of the source at ``root``, and gone afterwards with all its data."""
     must_be_a_disk(Path.cwd())
@@ -289,7 +242,7 @@ def staged(
         httpx.Client(timeout=60) as http,
     ):
         folder = Path(home)
-        server = Server(folder / "data", **environment)
+        server = Server(folder / "data", **(settings or {}))
         server.root, server.python = root, python
         try:
             server.start()

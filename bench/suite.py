@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import subprocess
-import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -23,20 +23,29 @@ from bench.machine import machine
 from bench.reading import ALONE, EVENTS, readings
 from bench.report import told
 from bench.results import Limits, Results, write
-from bench.stage import Measurement, Stage, end_in_order, staged
+from bench.stage import Measurement, Stage, end_in_order, say, staged
 from tests.e2e.world import ROOT
 
 IMPORTANT = ("1x1", "1x64", "10x8", "100x8", "100x64", "1000x8", "1x64@100", "100x64@100", "100x64@100x100")
 """What ``make bench`` measures of ingest; @tenants, or @tenants x stores of each."""
+LIMIT_S = 2.0
+"""At most, for each of the machine's limits in each round."""
+FILLED_STREAMS = 10_000
+MANY_STREAMS = ("", "@100", "@100x100", "@10000")
 FULL = (
-    *(f"{batch}x{connections}" for batch in (1, 10, 100, 1000) for connections in (1, 8, 64)),
-    *("1x64@100", "100x64@100", "1x64@100x100", "100x64@100x100", "1x64@10000", "100x64@10000"),
+    *("1x1", "1x8", *(f"1x64{streams}" for streams in MANY_STREAMS), "10x1", "10x8", "10x64"),
+    *("100x1", "100x8", *(f"100x64{streams}" for streams in MANY_STREAMS), "1000x1", "1000x8", "1000x64"),
 )
+"""All of them. What is compared stands side by side."""
 AT_HALF = {"1x64", "100x8"}
 """Measured at half of their capacity too, in open loop."""
 ON_A_FULL_TABLE = ("100x8", "1x64")
-"""Measured on a second server whose table is not empty: ``--filled``."""
-MILLION = 1_000_000
+"""Measured on a second server too, whose table is not empty: ``--filled``."""
+FILLED = 5_000_000
+"""Events in it, of ``--full``."""
+FILLED_PER_S, FIRST_POSTS_PER_S, AROUND_S, WARMING_S, LIMITS_S = 60_000, 250, 3.0, 5.0, 6.0
+"""What else takes time: filling, the first event of each tenant, and seconds for signing and checking around each turn, for warming up each row and for
+the limits of a round beside their own; as seen on two cores, to tell beforehand how long it will take."""
 Turn = tuple[Stage, Measurement]
 
 
@@ -58,17 +67,12 @@ def take_turns(turns: Sequence[Turn], rounds: int, seconds: float, known: Limits
     for number in range(rounds):
         if known is not None:
             say(f"round {number + 1} of {rounds}: the limits of this machine")
-            limits.measure(turns[0][0], known, min(seconds, 2.0))
+            limits.measure(turns[0][0], known, min(seconds, LIMIT_S))
         for stage, measurement in turns if number % 2 == 0 else turns[::-1]:
             result = measurement.round(stage, seconds)
             row = measurement.row
             row.rounds.append(result)
             say(f"round {number + 1} of {rounds}: {stage.name}{row.name}: {result.per_s:,.0f} {row.unit}/s")
-
-
-def say(what: str) -> None:
-    """What goes on, for who waits; the table alone is on standard output."""
-    print(what, file=sys.stderr, flush=True)
 
 
 def revision(root: Path = ROOT) -> str:
@@ -85,7 +89,7 @@ def revision(root: Path = ROOT) -> str:
 def main() -> None:
     arguments = argparse.ArgumentParser(prog="bench.suite", description=__doc__.split("\n\n")[1])
     arguments.add_argument(
-        "--full", action="store_true", help="all shapes, 10,000 tenants, a table of a million events"
+        "--full", action="store_true", help=f"all shapes, 10,000 tenants, a table of {FILLED:,} events"
     )
     arguments.add_argument(
         "--shape", action="append", help="only this ingest: events x connections [@tenants[x stores]]"
@@ -105,7 +109,7 @@ def main() -> None:
         [Shape.read(text) for text in chosen.shape or (FULL if chosen.full else IMPORTANT)],
         rounds=chosen.rounds,
         seconds=chosen.seconds,
-        filled=chosen.filled if chosen.filled is not None else MILLION if chosen.full else 0,
+        filled=chosen.filled if chosen.filled is not None else FILLED if chosen.full else 0,
         reads=EVENTS if chosen.reads or not chosen.shape else 0,
     )
     print(told(results))
@@ -116,15 +120,43 @@ def main() -> None:
 
 def run(shapes: Sequence[Shape], *, rounds: int, seconds: float, filled: int, reads: int) -> Results:
     """``filled``: rows of a second server's table; ``reads``: events in the stream that is read. 0: neither."""
+    beside = [Shape.read(text) for text in ON_A_FULL_TABLE] if filled else []
+    rows = ingest([*shapes, *(shape for shape in beside if shape not in shapes)])
+    on_full = ingest(beside, label=f" on {filled:,}")
+    read = readings(reads) if reads else []
+    tenants = max(shape.tenants for shape in shapes)
+    expected = expected_s(len(rows) + len(on_full) + len(read), rounds, seconds, filled, tenants)
+    say(f"some {expected / 60:.0f} minutes")
+    began = time.monotonic()
     with ExitStack() as running:
         stage = running.enter_context(staged())
-        turns: list[Turn] = [(stage, row) for row in ingest(shapes)]
+        turns: list[Turn] = [(stage, row) for row in rows]
         if filled:
-            turns += _beside(running.enter_context(staged()), filled)
-        if reads:
-            alone = running.enter_context(staged(**ALONE))
-            turns += [(alone, row) for row in readings(reads)]
-        return measured(turns, rounds, seconds)
+            turns = side_by_side(turns, _filled(running.enter_context(staged()), filled, on_full))
+        if read:
+            alone = running.enter_context(staged(settings=ALONE))
+            turns += [(alone, row) for row in read]
+        results = measured(turns, rounds, seconds)
+    say(f"it took {(time.monotonic() - began) / 60:.1f} minutes")
+    return results
+
+
+def expected_s(rows: int, rounds: int, seconds: float, filled: int, tenants: int) -> float:
+    """About, on two cores."""
+    a_round = rows * (seconds + AROUND_S) + 4 * min(seconds, LIMIT_S) + LIMITS_S
+    return filled / FILLED_PER_S + tenants / FIRST_POSTS_PER_S + rows * WARMING_S + rounds * a_round
+
+
+def side_by_side(turns: Sequence[Turn], others: Sequence[Turn]) -> list[Turn]:
+    """Each of the others directly after the turn that it is compared with: on a machine that drifts, neighbours differ
+    least."""
+    after = {measurement.row.twin: (stage, measurement) for stage, measurement in others}
+    found: list[Turn] = []
+    for turn in turns:
+        found.append(turn)
+        if (other := after.get(turn[1].row.name)) is not None:
+            found.append(other)
+    return found
 
 
 def measured(turns: Sequence[Turn], rounds: int, seconds: float) -> Results:
@@ -142,11 +174,12 @@ def measured(turns: Sequence[Turn], rounds: int, seconds: float) -> Results:
     return results
 
 
-def _beside(stage: Stage, rows: int) -> list[Turn]:
-    """The same on a table of so many rows."""
+def _filled(stage: Stage, rows: int, measurements: Sequence[Measurement]) -> list[Turn]:
+    """The measurements on a table of so many rows."""
     say(f"filling a table with {rows:,} events")
-    asyncio.run(fill(stage.owner_dsn, rows))
-    measurements = ingest([Shape.read(text) for text in ON_A_FULL_TABLE], label=f" on {rows:,}")
+    began = time.monotonic()
+    asyncio.run(fill(stage.owner_dsn, rows, FILLED_STREAMS))
+    say(f"filled in {time.monotonic() - began:.0f} s")
     for measurement in measurements:
         measurement.row.table_rows = rows
     return [(stage, measurement) for measurement in measurements]

@@ -4,9 +4,11 @@
 tenant registers a key and posts one event over HTTP, so that its sequencer has lived. One busy tenant posts
 all the while; its speed is measured alone, while the others come, and beside all of them idle. Prints
 machine, versions, memory by part, medians and spread. ``--keep --tenants 1000 --soak 600`` keeps all of them
-alive and then looks for so many seconds whether memory stays flat under a light load of everything.
+alive and then looks for so many seconds whether memory stays flat under a light load of everything: told are the
+start, each minute, the end, and what has grown in the second half.
 
-Memory is the proportional share (PSS) of our Python processes: what would be free again if they ended.
+Memory is the proportional share (PSS) of our Python processes, core, workers and front-ends: what would be free again
+if they ended. PostgreSQL is not counted.
 """
 
 from __future__ import annotations
@@ -15,23 +17,31 @@ import argparse
 import statistics
 import tempfile
 import time
-import urllib.parse
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import trio
 
-from bench.lanes import Lane, drive, sign_ahead
+from bench.lanes import Lane, latency_ms, sign_ahead, together
+from bench.machine import CORE, FRONTENDS, OTHERS, POSTGRES, WORKERS, part_of
 from bench.report import this_machine
 from tests.e2e.world import Agent, Server, Tenant
 
 CONNECTIONS = 16
 WINDOWS = 5
-BUSY_BATCH = 20
+MINUTE_S = 60.0
+MEMORY_MAX_MIB = 250e6 / (1 << 20)
+"""Goal: 250 MB with 1,000 active tenants."""
+GROWTH_MAX = 0.03
+"""Of private memory in the second half of a soak, at most, that is called flat."""
+BUSY_BATCH, BUSY_LANES = 20, 4
+BUSY_GUESS = 12_000
+"""Events a second that are signed ahead for the busy one."""
 
 
 def mib(pid: int, *kinds: str) -> float:
@@ -40,10 +50,14 @@ def mib(pid: int, *kinds: str) -> float:
 
 
 def memory(server: Server, *kinds: str) -> dict[str, float]:
-    """MiB: the server itself, all other Python processes of its together. PostgreSQL is not counted."""
-    others = [pid for pid, line in server.children() if " -m " in line]
+    """MiB by part of all Python processes of the server, which PostgreSQL's are not."""
     kinds = kinds or ("Pss",)
-    return {"server": mib(server.pid, *kinds), "workers": sum(mib(pid, *kinds) for pid in others)}
+    sizes = {CORE: mib(server.pid, *kinds), WORKERS: 0.0, FRONTENDS: 0.0, OTHERS: 0.0}
+    for pid, line in server.children():
+        part = part_of(line)
+        if part != POSTGRES:
+            sizes[part] += mib(pid, *kinds)
+    return sizes
 
 
 async def touch(tenants: Iterator[int], http: httpx.AsyncClient) -> None:
@@ -89,22 +103,17 @@ class Busy:
     def __init__(self, server: Server, window_s: float) -> None:
         self.tenant = Tenant(server)
         self.window_s = window_s
-        url = urllib.parse.urlsplit(server.url)
-        assert url.hostname is not None
-        assert url.port is not None
-        self.host, self.port = url.hostname, url.port
 
     async def window(self) -> tuple[float, float]:
         """(events per second, p50 ms)."""
-        count = int(3000 * self.window_s / BUSY_BATCH / 4) + 1
-        lanes = [Lane(sign_ahead(self.tenant, self.tenant.agent, BUSY_BATCH, count)) for _ in range(4)]
-        began = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            for lane in lanes:
-                nursery.start_soon(drive, lane, self.host, self.port, began + self.window_s)
-        elapsed = trio.current_time() - began
-        latencies = [x for lane in lanes for x in lane.latencies_s]
-        return sum(lane.accepted for lane in lanes) / elapsed, 1000 * statistics.median(latencies)
+        count = int(BUSY_GUESS * self.window_s / BUSY_BATCH / BUSY_LANES) + 1
+        tenant = self.tenant
+        lanes = [
+            Lane(tenant.server.url, sign_ahead(tenant, tenant.agent, BUSY_BATCH, count))
+            for _ in range(BUSY_LANES)
+        ]
+        elapsed = await together(lanes, self.window_s)
+        return sum(lane.accepted for lane in lanes) / elapsed, latency_ms(lanes, 0.5)
 
     async def windows(self, count: int = WINDOWS) -> list[tuple[float, float]]:
         return [await self.window() for _ in range(count)]
@@ -138,28 +147,65 @@ class Everyday:
             raise SystemExit(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Memory at one moment of a soak, in MiB by part."""
+
+    at_s: float
+    pss: dict[str, float]
+    private: dict[str, float]
+    """Shares (PSS) grow too when a stranger ends who had the same libraries open; this does not."""
+
+    @classmethod
+    def now(cls, server: Server, at_s: float) -> Sample:
+        return cls(at_s, memory(server), memory(server, "Private_Clean", "Private_Dirty"))
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{part} {size:.1f}" for part, size in self.pss.items() if size)
+        return (
+            f"after {self.at_s:>5.0f} s: {sum(self.pss.values()):6.1f} MiB together"
+            f" (private {sum(self.private.values()):.1f}): {parts}"
+        )
+
+
 async def soak(server: Server, seconds: float) -> None:
-    """Prints the memory each minute, and what was added from the second minute to the end: of private memory,
-    since shares grow when a stranger ends who had the same libraries open."""
-    everyday, own = Everyday(server), ("Private_Clean", "Private_Dirty")
-    told: list[dict[str, float]] = []
+    """Prints the memory at the start, each minute and at the end, and whether it was flat."""
+    everyday = Everyday(server)
     headers = {"authorization": f"ApiKey {everyday.tenant.api_key}"}
+    samples: list[Sample] = []
+
+    def look(at_s: float) -> None:
+        samples.append(Sample.now(server, at_s))
+        print(samples[-1], flush=True)
+
+    print(f"\n{seconds:g} s of a light load of everything, PSS of our Python processes:")
     async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as http:
         began, rounds = trio.current_time(), 0
         while (elapsed := trio.current_time() - began) < seconds:
-            if elapsed >= 60 * len(told):
-                told.append(memory(server, *own))
-                parts = " ".join(f"{part} {size:.1f}" for part, size in memory(server).items())
-                print(f"after {elapsed:>5.0f} s, {rounds:>6} rounds: {parts} MiB", flush=True)
+            if elapsed >= MINUTE_S * len(samples):
+                look(elapsed)
             await everyday.round(http)
             rounds += 1
             await trio.sleep(0.1)
-    told.append(memory(server, *own))
-    grown = sum(told[-1].values()) - sum(told[min(1, len(told) - 1)].values())
-    together = sum(memory(server).values())
-    print(
-        f"after {seconds:>5.0f} s: {together:.1f} MiB together; private {grown:+.1f} since the first minute"
+    look(elapsed)
+    print(f"{rounds} rounds; {flatness(samples)}")
+
+
+def flatness(samples: Sequence[Sample]) -> str:
+    """Flat is what hardly grew in the second half: in the first, buffers and caches take their size."""
+    first, middle, last = samples[min(1, len(samples) - 1)], samples[len(samples) // 2], samples[-1]
+    flat = "flat" if _grown(middle, last) <= GROWTH_MAX else "NOT flat"
+    most = max(sum(sample.pss.values()) for sample in samples)
+    goal = "reached" if most < MEMORY_MAX_MIB else "not reached"
+    return (
+        f"{flat}: private memory {_grown(middle, last):+.1%} since {middle.at_s:.0f} s, at most {GROWTH_MAX:.0%} is"
+        f" flat, {_grown(first, last):+.1%} since {first.at_s:.0f} s;"
+        f" PSS at most {most:.1f} MiB, under {MEMORY_MAX_MIB:.1f} is wanted: {goal}"
     )
+
+
+def _grown(before: Sample, after: Sample) -> float:
+    return sum(after.private.values()) / sum(before.private.values()) - 1
 
 
 def show(label: str, windows: list[tuple[float, float]]) -> None:
@@ -204,7 +250,7 @@ def main() -> None:
         trio.run(touch_all, server, 200)  # everything that is loaded on first use
         trio.run(busy.windows, 1)
         before = memory(server)
-        print(f"\none tenant, {BUSY_BATCH} events x 4 connections, events/s median (min-max):")
+        print(f"\none tenant, {BUSY_BATCH} events x {BUSY_LANES} connections, events/s median (min-max):")
         show("alone", trio.run(busy.windows))
         loop_lag(server)
         took = trio.run(touch_all, server, chosen.tenants)

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class Answering:
     cut_after: int = 1 << 30
     """So many answers on a connection, which then ends without a word."""
     received: list[bytes] = field(default_factory=list)
+    refuse: int = 0
+    """On so many connections, the first of all, the first request is refused at its head."""
     connections: int = 0
     port: int = 0
 
@@ -46,7 +48,17 @@ class Answering:
             except OSError:
                 return
             self.connections += 1
-            threading.Thread(target=self._visit, args=(connected,), daemon=True).start()
+            visit = self._refuse if self.connections <= self.refuse else self._visit
+            threading.Thread(target=visit, args=(connected,), daemon=True).start()
+
+    @staticmethod
+    def _refuse(connected: socket.socket) -> None:
+        with connected, connected.makefile("rb") as file, suppress(OSError):
+            file.readline()
+            connected.sendall(b"HTTP/1.1 429 Too Many\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            connected.shutdown(socket.SHUT_WR)
+            while file.read1():  # an end before the client's would take the answer from it
+                pass
 
     def _visit(self, connected: socket.socket) -> None:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -93,11 +105,14 @@ def answering(**how: Any) -> Iterator[Answering]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def generate(server: Answering, folder: Path, requests: int, **spec: Any) -> dict[str, Any]:
+def generate(
+    server: Answering, folder: Path, requests: int, *, body_bytes: int = 6, **spec: Any
+) -> dict[str, Any]:
     """What the generator tells of so many requests, numbered in their bodies."""
-    bodies = [b"%06d" % number for number in range(requests)]
+    bodies = [b"%06d" % number + bytes(body_bytes - 6) for number in range(requests)]
     write_file(
-        folder / "requests", [b"POST / HTTP/1.1\r\ncontent-length: 6\r\n\r\n" + body for body in bodies]
+        folder / "requests",
+        [b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(body) + body for body in bodies],
     )
     own = {"host": "127.0.0.1", "port": server.port, "files": [str(folder / "requests")]}
     return Generator({**own, "connections": 1, "seconds": 60, **spec}).run()

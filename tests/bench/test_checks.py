@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.ingesting import all_new
-from bench.stage import must_be_a_measurement
+from bench.playing import must_be_a_measurement
 
 GOOD: dict[str, Any] = {
     "sent": 2000,
@@ -25,6 +25,9 @@ def test_a_run_as_it_should_be_is_a_number() -> None:
     must_be_a_measurement(GOOD, SPENT)
     must_be_a_measurement(GOOD, {"core": 0.0, "front-ends": 1.0})
     assert all_new(GOOD, 10) == 20_000
+    assert all_new(GOOD | {"sent": 2003, "statuses": {200: 2000, 503: 3}}, 10) == 20_000, (
+        "refused, sent again"
+    )
 
 
 @pytest.mark.parametrize(

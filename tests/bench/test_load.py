@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,30 @@ def test_an_open_loop_charges_a_stall_to_all_who_would_have_come_meanwhile(tmp_p
     # One connection: what was due during the half second waited for its end, 45 of them for 0.05 s or more.
     assert sum(latency >= 50_000 for latency in told["latencies_us"]) >= 45
     assert told["answered"] == 60
+
+
+@pytest.mark.parametrize("body_bytes", [6, 8_000_000], ids=["all of it sent", "refused while it is sent"])
+def test_what_is_refused_is_sent_again_until_it_is_accepted(tmp_path: Path, body_bytes: int) -> None:
+    with answering(refuse=3) as server:
+        told = generate(server, tmp_path, 6, connections=2, refusals=[429], body_bytes=body_bytes)
+    assert told["statuses"] == {429: 3, 200: 6}
+    assert (told["sent"], told["answered"], told["accepted"]) == (9, 9, 18)
+    assert sorted(body[:6] for body in server.received) == [b"%06d" % number for number in range(6)]
+    assert not told["unexpected"]
+
+
+def test_a_refusal_that_is_not_expected_is_told(tmp_path: Path) -> None:
+    with answering(refuse=1) as server:
+        told = generate(server, tmp_path, 4)
+    assert told["statuses"] == {429: 1, 200: 3}
+    assert told["unexpected"].startswith("HTTP/1.1 429 Too Many")
+
+
+def test_a_clock_starts_later_when_it_is_told_to(tmp_path: Path) -> None:
+    with answering() as server:
+        began = time.monotonic()
+        told = generate(server, tmp_path, 2, rate=1000.0, seconds=0.002, after_s=0.2)
+    assert time.monotonic() - began >= 0.2 + told["seconds"]
 
 
 def test_a_connection_that_the_server_ends_after_an_answer_is_replaced(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_many_processes_together_write_the_requests_of_all_senders(tmp_path: Pat
     agents, own = senders(3)
 
     def written(pool: Executor, processes: int) -> Iterator[str]:
-        paths = write_requests(tmp_path, own, 1, 10, pool, processes)
+        paths = write_requests(tmp_path / "requests", own, 1, 10, pool, processes)
         for request in _requests([str(path) for path in paths], repeat=False):
             yield json.loads(bytes(request).partition(b"\r\n\r\n")[2])["agentId"]
 

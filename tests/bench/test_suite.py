@@ -34,7 +34,7 @@ def ran(*words: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_a_small_run_measures_every_kind_of_row_and_every_limit(tmp_path: Path) -> None:
     rows = [*ingest([Shape.read(text) for text in ("100x8", "1x4@3x2")]), *readings(1000)]
-    with staged(**ALONE) as stage:
+    with staged(settings=ALONE) as stage:
         results = measured([(stage, row) for row in rows], rounds=1, seconds=0.2)
     names = [row.name for row in results.rows]
     assert names[:4] == ["ingest 100x8", "ingest 100x8 at half", "ingest 1x4@3x2", "pull 1000x1"]

@@ -169,6 +169,11 @@ class CardboardRef:
             raise
 
 
+def _ref(name: str, reply: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Where a Ref stands, for the checker of types; it has of one what the door uses."""
+    return CardboardRef(name, reply)
+
+
 class CardboardJournal:
     def __init__(self) -> None:
         self.away = False
@@ -792,6 +797,11 @@ async def _open(message: Open | ServePage | SealAtRest | OpenAtRest) -> list[byt
     return [payload.payload_sealed for payload in message.payloads]
 
 
+def _journal() -> Any:
+    """Where a Journal stands, likewise."""
+    return CardboardJournal()
+
+
 @dataclass
 class Cardboard:
     """A house, its two applications, and the addresses they are served at."""
@@ -807,14 +817,14 @@ class Cardboard:
     anchoring: Anchoring | None = None
 
     def __post_init__(self) -> None:
-        self.journal = CardboardJournal()
-        self.verifiers = CardboardRef("verifiers", _verify_one)
-        self.encryptors = CardboardRef("encryptors", _open)
-        self.sequencer = CardboardRef("sequencer", _append_all)
-        self.committer = CardboardRef("committer", self._commit)
+        self.journal = _journal()
+        self.verifiers = _ref("verifiers", _verify_one)
+        self.encryptors = _ref("encryptors", _open)
+        self.sequencer = _ref("sequencer", _append_all)
+        self.committer = _ref("committer", self._commit)
         self.credentials = CredentialBook(journal=self.journal)
-        self.schema_checker = CardboardRef("schema-checker", _nothing_wrong)
-        settings = Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings})
+        self.schema_checker = _ref("schema-checker", _nothing_wrong)
+        settings = Settings(**{"_env_file": None, "request_timeout_secs": 5.0, **self.settings})
         demands = Policy(entity_types=settings.entity_types, schema_mode=settings.schema_validation_mode)
         self.policies = PolicyBook(journal=self.journal, defaults=demands)
         self.security = SecurityEvents()
@@ -824,7 +834,6 @@ class Cardboard:
         self.certificates = Certificates(self.tls, security=self.security, now_s=time.time)
         self.shutdown = trio.Event()
         self.look_at_front_ends: Callable[[], list[FrontEndView]] = list
-        settings = Settings(_env_file=None, **{"request_timeout_secs": 5.0, **self.settings})
         self.house = House(
             settings=settings,
             journal=self.journal,
@@ -1010,7 +1019,8 @@ async def start_front(
 
     async def keep(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as keeping:
-            keeping.start_soon(FrontEnd(hall).run, UntilCancelled)
+            inbox: Any = UntilCancelled
+            keeping.start_soon(FrontEnd(hall).run, inbox)
             await serve_hall(house.public, sockets, task_status=task_status)
             keeping.cancel_scope.cancel("stopped")
 
