@@ -58,6 +58,7 @@ CLIENT_GONE = 499
 """In logs and metrics only: the caller did not wait for the answer."""
 
 log = structlog.get_logger("http")
+_encode = msgspec.json.Encoder().encode
 
 Send = Callable[[int, list[tuple[bytes, bytes]], bytes], Awaitable[None]]
 """Status, headers, body: the whole answer."""
@@ -89,8 +90,9 @@ class Door:
     async def answer(self, visit: Visit) -> Reply:
         """The reply of a route that was found."""
         try:
-            with trio.fail_at(visit.deadline):
+            with trio.CancelScope(deadline=visit.deadline):
                 return await self._through(visit)
+            raise trio.TooSlowError
         except ApiError as refusal:
             if refusal.status == FORBIDDEN:
                 self._tell_denied(visit, refusal)
@@ -122,7 +124,7 @@ class Door:
         answer = await route.handle(visit)
         if isinstance(answer, Reply):
             return answer
-        body = msgspec.json.encode(answer)
+        body = _encode(answer)
         if route.body_shape is None:
             visit.hold(len(body))
         return Reply(body, route.status)

@@ -6,8 +6,8 @@ nothing about what is asked; it never outlives its request.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -117,12 +117,15 @@ class Visit:
         """The answer. While the mailbox is full, waits for ``room`` for a while: a refusal costs nearly as
         much as an answer, and callers who come back at once would take the time of those who are served.
         Raises MailboxFull after that, and what ``Ref.ask`` raises."""
-        give_up_at = trio.current_time() + min(ROOM_PATIENCE_S, self.remaining_s / 2)
+        give_up_at: float | None = None
         while True:
+            remaining_s = self.remaining_s
             try:
-                return await ref.ask(message, deadline_s=self.remaining_s)
+                return await ref.ask(message, deadline_s=remaining_s)
             except MailboxFull:
-                patience_s = give_up_at - trio.current_time()
+                now = trio.current_time()
+                give_up_at = give_up_at or now + min(ROOM_PATIENCE_S, remaining_s / 2)
+                patience_s = give_up_at - now
                 if patience_s <= 0:
                     raise
             await room.turn(patience_s=patience_s)
@@ -251,4 +254,4 @@ def _request_id(lines: Lines) -> str:
     for name, value in lines:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value.decode())
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
