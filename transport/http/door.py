@@ -41,7 +41,7 @@ from transport.http.residency import must_be_served_here
 from transport.http.resting import must_not_write
 from transport.http.routing import JSON, Reply, Route
 from transport.http.tracing import describe, request_span
-from transport.http.visit import Receive, Visit
+from transport.http.visit import ClientGone, Receive, Visit
 from ves.encoding import uuid_text
 
 LOOKS_FOR_ROOM_PER_S = 500.0
@@ -88,11 +88,11 @@ class Door:
         self.rates = rates.RateCheck(house.rate_limits, house.security)
 
     async def answer(self, visit: Visit) -> Reply:
-        """The reply of a route that was found."""
+        """The reply of a route that was found. Raises ClientGone when nobody is there to hear it."""
         try:
-            with trio.CancelScope(deadline=visit.deadline):
+            with visit.scope:
                 return await self._through(visit)
-            raise trio.TooSlowError
+            raise trio.TooSlowError if visit.remaining_s == 0 else ClientGone
         except ApiError as refusal:
             if refusal.status == FORBIDDEN:
                 self._tell_denied(visit, refusal)
@@ -266,17 +266,22 @@ class FrontDoor(QuartTrio):
         visit.enter(route, {})
         try:
             return self._unheard(visit) or await self.door.answer(visit)
+        except ClientGone:
+            raise
         except Exception as error:  # the door: no surprise gets past it, and no word of it
             return self._surprised(visit, error)
 
-    async def serve(self, asked: Asked, receive: Receive, send: Send, whole: bytes | None = None) -> None:
-        """One request of a front-end, who cancels it when the client goes away: what is straight passes below
-        Quart (ADR 32), the rest through it. ``whole``: the body, which ``receive`` answers too."""
+    async def serve(
+        self, asked: Asked, receive: Receive, send: Send, whole: bytes | None, scope: trio.CancelScope
+    ) -> None:
+        """One request of a front-end, who cancels ``scope`` when the client goes away: what is straight passes
+        below Quart (ADR 32), the rest through it. ``whole``: the body, which ``receive`` answers too."""
         route = self.straight(asked.method, asked.path)
         if route is None:
-            await super().__call__(scope_of(asked), receive, _Collecting(send))  # type: ignore[arg-type]
+            with scope:
+                await super().__call__(scope_of(asked), receive, _Collecting(send))  # type: ignore[arg-type]
         else:
-            await self._serve_straight(route, Visit(self.door, asked, receive, whole), send)
+            await self._serve_straight(route, Visit(self.door, asked, receive, whole, scope), send)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """The same for an ASGI server."""
@@ -300,6 +305,8 @@ class FrontDoor(QuartTrio):
                         nursery.cancel_scope.cancel("answered")
                 else:
                     await self._answer_straight(route, visit, send)
+            except ClientGone:
+                pass
             finally:
                 self.door.left(visit, span)
 

@@ -46,6 +46,10 @@ BODY_SHARE = 2 / 3
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
+class ClientGone(Exception):
+    """The caller did not wait: nobody is to be answered."""
+
+
 class Visit:
     __slots__ = (
         "_body_let_go",
@@ -62,12 +66,21 @@ class Visit:
         "rate_verdict",
         "request_id",
         "route",
+        "scope",
         "started_at",
         "status",
     )
 
-    def __init__(self, door: Door, asked: Asked, receive: Receive, whole: bytes | None = None) -> None:
-        """``whole``: the body, if it is here already."""
+    def __init__(
+        self,
+        door: Door,
+        asked: Asked,
+        receive: Receive,
+        whole: bytes | None = None,
+        scope: trio.CancelScope | None = None,
+    ) -> None:
+        """``whole``: the body, if it is here already. ``scope``: cancelled by whoever notices that the caller
+        went away."""
         self.door = door
         self.asked = asked
         self.method = asked.method
@@ -76,6 +89,10 @@ class Visit:
         self.request_id = _request_id(asked.lines)
         self.started_at = time.perf_counter()
         self.deadline = trio.current_time() + door.house.settings.request_timeout_secs
+        self.scope = scope or trio.CancelScope()
+        """Of the work: one for both its ends, the caller's and the deadline, because each costs as much as a
+        route's own work."""
+        self.scope.deadline = self.deadline
         self.route: Route | None = None
         self.caller: Caller | None = None
         self.rate_verdict: Verdict | None = None
