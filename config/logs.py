@@ -35,13 +35,16 @@ _SECRET_VALUE = re.compile(
 """API keys and the password part of a URL, wherever in a text they are. Of new keys also what a slip of the
 hand left of them, but not the beginnings that lists show."""
 _DEPTH_MAX = 4
+_NUMBERS = frozenset({int, float, bool, type(None)})
+"""No secrets, whatever their name."""
 _encoder = msgspec.json.Encoder(enc_hook=repr)
 
 
 def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Blanks values of names that say secret, at any depth, and API keys inside texts."""
     for name, value in event.items():
-        event[name] = _redacted(name, value, _DEPTH_MAX)
+        if type(value) not in _NUMBERS:
+            event[name] = _redacted(name, value, _DEPTH_MAX)
     return event
 
 

@@ -274,8 +274,8 @@ class FrontDoor(QuartTrio):
     async def serve(
         self, asked: Asked, receive: Receive, send: Send, whole: bytes | None, scope: trio.CancelScope
     ) -> None:
-        """One request of a front-end, who cancels ``scope`` when the client goes away: what is straight passes
-        below Quart (ADR 32), the rest through it. ``whole``: the body, which ``receive`` answers too."""
+        """One request of a front-end: what is straight passes below Quart (ADR 32), the rest through it.
+        ``whole``: the body, which ``receive`` answers too. ``scope`` is cancelled when the client goes."""
         route = self.straight(asked.method, asked.path)
         if route is None:
             with scope:
