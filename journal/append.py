@@ -2,8 +2,9 @@
 
 Statements in this order, each with a snapshot of its own: the tenants' key locks (shared); epochs, stream
 counters, entity versions and command ids by compare-and-set (``record.ves_advance_groups``); COPY; COMMIT.
-What was believed and is no longer true makes a group ``Moved`` and nothing of it is stored; those it
-is together with are stored all the same, or told to go alone. Never retries and never decides what to store.
+Of a few events all of it is one statement (``record.ves_append_groups``), in the same order. What was
+believed and is no longer true makes a group ``Moved`` and nothing of it is stored; those it is together with
+are stored all the same, or told to go alone. Never retries and never decides what to store.
 """
 
 from __future__ import annotations
@@ -70,6 +71,13 @@ _ADVANCE = (
     "$10::text::integer[], $11::text::uuid[], $12::text::text[], $13::text::text[], $14::text::bigint[], "
     "$15::text::bigint[], $16::text::integer[], $17::text::uuid[], $18::text::uuid[], $19::text::uuid[])"
 )
+_APPEND = (
+    "SELECT moved FROM record.ves_append_groups($1, $2, $3, $4, $5, $6, $7, $8, $9, "
+    "$10::text::integer[], $11::text::uuid[], $12::text::text[], $13::text::text[], $14::text::bigint[], "
+    "$15::text::bigint[], $16::text::integer[], $17::text::uuid[], $18::text::uuid[], $19::text::uuid[], $20)"
+)
+AT_ONCE_MAX = 64
+"""Events that one statement appends; for more of them COPY's cheaper rows pay for its round trips."""
 _BUSY = "busy"
 """What ``record.ves_advance_groups`` says of a tenant whose key lock was not free."""
 _TOGETHER_LOCK_TIMEOUT_S = 0.1
@@ -113,6 +121,10 @@ async def append_together(
 ) -> list[Stored | Moved | Away | GoAlone]:
     """Groups with rows, each of another tenant. Raises JournalOutcomeUnknown like ``append``, of them all."""
     try:
+        if sum(len(group.numbered) for group in groups) <= AT_ONCE_MAX:
+            return await units.write_at_once(
+                lambda connection: _store_at_once(connection, groups), named="append"
+            )
         return await units.write(
             lambda connection: _store_together(connection, groups, checkpoint),
             begin=begin_together(_TOGETHER_LOCK_TIMEOUT_S),
@@ -141,19 +153,23 @@ async def _store(connection: Connection, group: Group, checkpoint: Checkpoint) -
     return Stored()
 
 
+async def _store_at_once(
+    connection: Connection, groups: Sequence[Group]
+) -> list[Stored | Moved | Away | GoAlone]:
+    in_order = sorted(groups, key=lambda group: group.fence.tenant_id)
+    rows = [row for group in in_order for row in _rows(group)]
+    moved = await connection.fetchval(_APPEND, *_beliefs(in_order, _locks(in_order)), rows)
+    return _outcomes(groups, in_order, moved)
+
+
 async def _store_together(
     connection: Connection, groups: Sequence[Group], checkpoint: Checkpoint
 ) -> list[Stored | Moved | Away | GoAlone]:
     in_order = sorted(groups, key=lambda group: group.fence.tenant_id)
-    locks = [tenant_lock(group.fence.tenant_id) for group in in_order]
-    moved, undone = await _advance(connection, in_order, locks)
+    moved, undone = await _advance(connection, in_order, _locks(in_order))
     if undone:
         raise Undo([GoAlone()] * len(groups))
-    outcomes: dict[Uuid, Stored | Moved | Away | GoAlone] = {
-        group.fence.tenant_id: Stored() if what is None else GoAlone() if what == _BUSY else Moved(what)
-        for group, what in zip(in_order, moved, strict=True)
-    }
-    answers = [outcomes[group.fence.tenant_id] for group in groups]
+    answers = _outcomes(groups, in_order, moved)
     advanced = [group for group, what in zip(in_order, moved, strict=True) if what is None]
     if not advanced:
         raise Undo(answers)
@@ -161,11 +177,33 @@ async def _store_together(
     return answers
 
 
+def _locks(groups: Sequence[Group]) -> list[int]:
+    return [tenant_lock(group.fence.tenant_id) for group in groups]
+
+
+def _outcomes(
+    groups: Sequence[Group], in_order: Sequence[Group], moved: Sequence[str | None]
+) -> list[Stored | Moved | Away | GoAlone]:
+    """In the order of ``groups``, of what moved in the other order."""
+    outcomes: dict[Uuid, Stored | Moved | Away | GoAlone] = {
+        group.fence.tenant_id: Stored() if what is None else GoAlone() if what == _BUSY else Moved(what)
+        for group, what in zip(in_order, moved, strict=True)
+    }
+    return [outcomes[group.fence.tenant_id] for group in groups]
+
+
 async def _advance(
     connection: Connection, groups: Sequence[Group], locks: list[int]
 ) -> tuple[list[str | None], str | None]:
     """What moved, of each group, and why nothing of this transaction may be committed. ``locks``: none if
     they were taken before."""
+    row = await connection.fetchrow(_ADVANCE, *_beliefs(groups, locks))
+    assert row is not None
+    return row["moved"], row["undone"]
+
+
+def _beliefs(groups: Sequence[Group], locks: list[int]) -> list[Any]:
+    """What ``record.ves_advance_groups`` compares and sets."""
     streams: list[tuple[Any, ...]] = []
     versions: list[tuple[int, VersionStep]] = []
     commands: list[tuple[int, CommandUse]] = []
@@ -180,8 +218,7 @@ async def _advance(
         commands += [(g, use) for use in group.commands]
     fences = [group.fence for group in groups]
     columns = [list(column) for column in zip(*streams, strict=True)]
-    row = await connection.fetchrow(
-        _ADVANCE,
+    return [
         [fence.tenant_id for fence in fences],
         locks,
         [fence.key_epoch for fence in fences],
@@ -197,9 +234,7 @@ async def _advance(
         uuids([use.command.store_id for _, use in commands]),
         uuids([use.command.command_id for _, use in commands]),
         uuids([use.event_id for _, use in commands]),
-    )
-    assert row is not None
-    return row["moved"], row["undone"]
+    ]
 
 
 async def _copy(connection: Connection, groups: Sequence[Group], checkpoint: Checkpoint) -> None:

@@ -39,15 +39,17 @@ async def open_units(
         for_appends=appending_beside is not None,
     )
     await cross(lambda: _initialize(pool))
+    units = Units(
+        pool,
+        deadline_s=limits.unit_deadline_s,
+        checkpoint=checkpoint,
+        condition=appending_beside.condition if appending_beside else None,
+    )
     try:
-        yield Units(
-            pool,
-            deadline_s=limits.unit_deadline_s,
-            checkpoint=checkpoint,
-            condition=appending_beside.condition if appending_beside else None,
-        )
+        yield units
     finally:
         with trio.CancelScope(shield=True):  # also when we leave because we are cancelled
+            await cross(units.give_back)
             await cross(lambda: _close(pool))
 
 

@@ -23,6 +23,8 @@ from journal.port import JournalAway, JournalOutcomeUnknown, JournalRefused, Jou
 from journal.tls import why_untrusted
 
 if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
     from journal.connections import Connection, Pool
 
 _log = structlog.get_logger("journal.units")
@@ -99,12 +101,19 @@ class Units:
         self.deadline_s = deadline_s
         self.condition = condition or Condition()
         self._pool = pool
+        self._kept: list[PoolConnectionProxy[asyncpg.Record]] = []
+        """Of the pool's connections those that nobody uses and that were not given back: giving one back and
+        taking it again would cost as much as asking it something."""
+        self._wanting = 0
+        """Who waits for a connection of the pool."""
         self._checkpoint = checkpoint
 
     def vitals(self, *beside: Units) -> JournalVitals:
         """``beside``: other units of the same condition, whose connections count too."""
-        pools = [units._pool for units in (self, *beside)]
-        size, idle = sum(p.get_size() for p in pools), sum(p.get_idle_size() for p in pools)
+        everyone = (self, *beside)
+        pools = [units._pool for units in everyone]
+        size = sum(p.get_size() for p in pools)
+        idle = sum(p.get_idle_size() for p in pools) + sum(units._kept_count() for units in everyone)
         counts = self.condition.counts
         return JournalVitals(
             **{name: counts[name] for name in ("done", "away", "contended", "unknown", "slow")},
@@ -154,47 +163,103 @@ class Units:
         with self._counted():
             return await self._transaction(act, begin, named)
 
-    async def _transaction(self, act: Callable[[Connection], Awaitable[T]], begin: str, named: str) -> T:
-        if self.condition.resting is not None:
-            raise JournalRefused(self.condition.resting)
-        until = asyncio.get_running_loop().time() + self.deadline_s
-        self._checkpoint(f"{named}.begin")
-        try:
+    async def write_at_once(self, act: Callable[[Connection], Awaitable[T]], *, named: str) -> T:
+        """``act`` is one statement that is a transaction of its own: whatever the server says against it,
+        nothing was stored. Otherwise like ``write``."""
+        with self._counted(), self._writing():
+            until = self._begun(named)
             async with asyncio.timeout_at(until) as patience, self._connection() as connection:
-                await connection.execute(begin)
-                answer = await act(connection)
                 self._checkpoint(f"{named}.commit_sent_before")
-                patience.reschedule(None)  # from here on this task is not cancelled by its deadline
-                await _commit(connection, until)
+                patience.reschedule(None)
+                answer = await _committing(connection, lambda: act(connection), until)
+        self._checkpoint(f"{named}.committed")
+        return answer
+
+    async def _transaction(self, act: Callable[[Connection], Awaitable[T]], begin: str, named: str) -> T:
+        try:
+            with self._writing():
+                until = self._begun(named)
+                async with asyncio.timeout_at(until) as patience, self._connection() as connection:
+                    await connection.execute(begin)
+                    answer = await act(connection)
+                    self._checkpoint(f"{named}.commit_sent_before")
+                    patience.reschedule(None)  # from here on this task is not cancelled by its deadline
+                    await _commit(connection, until)
         except Undo as undone:
             value: T = undone.value
             return value
+        # Durable.
+        self._checkpoint(f"{named}.committed")
+        return answer
+
+    def _begun(self, named: str) -> float:
+        """Until when, on the loop's clock."""
+        if self.condition.resting is not None:
+            raise JournalRefused(self.condition.resting)
+        self._checkpoint(f"{named}.begin")
+        return asyncio.get_running_loop().time() + self.deadline_s
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What a failure of a transaction means, and whether the disk is full."""
+        try:
+            yield
         except _Broken as error:
             if isinstance(error, asyncpg.DiskFullError):
                 self.condition.disk_full = _text(error)
             not_stored(error)
-        # Durable.
         self.condition.disk_full = None
-        self._checkpoint(f"{named}.committed")
-        return answer
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
         """A connection that goes back without a transaction, whatever happened, or not at all."""
-        connection = await self._pool.acquire()
+        connection = await self._acquire()
         try:
             yield connection
         except BaseException as error:
             if _is_no_primary(error):
                 _cut(connection)  # whoever takes writes now, it is not this server
-            await _tidy_up(connection)
+            try:
+                await _tidy_up(connection)
+            finally:
+                await self._pool.release(connection)
             raise
-        finally:
+        if self._wanting or _is_lost(connection):
             await self._pool.release(connection)
+        else:
+            self._kept.append(connection)
+
+    def _kept_count(self) -> int:
+        return sum(not _is_lost(connection) for connection in self._kept)
+
+    async def _acquire(self) -> PoolConnectionProxy[asyncpg.Record]:
+        while self._kept:
+            connection = self._kept.pop()
+            if not _is_lost(connection):
+                return connection
+            await self._pool.release(connection)
+        self._wanting += 1
+        try:
+            return await self._pool.acquire()
+        finally:
+            self._wanting -= 1
+
+    async def give_back(self) -> None:
+        """All that is kept and whatever comes later, so that the pool can be closed."""
+        self._wanting += 1
+        while self._kept:
+            await self._pool.release(self._kept.pop())
 
 
 async def _commit(connection: Connection, until: float) -> None:
-    """Returns when the transaction is durable. Raises PostgresError if it certainly is not, else
+    """Returns when the transaction is durable."""
+    said = await _committing(connection, lambda: connection.execute("COMMIT"), until)
+    if said != "COMMIT":
+        raise RuntimeError(f"COMMIT was answered with {said}: a failed statement was overlooked")
+
+
+async def _committing(connection: Connection, send: Callable[[], Awaitable[T]], until: float) -> T:
+    """Its answer, once what ``send`` commits is durable. Raises PostgresError if it certainly is not, else
     JournalOutcomeUnknown."""
     warnings: list[str] = []
 
@@ -202,31 +267,40 @@ async def _commit(connection: Connection, until: float) -> None:
         if message.severity_en == "WARNING":
             warnings.append(str(message))
 
+    too_late = False
+
+    def give_up() -> None:
+        nonlocal too_late
+        too_late = True
+        _cut(connection)
+
     connection.add_log_listener(heard)
-    # Its own task: cancelling an asyncpg call cancels the statement on the server, and a COMMIT that waits
-    # for a standby answers that with success.
-    sent = asyncio.ensure_future(connection.execute("COMMIT"))
+    # At the deadline the connection is cut. Cancelling an asyncpg call would cancel the statement on the
+    # server, and a COMMIT that waits for a standby answers that with success.
+    deadline = asyncio.get_running_loop().call_at(until, give_up)
     try:
-        await asyncio.wait({sent}, timeout=max(0.0, until - asyncio.get_running_loop().time()))
+        answer = await send()
+    except Exception as error:  # of our own making too: after COMMIT was sent, none says what became of it
+        if _certainly_not(error):
+            raise
+        lost = f"the connection was lost at COMMIT: {_text(error)}"
+        raise JournalOutcomeUnknown("COMMIT was not answered in time" if too_late else lost) from error
     finally:
-        if not sent.done():
-            _cut(connection)
-            await asyncio.wait({sent}, timeout=_TIDY_UP_S)
-            sent.cancel()
+        deadline.cancel()
         with suppress(asyncpg.InterfaceError):  # a lost connection takes its listeners along
             connection.remove_log_listener(heard)
-    if not sent.done() or sent.cancelled():
-        raise JournalOutcomeUnknown("COMMIT was not answered in time")
-    error = sent.exception()
-    if isinstance(error, asyncpg.PostgresError) and _severity(error) == "ERROR":
-        raise error  # PostgreSQL says ERROR only while it can still roll back, and then it has
-    if error is not None:  # also of our own making: after COMMIT was sent, no error says what became of it
-        raise JournalOutcomeUnknown(f"the connection was lost at COMMIT: {_text(error)}") from error
     if warnings:
         # In any language: "canceling wait for synchronous replication": durable here, perhaps nowhere else.
         raise JournalOutcomeUnknown(f"COMMIT was answered with a warning: {warnings[0]}")
-    if sent.result() != "COMMIT":
-        raise RuntimeError(f"COMMIT was answered with {sent.result()}: a failed statement was overlooked")
+    return answer
+
+
+def _certainly_not(error: Exception) -> bool:
+    """Of an error at COMMIT. PostgreSQL says ERROR only while it can still roll back, and then it has; and a
+    value that the driver cannot encode was never sent."""
+    if isinstance(error, asyncpg.DataError) and _severity(error) is None:
+        return True
+    return isinstance(error, asyncpg.PostgresError) and _severity(error) == "ERROR"
 
 
 async def _tidy_up(connection: Connection) -> None:
@@ -243,6 +317,13 @@ async def _tidy_up(connection: Connection) -> None:
 
 def _is_no_primary(error: BaseException) -> bool:
     return isinstance(error, NotPrimary | asyncpg.ReadOnlySQLTransactionError)
+
+
+def _is_lost(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # it was lost while nobody used it, and the pool has let go of it
+        return True
 
 
 def _cut(connection: Connection) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import trio
 
+from journal.append import AT_ONCE_MAX
 from tests.chaos.history import History, Json, Outcome, seen, sha256_hex, told
 from tests.e2e.world import Agent
 
@@ -28,6 +29,9 @@ RESEND_PAUSE_S = (0.05, 0.4)
 GIVEN_UP = 0.03
 """Of requests whose outcome is unknown, this share is never sent again."""
 EVENTS_MAX = 8
+MANY_EVENTS = AT_ONCE_MAX + 6
+"""In some requests: their append has moments between BEGIN and COMMIT, that of fewer is one statement."""
+MANY = 0.08
 KEPT_REQUESTS_MAX = 400
 INGEST, HEAD, COMMIT = "/api/v1/ves/events/ingest", "/api/v1/ves/head", "/api/v1/ves/commitments"
 REGISTER, REVOKE = "/api/v1/agents/keys", "/api/v1/agents/keys/revoke"
@@ -181,7 +185,8 @@ class Client:
     # Deeds.
 
     async def _post(self) -> None:
-        await self._send(self._request(self._some_events(1, EVENTS_MAX)))
+        least, most = (MANY_EVENTS,) * 2 if self._chance.random() < MANY else (1, EVENTS_MAX)
+        await self._send(self._request(self._some_events(least, most)))
 
     async def _replay(self) -> None:
         """An earlier request, the same bytes, out of the blue."""

@@ -49,8 +49,15 @@ APPEND = [
     message(b"Q", b"COMMIT\0"),
     message(b"Q", b"BEGIN\0"),
     message(b"Q", b"COMMIT\0"),
+    message(b"P", b"stmt_8\0SELECT moved FROM record.ves_append_groups($1)\0\0\0"),
+    message(b"B", b"\0stmt_8\0\0\0") + message(b"E", b"\0\0\0\0\0") + message(b"S", b""),
+    message(b"B", b"\0other\0\0\0"),
 ]
-POINTS = ["begin", None, None, None, "advance", "copy", None, "copied", "commit", "begin", "commit-other"]
+POINTS = [
+    *("begin", None, None, None, "advance", "copy", None, "copied", "commit"),  # of many events
+    *("begin", "commit-other"),
+    *(None, "commit", None),  # of a few
+]
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 1000])

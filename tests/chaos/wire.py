@@ -13,11 +13,13 @@ from typing import Literal
 
 Point = Literal["begin", "advance", "copy", "copied", "commit", "commit-other"]
 """Moments of an append as the wire shows them, in order: BEGIN (of any transaction), the compare-and-set,
-COPY asked for, the rows' end, COMMIT; and the COMMIT of any other transaction."""
+COPY asked for, the rows' end, COMMIT (of a small append: the one statement that it is); and the COMMIT of any
+other transaction."""
 
 _REQUESTS_WITHOUT_SESSION = {80877103, 80877104}  # SSLRequest, GSSENCRequest: one byte answers, then again
 _LENGTH = struct.Struct(">I")
 _ADVANCE = b"record.ves_advance_groups("
+_AT_ONCE = b"record.ves_append_groups("
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -41,6 +43,10 @@ class ClientMessages:
         self._in_session = False
         self._advances: set[bytes] = set()
         """Names of prepared statements that do the compare-and-set."""
+        self._at_once: set[bytes] = set()
+        """Names of prepared statements that are an append."""
+        self._held_back = b""
+        """Of such a statement what came of Bind, Execute and Sync: one message to whoever reads."""
         self._appending = False
 
     def feed(self, data: bytes) -> Iterator[Message]:
@@ -61,7 +67,14 @@ class ClientMessages:
         del self._unread[: start + length]
         if not self._in_session:
             self._in_session = _LENGTH.unpack_from(raw, 4)[0] not in _REQUESTS_WITHOUT_SESSION
-        return Message(raw, self._point(raw[:start], raw[start + 4 :]))
+        kind, body = raw[:start], raw[start + 4 :]
+        if self._held_back or (kind == b"B" and body.split(b"\x00", 2)[1] in self._at_once):
+            self._held_back += raw
+            if kind != b"S":
+                return self._next()
+            raw, self._held_back = self._held_back, b""
+            return Message(raw, "commit")
+        return Message(raw, self._point(kind, body))
 
     def _point(self, kind: bytes, body: bytes) -> Point | None:
         """``kind`` is the type byte, empty for the messages that open a session."""
@@ -74,6 +87,8 @@ class ClientMessages:
             return "copy" if body.startswith(b"COPY ") else None
         if kind == b"P" and _ADVANCE in body:
             self._advances.add(body.split(b"\x00", 1)[0])
+        if kind == b"P" and _AT_ONCE in body:
+            self._at_once.add(body.split(b"\x00", 1)[0])
         if kind == b"B" and body.split(b"\x00", 2)[1] in self._advances:
             self._appending = True
             return "advance"

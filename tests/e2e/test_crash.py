@@ -14,6 +14,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from journal.append import AT_ONCE_MAX
 from tests.e2e.verdict import acknowledged_everything, audited
 from tests.e2e.world import Load, Server, Tenant
 from tests.sweeps import with_some
@@ -48,7 +49,8 @@ def test_a_crash_on_the_write_path_loses_and_doubles_nothing(
     nth = random.Random(point).randint(3, 12)
     crashing = own_server(SEQUENCER_FAULTS="1", SEQUENCER_CRASH_AT=f"{point}:{nth}").start()
     crashing.wait_ready()
-    load = Load([t.moved_to(crashing) for t in tenants]).start()
+    batch = 2 * AT_ONCE_MAX if point in ("append.fenced", "append.copied") else 10
+    load = Load([t.moved_to(crashing) for t in tenants], batch=batch).start()
     assert crashing.process is not None
     crashing.process.wait(60)  # a hit: the interval was reached under load
     load.stop()

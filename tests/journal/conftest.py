@@ -41,6 +41,12 @@ def a_database(server: EmbeddedPostgres, template: str = "template1") -> Iterato
 
 
 @pytest.fixture
+def as_if_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every group is appended as one of many events is: by BEGIN, COPY and COMMIT, with moments between."""
+    monkeypatch.setattr("journal.append.AT_ONCE_MAX", 0)
+
+
+@pytest.fixture
 def empty_database(server: EmbeddedPostgres) -> Iterator[Database]:
     """Nothing in it, on the server that has our roles already."""
     with a_database(server) as database:

@@ -25,6 +25,7 @@ from journal.embedded_cluster import ADMIN_LOGIN, OWNER
 from journal.memory import Fault, MemoryDatabase, MemoryJournal
 from journal.port import Journal
 from journal.postgres import PostgresJournal, open_journal
+from tests.chaos.wire import ClientMessages
 
 LIMITS = Limits(
     connections_max=4,
@@ -183,11 +184,13 @@ class _Link:
         """The client is cut as soon as the server answers."""
 
     async def upstream(self) -> None:
+        said = ClientMessages()
         while data := await self._receive(self.client):
             if self.proxy.next_fault == "away":
                 self.proxy.next_fault = None
                 break
-            if data.endswith(b"COMMIT\x00") and self.proxy.next_fault is not None:
+            points = {message.point for message in said.feed(data)}
+            if self.proxy.next_fault is not None and points & {"commit", "commit-other"}:
                 fault, self.proxy.next_fault = self.proxy.next_fault, None
                 if fault == "unheard":
                     self.deaf = True

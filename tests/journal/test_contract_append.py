@@ -265,6 +265,7 @@ async def test_a_commit_whose_answer_was_lost_is_unknown_and_stored(world: World
     assert await holds(world.journal, tenant, store, event)
 
 
+@pytest.mark.usefixtures("as_if_large")
 async def test_a_database_that_is_away_before_commit_has_stored_nothing_and_is_back_by_itself(
     world: World,
 ) -> None:
@@ -325,6 +326,7 @@ async def test_registering_a_key_of_another_tenant_moves_nothing(world: World) -
     assert isinstance(await world.journal.append(group), Stored)
 
 
+@pytest.mark.usefixtures("as_if_large")
 @pytest.mark.parametrize("committed", [True, False])
 async def test_a_revocation_waits_for_an_append_under_way_and_every_later_append_sees_it(
     world: World, committed: bool
@@ -354,6 +356,7 @@ async def test_a_revocation_waits_for_an_append_under_way_and_every_later_append
     assert isinstance(await world.other.append(decided_before), Moved)
 
 
+@pytest.mark.usefixtures("as_if_large")
 @pytest.mark.parametrize("committed", [True, False])
 @pytest.mark.parametrize("new_stream", [True, False])
 async def test_settling_waits_for_the_predecessors_commit_and_then_reads_what_is_true(
@@ -386,6 +389,7 @@ async def test_settling_waits_for_the_predecessors_commit_and_then_reads_what_is
     assert (event.event_id in facts.known) == committed
 
 
+@pytest.mark.usefixtures("as_if_large")
 @pytest.mark.parametrize("committed", [True, False])
 async def test_an_append_behind_a_zombie_on_the_same_stream_waits_for_it(
     world: World, committed: bool
@@ -445,6 +449,7 @@ async def test_a_stream_that_gets_no_row_is_fenced_all_the_same(world: World) ->
     assert isinstance(await world.journal.append(a_group(facts, [(accepted, event)])), Stored)
 
 
+@pytest.mark.usefixtures("as_if_large")
 async def test_an_append_that_has_begun_ends_and_tells_its_outcome_though_its_caller_is_cancelled(
     world: World,
 ) -> None:

@@ -255,6 +255,7 @@ async def test_settling_waits_out_a_commit_that_is_still_on_its_way(world: World
     assert await holds(world.other, tenant, store, *expected)
 
 
+@pytest.mark.usefixtures("as_if_large")
 @pytest.mark.parametrize("commit", [True, False], ids=["arrives", "is given up"])
 async def test_an_entity_held_by_a_commit_on_its_way_keeps_the_other_stream_waiting(
     world: World, commit: bool

@@ -91,6 +91,7 @@ async def test_what_the_door_let_in_before_the_revocation_is_refused_when_it_is_
     assert plan.depends_on_state, "it is told only after the fence was seen unchanged"
 
 
+@pytest.mark.usefixtures("as_if_large")
 @pytest.mark.parametrize("committed", [True, False])
 async def test_a_revocation_of_tokens_waits_for_an_append_under_way_and_later_ones_see_it(
     world: World, committed: bool

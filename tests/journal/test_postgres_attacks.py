@@ -302,6 +302,7 @@ async def test_every_function_looks_into_pg_temp_last_and_is_nobodys_to_call_by_
     assert {name for name, _, _, app, _ in rows if app} == {
         "ves_advance",
         "ves_advance_groups",
+        "ves_append_groups",
         "legacy_advance",
         "is_admin",
     }

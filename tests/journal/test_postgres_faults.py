@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import asyncpg
@@ -120,12 +120,21 @@ async def test_a_session_ended_at_commit_is_unknown(postgres: PostgresWorld) -> 
 
 
 @pytest.mark.slow
-async def test_a_silent_network_before_commit_is_away_within_the_deadline(postgres: PostgresWorld) -> None:
+@pytest.mark.parametrize("large", [False, True])
+async def test_a_silent_network_is_noticed_within_the_deadline(
+    postgres: PostgresWorld, request: pytest.FixtureRequest, large: bool
+) -> None:
+    """Before COMMIT it is away. A small group's append is its COMMIT."""
     tenant, store = uuid(), uuid()
     group = await decided(postgres.journal, tenant, store, an_event())
     postgres.proxy.freeze()
     started = trio.current_time()
-    assert isinstance(await postgres.journal.append(group), Away)
+    if large:
+        request.getfixturevalue("as_if_large")
+        assert isinstance(await postgres.journal.append(group), Away)
+    else:
+        with pytest.raises(JournalOutcomeUnknown, match="not answered in time"):
+            await postgres.journal.append(group)
     with pytest.raises(JournalAway):
         await postgres.journal.ping()
     assert trio.current_time() - started < 2 * (LIMITS.unit_deadline_s + 2)
@@ -150,11 +159,14 @@ async def test_who_asks_whether_a_silent_database_is_there_is_not_kept_waiting(
 async def test_units_that_find_no_free_connection_in_time_are_away(server: EmbeddedPostgres) -> None:
     limits = type(LIMITS)(connections_max=1, unit_deadline_s=0.5)
     async with open_loop(), open_journal(server.app_dsn, node_id=uuid(), limits=limits) as journal:
-        pool = journal._units._pool
-        held = await cross(pool.acquire)
-        with pytest.raises(JournalAway, match="deadline"):
-            await journal.ping()
-        await cross(partial(pool.release, held))
+        patient = copy.copy(journal._units)
+        patient.deadline_s = 5
+        async with trio.open_nursery() as nursery:
+            asked = "SELECT pg_sleep(1)"
+            nursery.start_soon(cross, lambda: patient.write(lambda c: c.fetch(asked), named="t"))
+            await trio.sleep(0.2)
+            with pytest.raises(JournalAway, match="deadline"):
+                await journal.ping()
         await journal.ping()
 
 
@@ -276,7 +288,7 @@ async def test_a_storm_of_cancelled_callers_leaks_no_connection_and_no_transacti
             nursery.start_soon(one, number)
 
     sizes = [pool.get_size() for pool in postgres.pools]
-    assert [pool.get_idle_size() for pool in postgres.pools] == sizes
+    assert postgres.journal.vitals().connections_in_use == 0
     assert sizes[0] <= LIMITS.connections_max
     assert sizes[1] <= LIMITS.writers_max
     through = "application_name = 'through proxy'"
@@ -289,9 +301,15 @@ async def test_a_storm_of_cancelled_callers_leaks_no_connection_and_no_transacti
             nursery.start_soon(postgres.journal.ping)
 
 
+@pytest.mark.parametrize("large", [False, True])
 async def test_a_crash_at_any_point_before_commit_stores_nothing_and_after_it_everything(
-    server: EmbeddedPostgres,
+    server: EmbeddedPostgres, request: pytest.FixtureRequest, large: bool
 ) -> None:
+    points = ["append.begin", "append.commit_sent_before"]
+    if large:
+        request.getfixturevalue("as_if_large")
+        points += ["append.fenced", "append.copied"]
+
     class Crash(Exception):
         pass
 
@@ -306,12 +324,7 @@ async def test_a_crash_at_any_point_before_commit_stores_nothing_and_after_it_ev
         open_journal(server.app_dsn, node_id=uuid(), limits=LIMITS, checkpoint=checkpoint) as journal,
     ):
         tenant, store = uuid(), uuid()
-        for crash_at in (  # noqa: B007  read by the checkpoint
-            "append.begin",
-            "append.fenced",
-            "append.copied",
-            "append.commit_sent_before",
-        ):
+        for crash_at in points:  # noqa: B007  read by the checkpoint
             group = await decided(journal, tenant, store, an_event())
             with pytest.raises(Crash):
                 await journal.append(group)
@@ -324,7 +337,7 @@ async def test_a_crash_at_any_point_before_commit_stores_nothing_and_after_it_ev
 
 async def test_a_mistake_of_our_own_surfaces_and_is_not_called_away(postgres: PostgresWorld) -> None:
     tenant, store = uuid(), uuid()
-    for wrong in (an_event(entity_id="a\x00b"), an_event(entity_id="x" * 513)):
+    for wrong in (an_event(entity_id="a\x00b"), an_event(entity_id="x" * 513), an_event(entity_id="\ud800")):
         facts = await postgres.journal.read_facts(question(tenant, [store]))
         group = a_group(facts, [(store, wrong)])
         with pytest.raises(asyncpg.PostgresError) as caught:
