@@ -89,12 +89,18 @@ class Letter(Generic[A]):
         return self.expects_answer and not self.settled and trio.current_time() < self.deadline
 
     async def wait_answer(self) -> A:
-        """Wait for the answer. Raises what the letter was refused with, or DeadlinePassed."""
+        """Wait for the answer. Raises what the letter was refused with, or DeadlinePassed; neither when a
+        scope around the asker ends first."""
+        if trio.current_effective_deadline() <= self.deadline:
+            return await self._answer()
         with trio.CancelScope(deadline=self.deadline):
-            self._asker = trio.lowlevel.current_task()
-            answer: A = await trio.lowlevel.wait_task_rescheduled(self._leave)
-            return answer
+            return await self._answer()
         raise DeadlinePassed(f"no answer to {type(self.message).__name__} within the deadline")
+
+    async def _answer(self) -> A:
+        self._asker = trio.lowlevel.current_task()
+        answer: A = await trio.lowlevel.wait_task_rescheduled(self._leave)
+        return answer
 
     def waits_in(self, forget: Callable[[Letter[A]], None] | None) -> None:
         """Not taken yet (None: taken). Whoever leaves an untaken letter behind takes it along: nothing was

@@ -19,6 +19,8 @@ from typing import IO, Protocol
 
 import trio
 
+from actors.pipe import send_all
+
 _REAP_DEADLINE_S = 5.0
 _PIPE_BYTES = 1024 * 1024
 """The most an unprivileged process may ask for by default (pipe(7)): a usual batch in one write."""
@@ -97,7 +99,7 @@ class OwnProcess:
         self._answers = _stream(self._process.stdout)
 
     async def send_all(self, data: bytes | bytearray) -> None:
-        await self._requests.send_all(data)
+        await send_all(self._requests, data)
 
     async def receive_some(self, bytes_max: int) -> bytes | bytearray:
         return await self._answers.receive_some(bytes_max)

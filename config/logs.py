@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+import time
 from functools import lru_cache
 from typing import Any
 
@@ -34,12 +35,24 @@ _SECRET_VALUE = re.compile(
 """API keys and the password part of a URL, wherever in a text they are. Of new keys also what a slip of the
 hand left of them, but not the beginnings that lists show."""
 _DEPTH_MAX = 4
+_NUMBERS = frozenset({int, float, bool, type(None)})
+"""No secrets, whatever their name."""
 _encoder = msgspec.json.Encoder(enc_hook=repr)
 
 
 def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Blanks values of names that say secret, at any depth, and API keys inside texts."""
-    return {name: _redacted(name, value, _DEPTH_MAX) for name, value in event.items()}
+    for name, value in event.items():
+        if type(value) not in _NUMBERS:
+            event[name] = _redacted(name, value, _DEPTH_MAX)
+    return event
+
+
+def stamp(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """The time in UTC, as ISO 8601 to the microsecond."""
+    seconds, us = divmod(time.time_ns() // 1000, 1_000_000)
+    event["timestamp"] = f"{_second(seconds)}.{us:06}Z"
+    return event
 
 
 def name_the_trace(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -72,7 +85,7 @@ def configure_logs(level: str, form: str) -> None:
     structlog.configure(
         processors=[*before, *last],
         wrapper_class=structlog.make_filtering_bound_logger(levels[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     _adopt_standard_logging(level.upper(), before, last)
@@ -83,7 +96,7 @@ def _processors() -> list[Any]:
         structlog.contextvars.merge_contextvars,
         name_the_trace,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        stamp,
         structlog.processors.StackInfoRenderer(),
     ]
 
@@ -103,6 +116,12 @@ def _adopt_standard_logging(level: str, before: list[Any], last: list[Any]) -> N
     # Else several lines per request of ours, with whatever a server puts into its answer's headers.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    """Of the Unix epoch; all lines of a second share it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 @lru_cache(maxsize=1024)

@@ -54,7 +54,7 @@ def _not_a_uuid(text: str) -> ValueError:
     return ValueError(f"not a UUID: {text[:64]!r}")
 
 
-def uuid_text(raw: bytes) -> str:
+def uuid_text(raw: bytes | bytearray) -> str:
     """16 bytes as a lowercase hyphenated UUID."""
     digits = raw.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -93,9 +93,17 @@ def zulu_text(us: int) -> str:
 
 
 def _naive_text(us: int) -> str:
-    fraction = us % 1_000_000
-    digits = "seconds" if not fraction else "microseconds" if fraction % 1000 else "milliseconds"
-    return (_EPOCH + timedelta(microseconds=us)).isoformat(timespec=digits)
+    seconds, fraction = divmod(us, 1_000_000)
+    text = _whole_second(seconds)
+    if not fraction:
+        return text
+    return f"{text}.{fraction:06}" if fraction % 1000 else f"{text}.{fraction // 1000:03}"
+
+
+@lru_cache(maxsize=256)
+def _whole_second(seconds: int) -> str:
+    """Since the Unix epoch. Remembered, because much happens in the same one."""
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()
 
 
 def microseconds(moment: datetime) -> int:

@@ -221,7 +221,11 @@ async def told_by(house: Cardboard, asking: Asking, *, asgi: bool) -> dict[str, 
 
     audited, happened = len(house.journal.audits), dict(house.security.counts)
     with structlog.testing.capture_logs() as logs, trio.fail_after(5):
-        await (app(scope_of(asked), receive, send) if asgi else app.serve(asked, receive, send))
+        await (
+            app(scope_of(asked), receive, send)
+            if asgi
+            else app.serve(asked, receive, send, None, trio.CancelScope())
+        )
     answer = {name: value for message in messages for name, value in message.items()}
     headers = {name: b"" if name in PASSING else value for name, value in answer["headers"]}
     assert len(headers) == len(answer["headers"]), "a header twice"

@@ -9,10 +9,12 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from functools import partial
 
 import trio
 
 from actors import freed_memory
+from actors.pipe import send_all
 from actors.worker import guard
 from transport.front.server import Front
 
@@ -35,7 +37,7 @@ async def _front() -> None:
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
-    await Front(requests.send_all, answers.receive_some).run()
+    await Front(partial(send_all, requests), answers.receive_some).run()
 
 
 if __name__ == "__main__":

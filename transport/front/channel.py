@@ -64,7 +64,7 @@ class FrontEndDied(Exception):
 
 
 class _Asking:
-    """A request under way: what its handler receives, and who cancels it."""
+    """A request under way: what its handler receives, and the scope that ends when the client goes away."""
 
     __slots__ = ("_channel", "_credit", "_gone", "_parts", "_whole", "_word", "frame", "scope", "sent")
 
@@ -264,7 +264,6 @@ class Channel:
                 await asking.sent.wait()
 
         try:
-            with asking.scope:
-                await self._hall.app.serve(asked, asking.receive, send, frame.body)
+            await self._hall.app.serve(asked, asking.receive, send, frame.body, asking.scope)
         finally:
             del self._asking[frame.request]

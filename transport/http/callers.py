@@ -180,7 +180,6 @@ async def _believed(asked: Asked, house: House, address: str) -> Caller:
     kind, text = presented(asked)
     if kind == "token":
         return _of_token(await believed(text, house.tokens))
-    _refuse_no_key(text, house.settings.api_key_mode)
     return await _of_api_key(text, house, address)
 
 
@@ -188,6 +187,8 @@ def _refuse_no_key(key: str, kind: key_format.Kind) -> None:
     """401 for what cannot be a key of this node, whoever asks: nothing is looked up."""
     if key.startswith(key_format.PREFIX) and (trouble := key_format.trouble(key, kind)) is not None:
         raise ApiError(Code.INVALID_API_KEY, f"Invalid API key: {trouble}")
+    if len(key) not in KEY_LENGTHS or not key.isascii():
+        raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
 
 
 def _of_token(token: Token) -> Caller:
@@ -211,12 +212,13 @@ def _must_not_wait(attempts: FailedAttempts, address: str) -> None:
 
 
 async def _of_api_key(key: str, house: House, address: str) -> Caller:
-    if len(key) not in KEY_LENGTHS or not key.isascii():
-        raise ApiError(Code.INVALID_API_KEY, "Invalid API key")
     key_hash = sha256(key.encode()).digest()
+    known = house.credentials.knows(key_hash)
+    if not known:  # what is known has passed this before
+        _refuse_no_key(key, house.settings.api_key_mode)
     if hmac.compare_digest(key_hash, house.bootstrap_key_sha256):
         return Caller(None, None, None, None, BOOTSTRAP)
-    if not house.credentials.knows(key_hash):
+    if not known:
         _must_not_wait(house.failed_attempts, address)
     credential = await house.credentials.find(key_hash)
     if credential is None:

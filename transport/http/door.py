@@ -42,7 +42,7 @@ from transport.http.residency import must_be_served_here
 from transport.http.resting import must_not_write
 from transport.http.routing import JSON, Reply, Route
 from transport.http.tracing import describe, request_span
-from transport.http.visit import Receive, Visit
+from transport.http.visit import ClientGone, Receive, Visit
 from ves.encoding import uuid_text
 
 LOOKS_FOR_ROOM_PER_S = 500.0
@@ -59,6 +59,7 @@ CLIENT_GONE = 499
 """In logs and metrics only: the caller did not wait for the answer."""
 
 log = structlog.get_logger("http")
+_encode = msgspec.json.Encoder().encode
 
 Send = Callable[[int, list[tuple[bytes, bytes]], bytes], Awaitable[None]]
 """Status, headers, body: the whole answer."""
@@ -88,10 +89,11 @@ class Door:
         self.rates = rates.RateCheck(house.rate_limits, house.security)
 
     async def answer(self, visit: Visit) -> Reply:
-        """The reply of a route that was found."""
+        """The reply of a route that was found. Raises ClientGone when nobody is there to hear it."""
         try:
-            with trio.fail_at(visit.deadline):
+            with visit.scope:
                 return await self._through(visit)
+            raise trio.TooSlowError if visit.remaining_s == 0 else ClientGone
         except ApiError as refusal:
             if refusal.status == FORBIDDEN:
                 self._tell_denied(visit, refusal)
@@ -123,7 +125,7 @@ class Door:
         answer = await route.handle(visit)
         if isinstance(answer, Reply):
             return answer
-        body = msgspec.json.encode(answer)
+        body = _encode(answer)
         if route.body_shape is None:
             visit.hold(len(body))
         return Reply(body, route.status)
@@ -262,18 +264,23 @@ class FrontDoor(QuartTrio):
                 return unheard
             visit.enter(*found)
             return await self.door.answer(visit)
+        except ClientGone:
+            raise
         except Exception as error:  # the door: no surprise gets past it, and no word of it
             return self._surprised(visit, error)
 
-    async def serve(self, asked: Asked, receive: Receive, send: Send, whole: bytes | None = None) -> None:
-        """One request of a front-end, who cancels it when the client goes away: what our own table of paths
-        finds passes below Quart (ADR 32), the rest through it. ``whole``: the body, which ``receive`` answers
-        too."""
+    async def serve(
+        self, asked: Asked, receive: Receive, send: Send, whole: bytes | None, scope: trio.CancelScope
+    ) -> None:
+        """One request of a front-end: what our own table of paths finds passes below Quart (ADR 32), the rest
+        through it. ``whole``: the body, which ``receive`` answers too. ``scope`` is cancelled when the client
+        goes away."""
         found = self._paths.find(asked.method, asked.path)
         if found is None:
-            await super().__call__(scope_of(asked), receive, _Collecting(send))  # type: ignore[arg-type]
+            with scope:
+                await super().__call__(scope_of(asked), receive, _Collecting(send))  # type: ignore[arg-type]
         else:
-            await self._serve_found(found, Visit(self.door, asked, receive, whole), send)
+            await self._serve_found(found, Visit(self.door, asked, receive, whole, scope), send)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """The same for an ASGI server."""
@@ -297,6 +304,8 @@ class FrontDoor(QuartTrio):
                         nursery.cancel_scope.cancel("answered")
                 else:
                     await self._answer_found(found, visit, send)
+            except ClientGone:
+                pass
             finally:
                 self.door.left(visit, span)
 

@@ -5,14 +5,12 @@ It reads nothing of the body itself and writes nothing: a caller who goes away c
 
 from __future__ import annotations
 
-from uuid import uuid4
-
 import structlog
 from msgspec.structs import replace
 
 from actors.messages import Append, Appended, Verify
 from transport.http.errors import ApiError, Code
-from transport.http.replies import receipt_reply
+from transport.http.replies import fresh_uuid, receipt_reply
 from transport.http.residency import must_be_served_here
 from transport.http.routing import Route
 from transport.http.shapes import IngestBody, IngestReply, RejectionReply
@@ -28,7 +26,7 @@ log = structlog.get_logger("http")
 async def ingest(visit: Visit) -> IngestReply:
     house = visit.house
     body = await visit.body(bytes_max=house.settings.max_body_size_bytes)
-    size, tenant_id = len(body), visit.who.scope.tenant_id
+    size, tenant_id = len(body), visit.who.tenant_id
     async with visit.door.large_bodies.turn(tenant_id, size, patience_s=visit.remaining_s / 2):
         batch = await _verify(visit, body)
     del body  # the wait for the sequencer needs it no more
@@ -61,7 +59,7 @@ async def _verify(visit: Visit, body: bytes) -> VerifiedBatch | BodyRefused:
 
 async def callers_policy(visit: Visit) -> Policy | None:
     """As it is now; None: the credential belongs to no tenant."""
-    tenant_id = visit.who.scope.tenant_id
+    tenant_id = visit.who.tenant_id
     return None if tenant_id is None else await visit.house.policies.find(tenant_id)
 
 
@@ -119,7 +117,7 @@ def _tell_bad_signatures(visit: Visit, batch: VerifiedBatch, refusals: list[Refu
 
 def _reply(appended: Appended, refusals: list[Refusal]) -> IngestReply:
     reply = IngestReply(
-        str(uuid4()),
+        fresh_uuid(),
         appended.events_accepted,
         appended.events_replayed,
         len(refusals),

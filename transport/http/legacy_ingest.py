@@ -6,14 +6,13 @@ believed, and there is no receipt; a resend is told ``DuplicateEventId``.
 
 from __future__ import annotations
 
-from uuid import uuid4
-
 from msgspec.structs import replace
 
 from actors.messages import AppendedLegacy, AppendLegacy, VerifyLegacy
 from transport.http.errors import Code
 from transport.http.ingest import callers_policy, named_policy, refused_body, tell_warned
 from transport.http.legacy_shapes import LegacyIngestBody, LegacyIngestReply
+from transport.http.replies import fresh_uuid
 from transport.http.routing import Route
 from transport.http.shapes import RejectionReply
 from transport.http.visit import Visit
@@ -66,7 +65,7 @@ async def _append(visit: Visit, batch: LegacyBatch) -> AppendedLegacy:
 
 def _reply(appended: AppendedLegacy) -> LegacyIngestReply:
     reply = LegacyIngestReply(
-        str(uuid4()),
+        fresh_uuid(),
         appended.events_accepted,
         len(appended.rejections),
         appended.sequence_start,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 
 import trio
 
@@ -48,6 +48,10 @@ class BytesInFlight:
             del self._of_tenant[tenant_id]
 
 
+_AT_ONCE = nullcontext()
+"""The turn of what need not wait."""
+
+
 class LargeBodies:
     """Turns for what takes a verifier long: of one tenant at most ``at_once`` large bodies are verified at a
     time, and of all tenants at most as many huge ones, so that a verifier is left for small ones."""
@@ -57,12 +61,14 @@ class LargeBodies:
         self._turns: dict[Uuid | None, trio.Semaphore] = {}
         self._huge = trio.Semaphore(at_once, max_value=at_once)
 
-    @asynccontextmanager
-    async def turn(self, tenant_id: Uuid | None, size: int, *, patience_s: float) -> AsyncIterator[None]:
+    def turn(
+        self, tenant_id: Uuid | None, size: int, *, patience_s: float
+    ) -> AbstractAsyncContextManager[None]:
         """Raises 503 when its turn has not come within ``patience_s``; nothing was done."""
-        if size <= LARGE_BODY_BYTES:
-            yield
-            return
+        return _AT_ONCE if size <= LARGE_BODY_BYTES else self._turn(tenant_id, size, patience_s)
+
+    @asynccontextmanager
+    async def _turn(self, tenant_id: Uuid | None, size: int, patience_s: float) -> AsyncIterator[None]:
         turns = self._turns.setdefault(tenant_id, trio.Semaphore(self._at_once, max_value=self._at_once))
         try:
             async with AsyncExitStack() as held:

@@ -97,7 +97,8 @@ class Metrics:
 
     def ingested(self, accepted: int, replayed: int, refusals: Iterable[Refusal]) -> None:
         self._accepted.inc(accepted)
-        self._replayed.inc(replayed)
+        if replayed:
+            self._replayed.inc(replayed)
         for refusal in refusals:
             kind = _LEGACY_REASONS.get(refusal.reason, refusal.reason.partition(":")[0])
             self._rejected.labels(kind if kind in REASONS else "other").inc()

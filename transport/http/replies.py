@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from journal.port import AgentKey
@@ -12,6 +13,14 @@ from transport.http.shapes import (
 from ves.encoding import prefixed_hex, uuid_text
 from ves.records import Commitment, Receipt
 from ves.timestamps import utc_text, zulu_text
+
+
+def fresh_uuid() -> str:
+    """Of version 4, like ``uuid.uuid4``, for a name that is only ever text."""
+    raw = bytearray(os.urandom(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    return uuid_text(raw)
 
 
 def receipt_reply(receipt: Receipt) -> ReceiptReply:

@@ -7,6 +7,7 @@ log lines either way. Nothing a caller sent but those two headers gets into a sp
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 from opentelemetry import trace
 from opentelemetry.trace import INVALID_SPAN, ProxyTracerProvider, Span, SpanKind, Status, StatusCode
@@ -35,8 +36,9 @@ def request_span(asked: Asked, method: str) -> AbstractContextManager[Span]:
     )
 
 
+@cache
 def _is_recorded() -> bool:
-    """Somebody has installed an SDK, at whatever time."""
+    """An SDK is installed before the house is built, or never; asking for it reads the environment."""
     return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
 
 

@@ -6,8 +6,8 @@ nothing about what is asked; it never outlives its request.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,6 +46,10 @@ BODY_SHARE = 2 / 3
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
+class ClientGone(Exception):
+    """The caller did not wait: nobody is to be answered."""
+
+
 class Visit:
     __slots__ = (
         "_body_let_go",
@@ -62,12 +66,21 @@ class Visit:
         "rate_verdict",
         "request_id",
         "route",
+        "scope",
         "started_at",
         "status",
     )
 
-    def __init__(self, door: Door, asked: Asked, receive: Receive, whole: bytes | None = None) -> None:
-        """``whole``: the body, if it is here already."""
+    def __init__(
+        self,
+        door: Door,
+        asked: Asked,
+        receive: Receive,
+        whole: bytes | None = None,
+        scope: trio.CancelScope | None = None,
+    ) -> None:
+        """``whole``: the body, if it is here already. ``scope``: cancelled by whoever notices that the caller
+        went away."""
         self.door = door
         self.asked = asked
         self.method = asked.method
@@ -76,6 +89,10 @@ class Visit:
         self.request_id = _request_id(asked.lines)
         self.started_at = time.perf_counter()
         self.deadline = trio.current_time() + door.house.settings.request_timeout_secs
+        self.scope = scope or trio.CancelScope()
+        """Of the work: one for both its ends, the caller's and the deadline, because each costs as much as a
+        route's own work."""
+        self.scope.deadline = self.deadline
         self.route: Route | None = None
         self.caller: Caller | None = None
         self.rate_verdict: Verdict | None = None
@@ -117,12 +134,15 @@ class Visit:
         """The answer. While the mailbox is full, waits for ``room`` for a while: a refusal costs nearly as
         much as an answer, and callers who come back at once would take the time of those who are served.
         Raises MailboxFull after that, and what ``Ref.ask`` raises."""
-        give_up_at = trio.current_time() + min(ROOM_PATIENCE_S, self.remaining_s / 2)
+        give_up_at: float | None = None
         while True:
+            remaining_s = self.remaining_s
             try:
-                return await ref.ask(message, deadline_s=self.remaining_s)
+                return await ref.ask(message, deadline_s=remaining_s)
             except MailboxFull:
-                patience_s = give_up_at - trio.current_time()
+                now = trio.current_time()
+                give_up_at = give_up_at or now + min(ROOM_PATIENCE_S, remaining_s / 2)
+                patience_s = give_up_at - now
                 if patience_s <= 0:
                     raise
             await room.turn(patience_s=patience_s)
@@ -251,4 +271,4 @@ def _request_id(lines: Lines) -> str:
     for name, value in lines:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value.decode())
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
