@@ -58,6 +58,7 @@ BODY_BYTES_PER_US = 12
 """An event of a thousand bytes takes 80 µs, most of it the signature's."""
 SEAL_US = 25
 OPEN_US = 3
+SERVE_US = 12
 """Of one event or value."""
 
 
@@ -162,6 +163,14 @@ class ServePage(Message[ServedEvents], frozen=True):
     packed: bytes
     """As ``journal.packed`` has them."""
     count: int
+
+    @property
+    def lane(self) -> Uuid | None:
+        return self.tenant_id
+
+    @property
+    def weight(self) -> int:
+        return LETTER_US + SERVE_US * self.count
 
 
 class RowBytes(msgspec.Struct, frozen=True, array_like=True):

@@ -466,7 +466,11 @@ class Pool(Supervisor):
         restart: Restart = "permanent",
         fair: bool = False,
     ) -> None:
-        self.mailbox = (FairMailbox if fair else Mailbox)(name, letters_max=letters_max)
+        self.mailbox = (
+            FairMailbox(name, letters_max=letters_max, readers_max=size)
+            if fair
+            else Mailbox(name, letters_max=letters_max)
+        )
         self.ref = Ref(self.mailbox)
         readers = [
             ChildSpec(

@@ -12,7 +12,14 @@ from inhabitants import Echo
 from trio.testing import wait_all_tasks_blocked
 
 from actors.errors import DeadlinePassed, MailboxFull
-from actors.fair_mailbox import LANE_SHARE, LEFT_PLACES_MAX, NEWCOMERS_SHARE, FairMailbox
+from actors.fair_mailbox import (
+    KEPT_S,
+    LANE_SHARE,
+    LEFT_PLACES_MAX,
+    NEWCOMERS_SHARE,
+    SMALL,
+    FairMailbox,
+)
 from actors.letters import Letter
 from actors.mailbox import Inbox, Ref
 from actors.messages import Commit, Message, Open, Seal, SealAtRest, Verify, VerifyLegacy
@@ -239,3 +246,71 @@ def test_letters_to_the_pools_say_whose_they_are_and_what_they_weigh() -> None:
         assert message.weight >= 1
     assert Verify(b"", anybody).lane is None
     assert Verify(b"x" * 1200, scope).weight == Verify(b"", scope).weight + 100
+
+
+LARGE = SMALL + 1
+
+
+async def take_one(inbox: Inbox, taken: list[Any]) -> None:
+    taken.append((await inbox.take()).message)
+
+
+async def test_a_reader_is_kept_for_small_letters_while_they_come_from_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    mailbox = FairMailbox("pool", letters_max=100, readers_max=2)
+    first, second = Inbox(mailbox, name="1"), Inbox(mailbox, name="2")
+    put(mailbox, *(Work(BUSY, n, LARGE) for n in range(3)))
+    taken: list[Any] = []
+    async with trio.open_nursery() as nursery:
+        await take_one(first, taken)
+        await take_one(second, taken)
+        assert [work.n for work in taken] == [0, 1]  # of one lane alone, all readers are at large ones
+
+        put(mailbox, Work(QUIET, 7))
+        await take_one(second, taken)
+        assert taken.pop().whose == QUIET
+        nursery.start_soon(take_one, second, taken)
+        await wait_all_tasks_blocked()
+        assert len(taken) == 2  # the first is at a large one: the second waits for a small one,
+
+        put(mailbox, Work(QUIET, 8))
+        await wait_all_tasks_blocked()
+        assert taken.pop().n == 8  # which it gets at once, before the large one that was there first;
+
+        put(mailbox, Work(QUIET, 9), Work(BUSY, 3, LARGE))
+        nursery.start_soon(take_one, second, taken)
+        await wait_all_tasks_blocked()
+        assert taken.pop().n == 9
+        nursery.start_soon(take_one, second, taken)
+        await wait_all_tasks_blocked()
+        await take_one(first, taken)
+        assert taken.pop().n == 2  # and the first goes on with the large ones, in order.
+        await trio.sleep(KEPT_S / 2)
+        assert len(taken) == 2
+        await trio.sleep(KEPT_S)
+        assert taken.pop().n == 3  # Nothing small came for a while: the second takes a large one too.
+
+
+async def test_nobody_is_kept_waiting_by_a_reader_that_takes_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    mailbox = FairMailbox("pool", letters_max=100, readers_max=2)
+    only = Inbox(mailbox, name="1")  # the other one's next life has not begun
+    taken: list[Any] = []
+    put(mailbox, Work(BUSY, 0, LARGE), Work(QUIET, 1), Work(BUSY, 2, LARGE))
+    with trio.fail_after(2 * KEPT_S + 0.1):
+        for _ in range(3):
+            await take_one(only, taken)
+    assert sorted(work.n for work in taken) == [0, 1, 2]
+
+
+async def test_what_waits_is_finished_when_a_pool_closes(autojump_clock: trio.testing.MockClock) -> None:
+    mailbox = FairMailbox("pool", letters_max=100, readers_max=2)
+    put(mailbox, Work(BUSY, 0, LARGE), Work(QUIET, 1), Work(BUSY, 2, LARGE))
+    mailbox.close()
+    only, taken = Inbox(mailbox), []  # type: ignore[var-annotated]
+    for _ in range(3):
+        await take_one(only, taken)
+    assert [work.n for work in taken] == [1, 0, 2]
+    assert mailbox.turn_away(MailboxFull, "over") == []
