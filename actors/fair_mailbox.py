@@ -119,7 +119,7 @@ class FairMailbox(Mailbox):
         lane.letters += 1
         place = self._places[letter] = _Place(due, turn, letter)
         heapq.heappush(self._order, place)
-        if letter.message.weight <= SMALL:
+        if self._readers_max > 1 and letter.message.weight <= SMALL:
             heapq.heappush(self._small, place)
 
     def _first(self) -> Letter[Any] | None:

@@ -66,16 +66,13 @@ ADVANCE_ARGUMENTS = (
     "$13::text::uuid[], $14::text::uuid[], $15::text::uuid[]"
 )
 """Where ``beliefs`` go."""
-_ADVANCE = (
-    "SELECT moved, undone FROM record.ves_advance_groups($1, $2, $3, $4, $5, $6, $7, $8, $9, "
+_BELIEFS = (
+    "$1, $2, $3, $4, $5, $6, $7, $8, $9, "
     "$10::text::integer[], $11::text::uuid[], $12::text::text[], $13::text::text[], $14::text::bigint[], "
-    "$15::text::bigint[], $16::text::integer[], $17::text::uuid[], $18::text::uuid[], $19::text::uuid[])"
+    "$15::text::bigint[], $16::text::integer[], $17::text::uuid[], $18::text::uuid[], $19::text::uuid[]"
 )
-_APPEND = (
-    "SELECT moved FROM record.ves_append_groups($1, $2, $3, $4, $5, $6, $7, $8, $9, "
-    "$10::text::integer[], $11::text::uuid[], $12::text::text[], $13::text::text[], $14::text::bigint[], "
-    "$15::text::bigint[], $16::text::integer[], $17::text::uuid[], $18::text::uuid[], $19::text::uuid[], $20)"
-)
+_ADVANCE = f"SELECT moved, undone FROM record.ves_advance_groups({_BELIEFS})"  # noqa: S608
+_APPEND = f"SELECT moved FROM record.ves_append_groups({_BELIEFS}, $20)"  # noqa: S608
 AT_ONCE_MAX = 64
 """Events that one statement appends; for more of them COPY's cheaper rows pay for its round trips."""
 _BUSY = "busy"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.bench.programs import ran
 from tests.e2e.world import ROOT
 
 MODULES = sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
@@ -32,19 +31,6 @@ SHORTEST = {
 """Arguments for as little as each can do; the suite and the comparison have tests of their own."""
 
 
-def started(*words: str, timeout_s: float) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_can_be_imported(name: str) -> None:
     importlib.import_module(f"bench.{name}")
@@ -53,23 +39,24 @@ def test_every_module_can_be_imported(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_program_tells_its_arguments(name: str) -> None:
-    assert started(f"bench.{name}", "--help", timeout_s=60).startswith("usage: ")
+    assert ran(f"bench.{name}", "--help", timeout_s=60).stdout.startswith("usage: ")
 
 
 @pytest.mark.slow
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", SHORTEST)
 def test_every_program_runs_to_its_end(name: str) -> None:
-    assert len(started(*f"bench.{name}".split(), *SHORTEST[name], timeout_s=300).splitlines()) > 1
+    assert len(ran(*f"bench.{name}".split(), *SHORTEST[name], timeout_s=300).stdout.splitlines()) > 1
 
 
 @pytest.mark.slow
 @pytest.mark.thorough
 def test_a_filled_table_is_measured_beside_an_empty_one(tmp_path: Path) -> None:
     words = ("--shape", "100x8", "--seconds", "0.3", "--rounds", "1", "--filled", "20000")
-    told = started("bench.suite", *words, "--json", str(tmp_path / "run.json"), timeout_s=300)
+    told = ran("bench.suite", *words, "--json", str(tmp_path / "run.json"), timeout_s=300).stdout
     for name in ("100x8 on 20,000 to 100x8: ", "1x64 on 20,000 to 1x64: "):
         assert name in told
-    assert "GOALS on a machine of two cores" in started(
-        "bench.report", str(tmp_path / "run.json"), timeout_s=60
+    assert (
+        "GOALS on a machine of two cores"
+        in ran("bench.report", str(tmp_path / "run.json"), timeout_s=60).stdout
     )

@@ -18,19 +18,6 @@ from bench.suite import ingest, measured
 from tests.e2e.world import ROOT
 
 
-def ran(*words: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done
-
-
 @pytest.mark.slow
 def test_a_small_run_measures_every_kind_of_row_and_every_limit(tmp_path: Path) -> None:
     rows = [*ingest([Shape.read(text) for text in ("100x8", "1x4@3x2")]), *readings(1000)]
