@@ -257,12 +257,19 @@ async def test_settling_waits_for_a_writer_that_came_without_the_key_lock(
 
     async def write() -> None:
         nonlocal released
-        lock = f"SELECT FROM record.{counters} WHERE tenant_id = '{tenant.hex()}' FOR UPDATE"
-        await sql(postgres.dsn, "BEGIN", lock, "SELECT pg_sleep(0.6)", "SELECT 1")
-        released = True
+        connection = await asyncpg.connect(postgres.dsn)
+        try:
+            await connection.execute("BEGIN")
+            await connection.execute(
+                f"SELECT FROM record.{counters} WHERE tenant_id = '{tenant.hex()}' FOR UPDATE"
+            )
+            await connection.execute("SELECT pg_sleep(0.6)")
+            released = True  # before the lock is free: whoever waited for it may hear of that first
+        finally:
+            await connection.close()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(write)
+        nursery.start_soon(cross, write)
         await trio.sleep(0.3)
         await postgres.other.settle(tenant)
         assert released
