@@ -33,7 +33,7 @@ def uuid_bytes(text: str) -> bytes:
     """The 16 bytes of a UUID (VES 1.1): hyphenated, 32 digits, ``urn:uuid:`` or ``{braced}``, any case."""
     # The common spelling first. fromhex skips ASCII white space, which is why all lengths are checked:
     # 36 characters with hyphens at these four places leave exactly 32, and 16 bytes need all of them.
-    if len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-":
+    if len(text) == 36 and text[8:24:5] == "----":
         try:
             raw = bytes.fromhex(text.replace("-", ""))
         except ValueError:
