@@ -11,6 +11,7 @@ members account for, or an error to explain, the object is read once more, slowl
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import msgspec
@@ -18,8 +19,8 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from ves.bodies import read_body, read_wrapper
 from ves.canonical import may_escape_a_colon
-from ves.constants import INTEGER_MAX, U32_MAX
-from ves.encoding import hex_bytes, uuid_bytes
+from ves.constants import INTEGER_MAX, U32_MAX, ZERO_HASH
+from ves.encoding import hex_bytes, prefixed_hex, uuid_bytes
 from ves.records import BodyRefused, Uuid
 from ves.unreadable import EVENT_TYPES, WRAPPER_TYPES, Unreadable, invalid, members_once, wrong_type
 
@@ -53,6 +54,8 @@ class Wire(msgspec.Struct, gc=False):
     base_version: Annotated[int, Meta(ge=0, le=INTEGER_MAX)] | UnsetType | None = UNSET
 
 
+_REPEATED_IDS_MAX = 4096
+"""Texts of tenants, stores and agents whose bytes are remembered: they come again and again. 1 MB."""
 _REQUIRED = 14
 """Members of ``Wire`` without a default."""
 
@@ -69,6 +72,10 @@ class Envelope(msgspec.Struct, gc=False):
     payload_plain_hash: bytes
     payload_cipher_hash: bytes
     agent_signature: bytes
+    payload: bytes
+    """As the body spells it; empty when it is absent."""
+    payload_encrypted: bytes
+    """Likewise."""
 
 
 class Request(msgspec.Struct):
@@ -104,39 +111,40 @@ def read_request(body: bytes) -> Request | BodyRefused:
 
 
 def _read(body: bytes, half_pair: str) -> Request:
-    wrapper, raws = read_wrapper(body, _decode_wrapper, WRAPPER_TYPES)
+    wrapper, raws, colons = read_wrapper(body, _decode_wrapper, WRAPPER_TYPES)
     agent_id = _uuid(wrapper.agent_id, "agentId")
-    ids: dict[str, Uuid] = {}
-    events = [_read_event(raw, index, ids) for index, raw in enumerate(raws)]
+    events = [_read_event(*text, index) for index, text in enumerate(zip(raws, colons, strict=True))]
     return Request(agent_id, events, half_pair)
 
 
 # One event.
 
+_repeated_id = lru_cache(_REPEATED_IDS_MAX)(uuid_bytes)
+_ZERO_HASH_TEXT = prefixed_hex(ZERO_HASH)
 
-def _read_event(raw: bytes, index: int, ids: dict[str, Uuid]) -> Envelope:
+
+def _read_event(raw: bytes, colons: int, index: int) -> Envelope:
     try:
         wire = _decode_event(raw)
     except msgspec.ValidationError:
         wire = _read_slowly(raw, index)
     else:
-        if may_escape_a_colon(raw) or raw.count(b":") != _colons(wire):
+        if colons != _colons(wire) or may_escape_a_colon(raw):
             wire = _read_slowly(raw, index)
+    command_id, cipher_hash = wire.command_id, wire.payload_cipher_hash
     try:
-        # One stream and one agent per request: their ids repeat.
-        tenant_id = ids.get(wire.tenant_id) or ids.setdefault(wire.tenant_id, uuid_bytes(wire.tenant_id))
-        store_id = ids.get(wire.store_id) or ids.setdefault(wire.store_id, uuid_bytes(wire.store_id))
-        agent = wire.source_agent_id
         return Envelope(
             wire,
             uuid_bytes(wire.event_id),
-            tenant_id,
-            store_id,
-            ids.get(agent) or ids.setdefault(agent, uuid_bytes(agent)),
-            None if wire.command_id is UNSET or wire.command_id is None else uuid_bytes(wire.command_id),
+            _repeated_id(wire.tenant_id),
+            _repeated_id(wire.store_id),
+            _repeated_id(wire.source_agent_id),
+            None if command_id is UNSET or command_id is None else uuid_bytes(command_id),
             hex_bytes(wire.payload_plain_hash, 32),
-            hex_bytes(wire.payload_cipher_hash, 32),
+            ZERO_HASH if cipher_hash == _ZERO_HASH_TEXT else hex_bytes(cipher_hash, 32),
             hex_bytes(wire.agent_signature, 64),
+            bytes(wire.payload),
+            bytes(wire.payload_encrypted),
         )
     except ValueError:
         raise _first_wrong_text(wire, index) from None
@@ -147,17 +155,21 @@ def _colons(wire: Wire) -> int:
 
     Ids, hashes and signature have none (an ``urn:uuid:`` makes the count differ, so it is read slowly).
     """
-    colons = _REQUIRED + wire.created_at.count(":")
-    colons += wire.entity_id.count(":") + wire.entity_type.count(":") + wire.event_type.count(":")
-    for raw in (wire.payload, wire.payload_encrypted, wire.agent_signature_bundle):
-        if raw is not _ABSENT:
-            colons += 1 + bytes(raw).count(b":")
-    return (
-        colons
-        + (wire.command_id is not UNSET)
-        + (wire.base_version is not UNSET)
-        + (wire.agent_signature_scheme is not UNSET)
-    )
+    colons = _REQUIRED + wire.created_at.count(":") + wire.entity_id.count(":")
+    colons += wire.entity_type.count(":") + wire.event_type.count(":")
+    if wire.payload is not _ABSENT:
+        colons += 1 + bytes(wire.payload).count(b":")
+    if wire.payload_encrypted is not _ABSENT:
+        colons += 1 + bytes(wire.payload_encrypted).count(b":")
+    if wire.agent_signature_bundle is not _ABSENT:
+        colons += 1 + bytes(wire.agent_signature_bundle).count(b":")
+    if wire.command_id is not UNSET:
+        colons += 1
+    if wire.base_version is not UNSET:
+        colons += 1
+    if wire.agent_signature_scheme is not UNSET:
+        colons += 1
+    return colons
 
 
 def _read_slowly(raw: bytes, index: int) -> Wire:
