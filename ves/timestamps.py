@@ -20,9 +20,7 @@ _WANTED = "must be RFC 3339, for example 2026-01-31T12:00:00.000Z"
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - all arithmetic here is on UTC without a zone
 _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 # What almost everybody sends; whether there is such a month, day or second is left to datetime.
-_PLAIN = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{3}(?:[0-9]{3})?)?Z"
-)
+_PLAIN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{3}(?:[0-9]{3})?)?Z")
 _MICROSECOND = timedelta(microseconds=1)
 _400_YEARS_US = 146_097 * 86_400 * 1_000_000
 
