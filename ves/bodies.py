@@ -19,9 +19,8 @@ from ves.constants import BODY_DEPTH_MAX, EVENTS_PER_REQUEST_MAX
 from ves.records import BodyRefused, Scope, Uuid
 from ves.unreadable import Unreadable, members_once, not_json, too_deep, wrong_type
 
-_EVENT_DEPTH_MAX = BODY_DEPTH_MAX - 2  # the wrapper and its array are around every event
+EVENT_DEPTH_MAX = BODY_DEPTH_MAX - 2  # the wrapper and its array are around every event
 _WRAPPER_MEMBERS = 2
-_BETWEEN_EVENTS = (b",", b", ")  # as most writers of JSON have it
 
 _check_syntax = msgspec.json.Decoder(Raw).decode
 
@@ -77,31 +76,14 @@ def _mark_for(body: bytes) -> str:
 # The wrapper.
 
 
-def read_wrapper(
-    body: bytes, decode: Callable[[bytes], W], types: dict[str, str]
-) -> tuple[W, list[bytes], list[int]]:
-    """The wrapper, the text of each event, and how many colons each has. Raises Unreadable. The nesting of
-    all is bounded from here on."""
+def read_wrapper(body: bytes, decode: Callable[[bytes], W], types: dict[str, str]) -> tuple[W, list[bytes]]:
+    """The wrapper, and the text of each event, whose nesting is bounded from here on. Raises Unreadable."""
     wrapper = _decoded(body, decode, types)
-    raws = list(map(bytes, wrapper.events))
-    for raw in raws:
-        if exceeds_depth(raw, _EVENT_DEPTH_MAX):
-            raise too_deep()
-    colons = [raw.count(b":") for raw in raws]
-    if _colons_outside(body, raws, colons) != _WRAPPER_MEMBERS:
-        _check_members(body, types)
-    return wrapper, raws, colons
-
-
-def _colons_outside(body: bytes, raws: list[bytes], colons: list[int]) -> int:
-    """Of the events' texts, which have so many each."""
-    # Usually all events stand in one piece, and only what is around it need be counted.
-    start = body.find(raws[0]) if raws else -1
-    for between in _BETWEEN_EVENTS:
-        inside = between.join(raws)
-        if start >= 0 and body.startswith(inside, start):
-            return body.count(b":", 0, start) + body.count(b":", start + len(inside))
-    return body.count(b":") - sum(colons)
+    raws = [bytes(raw) for raw in wrapper.events]
+    if any(exceeds_depth(raw, EVENT_DEPTH_MAX) for raw in raws):
+        raise too_deep()
+    _check_members(body, raws, types)
+    return wrapper, raws
 
 
 def _decoded(body: bytes, decode: Callable[[bytes], W], types: dict[str, str]) -> W:
@@ -129,7 +111,10 @@ def _explained(body: bytes, wrong: msgspec.DecodeError, types: dict[str, str]) -
     return wrong_type(str(wrong), "", types)
 
 
-def _check_members(body: bytes, types: dict[str, str]) -> None:
+def _check_members(body: bytes, raws: list[bytes], types: dict[str, str]) -> None:
+    outside = body.count(b":") - sum(raw.count(b":") for raw in raws)
+    if outside == _WRAPPER_MEMBERS:
+        return
     if exceeds_depth(body, BODY_DEPTH_MAX):
         raise too_deep()
     members_once(body, "", types)

@@ -97,8 +97,7 @@ def parse_strictly(raw: bytes, *, signed_zero: bool = False) -> Any:
 def exceeds_depth(raw: bytes, limit: int) -> bool:
     """Whether a JSON text nests more than ``limit`` containers; exact for valid JSON."""
     # All brackets, wherever they stand, bound the depth from above; only dense texts need the exact count.
-    # Taken out they are found faster than counted, for they are few.
-    if 2 * len(raw) - len(raw.replace(b"[", b"")) - len(raw.replace(b"{", b"")) <= limit:
+    if raw.count(b"[") + raw.count(b"{") <= limit:
         return False
     brackets = _STRINGS.sub(b"", raw).translate(_STEPS, _NOT_BRACKETS)
     return max(accumulate(memoryview(brackets).cast("b")), default=0) > limit

@@ -99,22 +99,21 @@ def read_request(body: bytes) -> Request | BodyRefused:
 
 
 def _read(body: bytes, half_pair: str) -> Request:
-    wrapper, raws, colons = read_wrapper(body, _decode_wrapper, LEGACY_WRAPPER_TYPES)
+    wrapper, raws = read_wrapper(body, _decode_wrapper, LEGACY_WRAPPER_TYPES)
     try:
         agent_id = uuid_bytes(wrapper.agent_id)
     except ValueError:
         raise invalid("agent_id", LEGACY_WRAPPER_TYPES) from None
-    events = [_read_event(*text, index) for index, text in enumerate(zip(raws, colons, strict=True))]
-    return Request(agent_id, events, half_pair)
+    return Request(agent_id, [_read_event(raw, index) for index, raw in enumerate(raws)], half_pair)
 
 
-def _read_event(raw: bytes, colons: int, index: int) -> Envelope:
+def _read_event(raw: bytes, index: int) -> Envelope:
     try:
         wire = _decode_event(raw)
     except msgspec.ValidationError:
         wire = _read_slowly(raw, index)
     else:
-        if colons != _colons(wire) or may_escape_a_colon(raw):
+        if may_escape_a_colon(raw) or raw.count(b":") != _colons(wire):
             wire = _read_slowly(raw, index)
     if wire.payload is _ABSENT:
         raise wrong_type("missing required field `payload`", f"events[{index}].", LEGACY_EVENT_TYPES)

@@ -103,9 +103,8 @@ def verify_body(
     if not isinstance(demands, Demands):
         return demands
     outcomes = _Batch(request, now_us, demands.future_us_max).outcomes()
-    keys = _public_keys(request, outcomes, public_key_of)
-    missing = [name for name, key in keys.items() if key is None and name not in unknown]
-    if missing:
+    keys, missing = _public_keys(request, outcomes, public_key_of)
+    if missing := [name for name in missing if name not in unknown]:
         return NeedsKeys(missing)
     return _check_signatures(request, outcomes, keys, demands)
 
@@ -290,25 +289,31 @@ def _public_keys(
     request: Request,
     outcomes: list[VerifiedEvent | Refusal],
     public_key_of: Callable[[KeyName], bytes | None],
-) -> dict[KeyName, bytes | None]:
+) -> tuple[dict[int, bytes | None], list[KeyName]]:
+    """The keys by their ids, and the names of those that are not known."""
     tenant_id, agent_id = request.events[0].tenant_id, request.agent_id
-    key_ids = {event.agent_key_id: None for event in outcomes if type(event) is VerifiedEvent}
-    names = [KeyName(tenant_id, agent_id, key_id) for key_id in key_ids]
-    return {name: public_key_of(name) for name in names}
+    keys: dict[int, bytes | None] = {}
+    missing = []
+    for event in outcomes:
+        if type(event) is VerifiedEvent and event.agent_key_id not in keys:
+            name = KeyName(tenant_id, agent_id, event.agent_key_id)
+            keys[name.key_id] = public_key = public_key_of(name)
+            if public_key is None:
+                missing.append(name)
+    return keys, missing
 
 
 def _check_signatures(
     request: Request,
     outcomes: list[VerifiedEvent | Refusal],
-    keys: dict[KeyName, bytes | None],
+    keys: dict[int, bytes | None],
     demands: Demands,
 ) -> VerifiedBatch:
     first, judge = request.events[0], demands.judge
-    by_id = {name.key_id: key for name, key in keys.items()}
     for index, event in enumerate(outcomes):
         if type(event) is not VerifiedEvent:
             continue
-        public_key = by_id[event.agent_key_id]
+        public_key = keys[event.agent_key_id]
         if public_key is None:
             outcomes[index] = Refusal(
                 event.event_id, "agent_key_invalid: Agent key not found", "Agent key not found"
