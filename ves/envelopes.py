@@ -124,7 +124,7 @@ def read_request(body: bytes) -> Request | BodyRefused:
 def _read(body: bytes, half_pair: str) -> Request:
     whole = _whole(body)
     if whole is None:
-        return _read_by_events(body, half_pair)
+        return read_by_events(body, half_pair)
     agent_id = _uuid(whole.agent_id, "agentId")
     events = [_envelope(wire, index) for index, wire in enumerate(whole.events)]
     return Request(agent_id, events, half_pair)
@@ -157,7 +157,8 @@ def _too_deep(wire: Wire) -> bool:
     return any(exceeds_depth(bytes(raw), _MEMBER_DEPTH_MAX) for raw in others)
 
 
-def _read_by_events(body: bytes, half_pair: str) -> Request:
+def read_by_events(body: bytes, half_pair: str) -> Request:
+    """The wrapper first, then each event by itself: the slow way, which has a reason for every refusal."""
     wrapper, raws = read_wrapper(body, _decode_wrapper, WRAPPER_TYPES)
     agent_id = _uuid(wrapper.agent_id, "agentId")
     events = [_envelope(_read_event(raw, index), index) for index, raw in enumerate(raws)]

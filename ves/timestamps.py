@@ -32,18 +32,18 @@ def parse_rfc3339(text: str) -> int:
     Date, ``T``, ``t`` or one space, time, an optional fraction of any length (cut after microseconds), then
     ``Z``, ``z`` or a signed offset (``+``, ``-`` or U+2212). Second 60 is the first of the next minute.
     """
-    if len(text) in _PLAIN_LENGTHS and text[10] == "T" and text[-1] == "Z":
+    if len(text) in _PLAIN_LENGTHS and text[-1] == "Z":
         try:
             since = convert(text, datetime) - _EPOCH_UTC
-        except ValidationError:
-            pass  # second 60, year 0, or no time at all: told apart below
+        except (ValidationError, UnicodeEncodeError):
+            pass  # second 60, year 0, or no time at all: told apart by its shape
         else:
             return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
     return by_shape(text)
 
 
 def by_shape(text: str) -> int:
-    """``parse_rfc3339`` of every text, plain or not, without msgspec's help."""
+    """``parse_rfc3339`` without the shortcut for plain texts."""
     shape = _SHAPE.fullmatch(text)
     if shape is None:
         raise ValueError(_WANTED)
