@@ -75,7 +75,7 @@ def test_an_everyday_payload_with_one_wrong_character_is_read_as_slowly_as_any()
     """Whatever stands at one place of it: the bytes of the slow way, or its refusal."""
     everyday = 0
     for at in range(len(EVERYDAY)):
-        for character in b'0159.eE+-:,[]{} "\\nat\x01\xff':
+        for character in b'0159.eE+-:,[]{} "\\nat\0\x01\xff':
             raw = EVERYDAY[:at] + bytes([character]) + EVERYDAY[at + 1 :]
             everyday += _everyday(raw) is not None
             assert _answer(canonical_payload, raw) == _answer(
