@@ -45,6 +45,8 @@ def canonical_payload(raw: bytes) -> bytes:
 def canonical_of_bounded(raw: bytes) -> bytes:
     """``canonical_payload`` for a caller who has already bounded the nesting."""
     text = _everyday(raw) or _plain_text(raw)
+    if text == raw:
+        return text
     # Both ways keep the last of doubled members silently. Every member brings a colon, so a dropped one
     # shows as a difference in colons; only an escaped colon inside a string could hide it.
     if text is None or raw.count(b":") != text.count(b":") or may_escape_a_colon(raw):
