@@ -55,14 +55,17 @@ def canonical_of_bounded(raw: bytes) -> bytes:
 
 
 def _everyday(raw: bytes) -> bytes | None:
-    """The sorted text of a payload of which nothing needs a closer look: read as values that orjson writes as
-    RFC 8785 does, in ASCII. None for all others."""
+    """The sorted text of a payload that is read as values which orjson writes as RFC 8785 does. None for all
+    others, and for a few of these."""
     try:
-        text = orjson.dumps(_everyday_value(raw), option=orjson.OPT_SORT_KEYS)
+        value = _everyday_value(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     # ASCII text has ASCII names; and a double that is an integer is written by the two in different ways.
-    return text if text.isascii() and not (b".0" in text and _INTEGRAL.search(text)) else None
+    if text.isascii() and not (b".0" in text and _INTEGRAL.search(text)):
+        return text
+    return text if _plain(value) else None
 
 
 def _plain_text(raw: bytes) -> bytes | None:

@@ -5,7 +5,7 @@
 It alone makes a ``VerifiedEvent``. Final refusals are decided here, per event; whatever depends on state
 (replays, key status, command ids, versions) is not. Pure: keys and the time come in as arguments. Whatever
 the bytes, it answers and raises nothing. ``verify_body`` is what the worker processes run all day: about
-15 microseconds per event beside the signature's 42.
+10 microseconds per event beside the signature's 54.
 """
 
 from __future__ import annotations
