@@ -263,7 +263,7 @@ def build(
         children_max=settings.tenants_max,
         letters_max=settings.sequencer_letters_max,
         idle_s=settings.tenant_idle_secs,
-        idle_max=settings.tenants_idle_max,
+        idle_max=settings.idle_tenants_kept,
         shutdown_s=settings.db_unit_deadline_s,
         name_of=uuid_text,
     )
