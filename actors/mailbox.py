@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import outcome
 import trio
 
 from actors.errors import MailboxFull, NotNow, OutcomeUnknown, Poisoned, Stopping, Unavailable
@@ -21,7 +22,7 @@ from actors.letters import Letter
 from actors.messages import Message
 from actors.tracing import work_in_nothing
 
-__all__ = ["Actor", "CallCycle", "EndOfLife", "Inbox", "Letter", "Mailbox", "Ref", "current_inbox"]
+__all__ = ["Actor", "CallCycle", "EndOfLife", "Inbox", "Letter", "Mailbox", "Ref", "ask_all", "current_inbox"]
 
 A = TypeVar("A")
 
@@ -533,3 +534,22 @@ class Ref:
         if self.name in inbox.chain:
             raise CallCycle(" asks ".join((*inbox.chain, self.name)))
         return inbox.chain
+
+
+async def ask_all(ref: Ref, messages: Sequence[Message[A]], *, deadline_s: float) -> list[A]:
+    """``ref.ask`` for each at the same time: their answers in order, or what the first of them that failed
+    raised; all have ended by then."""
+    if len(messages) == 1:
+        return [await ref.ask(messages[0], deadline_s=deadline_s)]
+    outcomes: dict[int, outcome.Value[A] | outcome.Error] = {}
+
+    async def ask(place: int) -> None:
+        try:
+            outcomes[place] = outcome.Value(await ref.ask(messages[place], deadline_s=deadline_s))
+        except NotNow as reason:
+            outcomes[place] = outcome.Error(reason)
+
+    async with trio.open_nursery() as nursery:
+        for place in range(len(messages)):
+            nursery.start_soon(ask, place)
+    return [outcomes[place].unwrap() for place in range(len(messages))]

@@ -89,6 +89,32 @@ def packed(event: StoredEvent) -> bytes:
     return bytes(row)
 
 
+def divided(rows: bytes, count: int, parts: int) -> list[tuple[bytes, int]]:
+    """The ``count`` events of ``rows`` in order, in at most so many runs of nearly the same number of events,
+    and how many each has."""
+    size = -(-count // parts)
+    begins = [0]
+    try:
+        for _ in range((count - 1) // size):
+            begins.append(_after(rows, begins[-1], size))
+    except struct.error:
+        raise NotPacked("a page that ends within an event") from None
+    ends = [*begins[1:], len(rows)]
+    return [
+        (rows[begin:end], min(size, count - number * size))
+        for number, (begin, end) in enumerate(zip(begins, ends, strict=True))
+    ]
+
+
+def _after(rows: bytes, at: int, events: int) -> int:
+    """Where the event begins that comes so many after the one at ``at``."""
+    for _ in range(events):
+        at += _FIXED.size
+        for _ in _OTHER_COLUMNS:
+            at += _LENGTH.size + max(0, _LENGTH.unpack_from(rows, at)[0])
+    return at
+
+
 def unpacked(rows: bytes) -> Iterator[StoredEvent]:
     """The events of a page, in order. Raises NotPacked, and what decoding raises."""
     at, end = 0, len(rows)

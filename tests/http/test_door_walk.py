@@ -152,6 +152,18 @@ async def test_events_come_back_as_they_were_signed_byte_for_byte() -> None:
             assert (await client.get("/api/v1/ves/streams")).json()["streams"] == []
 
 
+async def test_a_large_page_is_opened_in_parts_and_served_as_one() -> None:
+    async with serving() as house:
+        house.journal.events = [stored(n, b'{"n":%d}' % n) for n in range(1, 503)]
+        async with house.client(house.api_key("read")) as client:
+            page = (await client.get("/api/v1/ves/events", params={**STREAM, "limit": 501})).json()
+            assert [event["payload"]["n"] for event in page["events"]] == list(range(1, 502))
+            assert [asked.count for asked in house.encryptors.asked] == [251, 250]
+            house.encryptors.asked.clear()
+            await client.get("/api/v1/ves/events", params={**STREAM, "limit": 200})
+            assert [asked.count for asked in house.encryptors.asked] == [200], "not worth a second way"
+
+
 async def test_an_entity_with_slashes_and_letters_from_everywhere_is_found() -> None:
     async with serving() as house:
         house.journal.events = [stored(1, entity_type="ord/er", entity_id="№ 7%2F?")]

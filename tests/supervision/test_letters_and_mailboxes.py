@@ -14,7 +14,7 @@ import supervisor.supervisor
 from actors.errors import DeadlinePassed, MailboxFull, OutcomeUnknown, Unavailable
 from actors.fair_mailbox import FairMailbox
 from actors.letters import Letter
-from actors.mailbox import CallCycle, EndOfLife, Inbox, Mailbox, Ref
+from actors.mailbox import CallCycle, EndOfLife, Inbox, Mailbox, Ref, ask_all
 from actors.messages import Message
 from supervisor.supervisor import ChildSpec, Supervisor
 
@@ -46,6 +46,43 @@ async def test_a_second_answer_and_a_late_refusal_change_nothing():
         letter.answer(2)
         letter.refuse(Unavailable("too late"))
     assert answers == [1]
+
+
+async def test_what_is_asked_at_the_same_time_is_answered_in_order():
+    mailbox, ref = address("a")
+    answers = []
+
+    async def ask() -> None:
+        answers.append(await ask_all(ref, [Echo(1), Echo(2), Echo(3)], deadline_s=1))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        letters = await Inbox(mailbox).take_group(letters_max=3)
+        for letter in reversed(letters):
+            letter.answer(letter.message.n)
+    assert answers == [[1, 2, 3]]
+
+
+async def test_of_what_is_asked_at_the_same_time_the_first_that_failed_is_heard_when_all_have_ended():
+    mailbox, ref = address("a")
+    heard = []
+
+    async def ask() -> None:
+        with pytest.raises(Unavailable) as caught:
+            await ask_all(ref, [Echo(1), Echo(2), Echo(3)], deadline_s=1)
+        heard.append(str(caught.value))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        by_value = {one.message.n: one for one in await Inbox(mailbox).take_group(letters_max=3)}
+        by_value[3].refuse(Unavailable("third"))
+        by_value[2].refuse(Unavailable("second"))
+        await wait_all_tasks_blocked()
+        assert not heard, "one is under way"
+        by_value[1].answer(1)
+    assert heard == ["second"]
 
 
 async def test_an_unanswered_ask_ends_at_its_deadline_and_its_letter_in_hand_is_abandoned(autojump_clock):

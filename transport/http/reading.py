@@ -11,8 +11,9 @@ from typing import cast
 
 from msgspec import Raw
 
-from actors.messages import Open, SealedPayload, ServePage
-from journal.packed import packed
+from actors.mailbox import ask_all
+from actors.messages import Open, SealedPayload, ServedEvents, ServePage
+from journal.packed import divided, packed
 from journal.port import EntityPage, EventPage
 from transport.http.errors import ApiError, Code
 from transport.http.residency import must_be_served_here
@@ -34,6 +35,10 @@ from ves.constants import ENTITY_ID_BYTES_MAX, ENTITY_TYPE_BYTES_MAX
 from ves.records import EntityName, StoredEvent, Uuid
 from ves.timestamps import utc_text
 
+SERVED_AT_ONCE = 2
+"""Into so many parts a large page is divided for opening: even the least machine has two to open them."""
+SERVED_TOGETHER_MIN = 200
+"""Events in a part: fewer are not worth another way to a process and back."""
 ANSWER_SHARE_S = 2.0
 """What a long wait leaves of the request's time for reading the page."""
 
@@ -123,10 +128,14 @@ async def served(visit: Visit, tenant_id: Uuid, page: EventPage | EntityPage) ->
     """The events with their payloads in clear, in order, ready to be encoded and for nothing else."""
     if not page.count:
         return []
-    message = ServePage(tenant_id=tenant_id, packed=page.packed, count=page.count)
-    found = await visit.house.encryptors.ask(message, deadline_s=visit.remaining_s)
+    parts = min(SERVED_AT_ONCE, -(-page.count // SERVED_TOGETHER_MIN))
+    messages = [
+        ServePage(tenant_id=tenant_id, packed=rows, count=count)
+        for rows, count in divided(page.packed, page.count, parts)
+    ]
+    found: list[ServedEvents] = await ask_all(visit.house.encryptors, messages, deadline_s=visit.remaining_s)
     # The texts of all of them, with their commas, stand for the elements of the list.
-    return [cast(EventReply, Raw(found.texts))]
+    return [cast(EventReply, Raw(b",".join(part.texts for part in found)))]
 
 
 async def opened_payloads(visit: Visit, tenant_id: Uuid, events: Sequence[StoredEvent]) -> list[bytes]:
