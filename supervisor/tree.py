@@ -44,7 +44,7 @@ from actors.audit_commitments import AuditCommitter, AuditPolicy
 from actors.audit_spool import AuditSpool, SpoolEmptier
 from actors.buckets import of_seconds
 from actors.certificates import Certificates, CertificateWatcher
-from actors.committer import CommitmentPolicy, Committer, Sweeper
+from actors.committer import Committer
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
 from actors.failed_attempts import FailedAttempts, FailureReporter, Patience
@@ -61,6 +61,7 @@ from actors.schema_checker import SchemaChecker
 from actors.security_events import SecurityEvents
 from actors.sequencer import GroupLimits, Sequencer, Tally
 from actors.small_bodies import SmallBodies
+from actors.sweeper import CommitmentPolicy, Sweeper
 from actors.token_keys import NO_KEYS, KeySet
 from actors.token_rules import Rules
 from actors.tokens import KeyFile, KeySetWatcher, TokenBook
