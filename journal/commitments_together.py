@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from journal.commitments import COLUMNS, COMMITTABLE, beyond_voided
+from journal.locks import begin_together
 from journal.port import (
     TOGETHER_LEAVES_MAX,
     TOGETHER_STREAMS_MAX,
@@ -32,6 +33,8 @@ from ves.records import Uuid
 
 if TYPE_CHECKING:
     from journal.connections import Connection
+
+_LOCK_TIMEOUT_S = 0.1
 
 # One look into an index for each stream, whatever the planner believes.
 _UNCOMMITTED = f"""
@@ -58,8 +61,8 @@ LEFT JOIN LATERAL (
 ORDER BY w.place
 """  # noqa: S608  texts of our modules only
 
-# ``held``: counters as they are believed, and ours until the transaction ends. First commitments are waited
-# for where another node's is under way: in order, so that nobody waits in a circle.
+# ``held``: counters as they are believed, and ours until the transaction ends. Where another node's first
+# commitment of a stream is under way, it is waited for: in order, so that nobody waits in a circle.
 _COMMIT = f"""
 WITH wanted AS MATERIALIZED (
     SELECT w.*, ({beyond_voided("w.tenant_id", "w.store_id", "w.sequence_end")}) AS through
@@ -102,16 +105,20 @@ RETURNING batch_id
 async def read_uncommitted(units: Units, ranges: Sequence[StreamRange]) -> list[Uncommitted]:
     """Raises JournalAway, and NotTogether when one of them cannot be read."""
     check_ranges(ranges)
-    columns = (
+    try:
+        return await units.read(lambda connection: read(connection, ranges))
+    except asyncpg.PostgresError as error:
+        raise NotTogether(f"{type(error).__name__} while leaves were read") from error
+
+
+async def read(connection: Connection, ranges: Sequence[StreamRange]) -> list[Uncommitted]:
+    rows = await connection.fetch(
+        _UNCOMMITTED,
         [r.tenant_id for r in ranges],
         [r.store_id for r in ranges],
         [r.sequence_start for r in ranges],
         [r.sequence_end for r in ranges],
     )
-    try:
-        rows = await units.read(lambda connection: connection.fetch(_UNCOMMITTED, *columns))
-    except asyncpg.PostgresError as error:
-        raise NotTogether(f"{type(error).__name__} while leaves were read") from error
     return [
         Uncommitted(CommitmentCounter(through or 0, root or ZERO_HASH, head or 0), sources or b"")
         for through, root, head, sources in rows
@@ -122,7 +129,11 @@ async def commit_together(units: Units, made: Sequence[MadeCommitment]) -> list[
     """Raises NotTogether, and JournalOutcomeUnknown once COMMIT was sent and not clearly answered."""
     check_together(made)
     try:
-        stored = await units.write(lambda connection: _store(connection, made), named="commit")
+        stored = await units.write(
+            lambda connection: store(connection, made),
+            begin=begin_together(_LOCK_TIMEOUT_S),
+            named="commit",
+        )
     except Contended as error:
         return [Moved(f"{type(error).__name__}: another committer was first")] * len(made)
     except JournalAway as error:
@@ -151,8 +162,8 @@ def check_together(made: Sequence[MadeCommitment]) -> None:
         raise ValueError(f"ves_version {VES_VERSION} only")
 
 
-async def _store(connection: Connection, made: Sequence[MadeCommitment]) -> set[Uuid]:
-    """The ids of those that are stored."""
+async def store(connection: Connection, made: Sequence[MadeCommitment]) -> set[Uuid]:
+    """Inside a transaction: the ids of those that are stored."""
     in_order = [m.commitment for m in made]
     rows = await connection.fetch(
         _COMMIT,
