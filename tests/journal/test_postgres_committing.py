@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import asyncpg
 import trio
 from journal_builders import a_commitment, an_event, decided, uuid
@@ -34,17 +37,16 @@ async def kinds(world: PostgresWorld, some: list[MadeCommitment]) -> list[type]:
     return [type(outcome) for outcome in outcomes]
 
 
-async def begun(world: PostgresWorld, statement: str, *arguments: object) -> asyncpg.Connection:
-    """Another session in whose transaction the statement was done."""
+@asynccontextmanager
+async def under_way(world: PostgresWorld, statement: str, *arguments: object) -> AsyncIterator[None]:
+    """Another session has done this, in a transaction that is undone in the end."""
     connection = await cross(lambda: asyncpg.connect(world.dsn))
-    await cross(lambda: connection.execute("BEGIN"))
-    await cross(lambda: connection.execute(statement, *arguments))
-    return connection
-
-
-async def ended(connection: asyncpg.Connection) -> None:
-    await cross(lambda: connection.execute("ROLLBACK"))
-    await cross(connection.close)
+    try:
+        await cross(lambda: connection.execute("BEGIN"))
+        await cross(lambda: connection.execute(statement, *arguments))
+        yield
+    finally:
+        await cross(connection.close)
 
 
 async def test_a_counter_that_somebody_holds_costs_only_its_own_stream(postgres: PostgresWorld) -> None:
@@ -52,9 +54,8 @@ async def test_a_counter_that_somebody_holds_costs_only_its_own_stream(postgres:
     assert await kinds(postgres, await made(postgres, streams, 1)) == [Stored] * 3
     some = await made(postgres, streams, 2)
     who = "SELECT FROM record.ves_commitment_counters WHERE store_id = $1::text::uuid FOR UPDATE"
-    other = await begun(postgres, who, streams[1][1].hex())
-    assert await kinds(postgres, some) == [Stored, Moved, Stored]
-    await ended(other)
+    async with under_way(postgres, who, streams[1][1].hex()):
+        assert await kinds(postgres, some) == [Stored, Moved, Stored]
     assert await kinds(postgres, some) == [Moved, Stored, Moved]
 
 
@@ -65,11 +66,10 @@ async def test_a_first_commitment_under_way_elsewhere_is_not_waited_for_long(pos
         "INSERT INTO record.ves_commitment_counters VALUES "
         "($1::text::uuid, $2::text::uuid, 2, decode(repeat('77', 32), 'hex'))"
     )
-    other = await begun(postgres, theirs, *(part.hex() for part in streams[0]))
-    assert await kinds(postgres, some) == [Moved, Moved]
-    for stream in streams:
-        assert (await postgres.other.read_commitment_counter(*stream)).committed_through == 0
-    await ended(other)
+    async with under_way(postgres, theirs, *(part.hex() for part in streams[0])):
+        assert await kinds(postgres, some) == [Moved, Moved]
+        for stream in streams:
+            assert (await postgres.other.read_commitment_counter(*stream)).committed_through == 0
     assert await kinds(postgres, some) == [Stored, Stored]
 
 
