@@ -21,6 +21,10 @@ from actors.mailbox import Inbox
 from journal.port import NEWS_MAX, ApiKey, Journal, JournalError, TokenRevocation
 from ves.records import Uuid
 
+ENTRIES_MAX = 50_000
+"""Some 650 bytes each. Of as many tenants as may be alive each can have several: who comes round in turn to a
+memory that is a little too small finds nothing in it."""
+
 
 class Credential(msgspec.Struct, frozen=True):
     """An API key that was not revoked when last looked at."""
@@ -46,7 +50,7 @@ class CredentialBook:
         self,
         *,
         journal: Journal,
-        entries_max: int = 10_000,
+        entries_max: int = ENTRIES_MAX,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self.now_us = now_us

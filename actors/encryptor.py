@@ -10,14 +10,26 @@ it computes with, cannot be trusted. Never keeps a receipt: it goes into the ans
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from itertools import islice
+from typing import Any
 
 import msgspec
 
 from actors.at_rest_watch import AtRestWatch
 from actors.errors import DoesNotOpen
 from actors.faults import checkpoint
-from actors.mailbox import Inbox
-from actors.messages import Open, OpenAtRest, RowBytes, Seal, SealAtRest, Sealed, ServedEvents, ServePage
+from actors.mailbox import Inbox, Letter
+from actors.messages import (
+    Message,
+    Open,
+    OpenAtRest,
+    RowBytes,
+    Seal,
+    SealAtRest,
+    Sealed,
+    ServedEvents,
+    ServePage,
+)
 from actors.worker_process import WorkerProcess, running
 from actors.worker_spawn import OwnProcess, Spawn
 from actors.worker_wire import (
@@ -42,6 +54,8 @@ from ves.signatures import SIGNATURE_BYTES
 
 CALL_DEADLINE_S = 20.0
 """The largest group takes under a second; what takes this long does not come back."""
+SEALED_TOGETHER_MAX = 64
+"""Events of several letters that go to the process in one frame: some two milliseconds for all of them."""
 _HASH_BYTES = 32
 
 _seal_answer: msgspec.msgpack.Decoder[SealAnswer] = msgspec.msgpack.Decoder(SealAnswer)
@@ -103,22 +117,36 @@ class Encryptor:
             del become, keys
             inbox.ready()
             while True:
-                letter = await inbox.take()
-                if letter.abandoned:
-                    continue
-                message = letter.message
-                if isinstance(message, Seal):
-                    sealed = await self._seal(worker, message)
-                    checkpoint("encryptor.sealed")
-                    letter.answer(sealed)
-                elif isinstance(message, SealAtRest):
-                    letter.answer(await self._seal_bytes(worker, message))
-                else:
-                    assert isinstance(message, Open | ServePage | OpenAtRest)
-                    try:
-                        letter.answer(await self._opened(worker, message))
-                    except DoesNotOpen as error:
-                        letter.refuse(error)
+                await self._answer(worker, await self._next(inbox))
+
+    async def _next(self, inbox: Inbox) -> list[Letter[Any]]:
+        """A letter, or the events of several tenants to be sealed together. If that ends this life, each of
+        them is tried alone in the next."""
+        letters = await inbox.take_group(
+            letters_max=SEALED_TOGETHER_MAX, weight_max=SEALED_TOGETHER_MAX, weigh=_events_to_seal
+        )
+        return [letter for letter in letters if not letter.abandoned]
+
+    async def _answer(self, worker: WorkerProcess, letters: list[Letter[Any]]) -> None:
+        if not letters:
+            return
+        seals = [letter.message for letter in letters if isinstance(letter.message, Seal)]
+        if seals:
+            sealed = await self._seal(worker, seals)
+            checkpoint("encryptor.sealed")
+            for letter, its_own in zip(letters, sealed, strict=True):
+                letter.answer(its_own)
+            return
+        (letter,) = letters  # nothing else is taken together
+        message = letter.message
+        if isinstance(message, SealAtRest):
+            letter.answer(await self._seal_bytes(worker, message))
+        else:
+            assert isinstance(message, Open | ServePage | OpenAtRest)
+            try:
+                letter.answer(await self._opened(worker, message))
+            except DoesNotOpen as error:
+                letter.refuse(error)
 
     async def _opened(
         self, worker: WorkerProcess, message: Open | ServePage | OpenAtRest
@@ -129,21 +157,23 @@ class Encryptor:
             return await self._serve(worker, message)
         return await self._open_bytes(worker, message)
 
-    async def _seal(self, worker: WorkerProcess, message: Seal) -> Sealed:
-        request = SealEvents(message.tenant_id, message.events)
+    async def _seal(self, worker: WorkerProcess, messages: list[Seal]) -> list[Sealed]:
+        request = SealEvents([(message.tenant_id, message.events) for message in messages])
         sealed = await worker.call(request, _seal_answer, deadline_s=self._call_deadline_s)
         if isinstance(sealed, Unsealed):
             worker.reject(sealed.why)
-        if len(sealed) != len(message.events):
-            worker.reject(f"{len(sealed)} events sealed of {len(message.events)}")
-        for numbered, one in zip(message.events, sealed, strict=True):
+        asked = [numbered for message in messages for numbered in message.events]
+        if len(sealed) != len(asked):
+            worker.reject(f"{len(sealed)} events sealed of {len(asked)}")
+        for numbered, one in zip(asked, sealed, strict=True):
             if (
                 len(one.payload_sealed) - len(numbered.event.payload) not in _FRAMED
                 or len(one.receipt_hash) != _HASH_BYTES
                 or len(one.sequencer_signature) != SIGNATURE_BYTES
             ):
                 worker.reject("a sealed event has the wrong size")
-        return Sealed(self._key_version, sealed)
+        answers = iter(sealed)
+        return [Sealed(self._key_version, [*islice(answers, len(m.events))]) for m in messages]
 
     async def _open(self, worker: WorkerProcess, message: Open) -> list[bytes]:
         request = OpenFrames(message.tenant_id, message.payloads)
@@ -208,6 +238,11 @@ def _payload_name(tenant_id: Uuid, store_id: Uuid, sequence_number: int) -> str:
         f"the payload stored at tenant {uuid_text(tenant_id)}, store {uuid_text(store_id)},"
         f" sequence_number {sequence_number}"
     )
+
+
+def _events_to_seal(message: Message[object]) -> int:
+    """Whatever is not to be sealed goes alone."""
+    return len(message.events) if isinstance(message, Seal) else SEALED_TOGETHER_MAX + 1
 
 
 def _pairs(values: list[RowBytes]) -> list[tuple[bytes, bytes]]:

@@ -25,8 +25,9 @@ from actors.errors import CredentialExpired, CredentialRevoked, NotNow, OutcomeU
 from actors.faults import checkpoint
 from actors.given_numbers import GivenNumbers
 from actors.legacy_group import LegacyAttempts, LegacyDone
-from actors.mailbox import Inbox, Letter, Ref
+from actors.mailbox import EndOfLife, Inbox, Letter, Ref
 from actors.messages import Append, Appended, AppendLegacy, Message, Seal, Sealed
+from actors.settled_tenants import SettledTenants
 from journal.port import (
     Away,
     CommandUse,
@@ -95,9 +96,11 @@ class Sequencer:
         limits: GroupLimits,
         chance: random.Random,
         tally: Tally,
+        settled_tenants: SettledTenants,
         key_age_max_us: int | None = None,
     ) -> None:
-        """``key_age_max_us``: new events signed by older agent keys are refused."""
+        """``settled_tenants``: the process's, known to every life. ``key_age_max_us``: new events signed by
+        older agent keys are refused."""
         self._tenant_id = tenant_id
         self._journal = journal
         self._encryptors = encryptors
@@ -105,6 +108,7 @@ class Sequencer:
         self._limits = limits
         self._chance = chance
         self._tally = tally
+        self._settled_tenants = settled_tenants
         self._key_age_max_us = key_age_max_us
         self._legacy = LegacyAttempts(
             tenant_id=tenant_id,
@@ -116,9 +120,15 @@ class Sequencer:
         self._pause_s = 0.0
 
     async def run(self, inbox: Inbox) -> None:
+        self._settled = self._settled_tenants.take(self._tenant_id)
         # No name here for the letters: an idle tenant keeps nothing of its last group in memory.
-        while True:
-            await self._sequence_all(await self._next_group(inbox))
+        try:
+            while True:
+                await self._sequence_all(await self._next_group(inbox))
+        except EndOfLife:  # between two groups, and only there: the next life goes on where this one ends
+            if self._settled:
+                self._settled_tenants.leave(self._tenant_id)
+            raise
 
     async def _next_group(self, inbox: Inbox) -> list[Letter[Any]]:
         letters = await inbox.take_group(

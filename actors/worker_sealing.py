@@ -41,7 +41,7 @@ from ves.at_rest import (
 )
 from ves.kdf import Purpose
 from ves.receipts import sign_receipt
-from ves.records import SealedEvent
+from ves.records import NumberedEvent, SealedEvent, Uuid
 from ves.served import served_event
 from ves.signatures import Signer
 
@@ -76,15 +76,15 @@ class Sealing:
 
     def seal(self, request: SealEvents) -> SealAnswer:
         try:
-            return self._seal(request)
+            return [one for part in request.parts for one in self._seal(*part)]
         except FrameNotOpened as lie:
             return Unsealed(str(lie))
 
-    def _seal(self, request: SealEvents) -> list[SealedEvent]:
-        tenant_id, signer = request.tenant_id, self._signer
-        nonces = self._random_bytes(NONCE_BYTES * len(request.events))
+    def _seal(self, tenant_id: Uuid, events: list[NumberedEvent]) -> list[SealedEvent]:
+        signer = self._signer
+        nonces = self._random_bytes(NONCE_BYTES * len(events))
         sealed = []
-        for index, numbered in enumerate(request.events):
+        for index, numbered in enumerate(events):
             event, store_id, number = numbered.event, numbered.store_id, numbered.sequence_number
             row = (tenant_id, store_id, event.event_id, number, event.event_signing_hash)
             nonce = nonces[index * NONCE_BYTES : (index + 1) * NONCE_BYTES]

@@ -100,10 +100,10 @@ class VerifyBody(msgspec.Struct, frozen=True, array_like=True, tag="verify"):
 
 
 class SealEvents(msgspec.Struct, frozen=True, array_like=True, tag="seal"):
-    """Answered with one SealedEvent per event, in order."""
+    """Answered with one SealedEvent per event, in order, of one part after the other."""
 
-    tenant_id: Uuid
-    events: list[NumberedEvent]
+    parts: list[tuple[Uuid, list[NumberedEvent]]]
+    """(tenant, its events). What gathered is sealed in one go, whoever it belongs to."""
 
 
 class OpenFrames(msgspec.Struct, frozen=True, array_like=True, tag="open"):

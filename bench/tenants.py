@@ -244,7 +244,7 @@ def main() -> None:
     arguments.add_argument("--keep", action="store_true", help="keep all of them alive, however idle")
     chosen = arguments.parse_args()
     print(this_machine())
-    keep = {"TENANT_IDLE_SECS": "900", "TENANTS_IDLE_MAX": "100000"} if chosen.keep else {}
+    keep = {"TENANT_IDLE_SECS": "900", "TENANTS_IDLE_MAX": "75000"} if chosen.keep else {}
     with a_server(TENANTS_MAX="100000", **keep) as server:
         busy = Busy(server, chosen.seconds)
         trio.run(touch_all, server, 200)  # everything that is loaded on first use

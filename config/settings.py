@@ -35,6 +35,8 @@ Days = Annotated[int, Field(ge=1, le=36_500)]
 
 RATE_CLASSES = ("events_ingest", "events_read", "commitments", "agent_keys", "admin", "public", "failed")
 RATE_REFILL_S_MAX = 3600
+TENANTS_IDLE = 2000
+"""Kept, unless told otherwise: eight kilobytes each, and every full garbage collection looks at them."""
 _DAY_US = 86_400_000_000
 
 
@@ -74,6 +76,11 @@ _AT_REST_MODES = {
     "optional": ("optional",),
     "disabled": ("disabled", "off", "false", "0"),
 }
+
+
+def _idle_at_most(tenants_max: int) -> int:
+    """The idle ones are looked through each second: meanwhile others must find a place."""
+    return max(1, tenants_max * 3 // 4)
 
 
 def _one_of(modes: dict[str, tuple[str, ...]]) -> BeforeValidator:
@@ -325,8 +332,8 @@ class Settings(BaseSettings):
     group_bytes_max: Annotated[int, Field(ge=1, le=33_554_432)] = 16 * 1024 * 1024
     tenants_max: Count = 10_000
     tenant_idle_secs: Seconds = 120.0
-    tenants_idle_max: Count = 2000
-    """Of more idle tenants the longest idle are retired at once: each costs about ten kilobytes."""
+    tenants_idle_max: Count | None = None
+    """Of more idle tenants the longest idle are retired at once; None: of more than 2,000, or than may be."""
     commitment_events: Annotated[int, Field(ge=1, le=65_536)] = 1000
     """Commit a stream when so many events wait …"""
     commitment_interval_secs: Seconds = 60.0
@@ -436,6 +443,17 @@ class Settings(BaseSettings):
             raise ValueError("is more than its …_PER_SECOND brings in an hour; lower it, or raise that")
         return burst
 
+    @field_validator("tenants_idle_max")
+    @classmethod
+    def _leaves_room_for_others(cls, value: int | None, given: ValidationInfo) -> int | None:
+        tenants_max = given.data.get("tenants_max")
+        if value is not None and tenants_max is not None and value > _idle_at_most(tenants_max):
+            raise ValueError(
+                f"of TENANTS_MAX ({tenants_max}) at most {_idle_at_most(tenants_max)} may be idle ones,"
+                " or who comes finds no place; lower it, or raise TENANTS_MAX"
+            )
+        return value
+
     def rate_limit_of(self, rate_class: str) -> tuple[float, int]:
         """Requests a second, and at once."""
         prefix = f"rate_limit_{rate_class}"
@@ -463,6 +481,10 @@ class Settings(BaseSettings):
         if self.allowed_entity_types is None:
             return None
         return tuple(dict.fromkeys(name.strip() for name in self.allowed_entity_types.split(",")))
+
+    @property
+    def idle_tenants_kept(self) -> int:
+        return self.tenants_idle_max or min(TENANTS_IDLE, _idle_at_most(self.tenants_max))
 
     @property
     def verifier_count(self) -> int:

@@ -817,8 +817,9 @@ class Journal(AnchorRecord, Protocol):
     # The write path.
 
     async def settle(self, tenant_id: Uuid) -> None:
-        """First act of a sequencer's life: locks and releases the tenant's counters, so that a
-        predecessor's transaction still running is waited out before anything is read."""
+        """First act of a sequencer's life, unless nothing of its predecessor can be under way: locks and
+        releases the tenant's counters, so that a predecessor's transaction still running is waited out before
+        anything is read."""
         ...
 
     async def read_facts(self, question: Question) -> Facts:

@@ -10,6 +10,7 @@ import math
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -254,6 +255,13 @@ class Branch(ABC):
             news = await self._to_hear.receive()
         await news()
 
+    async def _hear_what_gathered(self) -> None:
+        """Act on all the news there is, without waiting for more."""
+        assert self._to_hear is not None
+        with suppress(trio.WouldBlock):
+            while True:
+                await self._to_hear.receive_nowait()()
+
     # In the task of a life that ends: note it; the rest is left to the branch's own task.
 
     def _account(self, place: Place, life: Incarnation, to: Ref) -> None:
@@ -275,6 +283,9 @@ async def nothing() -> None:
 
 def log_end(path: str, incarnation: Incarnation, ended: Ended) -> None:
     """Say once how a life ended; only a surprise shows its traceback, and a GaveUp's was shown below."""
+    if ended.quiet:  # every tenant's, again and again
+        log.debug("actor finished", actor=path, incarnation=incarnation.generation, why=ended.text)
+        return
     said = log.bind(actor=path, incarnation=incarnation.generation, why=ended.text)
     if ended.kind == "crashed":
         if ended.error is None or isinstance(ended.error, GaveUp):
@@ -283,7 +294,5 @@ def log_end(path: str, incarnation: Incarnation, ended: Ended) -> None:
             # Formatted here, not by the log's own formatters: some of them show local values, and an
             # actor's locals are customers' payloads and keys.
             said.error("actor died", exception="".join(traceback.format_exception(ended.error)))
-    elif ended.quiet:
-        said.debug("actor finished")
     else:
         said.warning("actor ended", how=ended.kind)

@@ -175,6 +175,7 @@ class DynamicSupervisor(Branch, Generic[K]):
             inbox.ready()
             while self._stop is None:
                 await self._hear(until=self._next_moment())
+                await self._hear_what_gathered()
                 self._after_pauses()
                 self._sweep()
             await self._stop_children(drain=self._stop)

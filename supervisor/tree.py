@@ -60,6 +60,7 @@ from actors.registry import KeyRegistry
 from actors.schema_checker import SchemaChecker
 from actors.security_events import SecurityEvents
 from actors.sequencer import GroupLimits, Sequencer, Tally
+from actors.settled_tenants import SettledTenants
 from actors.small_bodies import SmallBodies
 from actors.sweeper import CommitmentPolicy, Sweeper
 from actors.token_keys import NO_KEYS, KeySet
@@ -160,6 +161,7 @@ def build(
     lag = LoopLag()
     given = given or GivenNumbers(None)
     tally = Tally(given=given)
+    settled_tenants = SettledTenants()
     security = SecurityEvents()
     rate_limits = rate_limits_of(settings)
     at_rest = at_rest_of(secrets, security)
@@ -252,6 +254,7 @@ def build(
             ),
             chance=ports.chance,
             tally=tally,
+            settled_tenants=settled_tenants,
             key_age_max_us=settings.agent_key_age_enforced_us,
         )
 
@@ -261,7 +264,7 @@ def build(
         children_max=settings.tenants_max,
         letters_max=settings.sequencer_letters_max,
         idle_s=settings.tenant_idle_secs,
-        idle_max=settings.tenants_idle_max,
+        idle_max=settings.idle_tenants_kept,
         shutdown_s=settings.db_unit_deadline_s,
         name_of=uuid_text,
     )

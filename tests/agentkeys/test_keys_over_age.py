@@ -15,6 +15,7 @@ from actors.mailbox import Inbox, Mailbox, Ref
 from actors.messages import Append, Appended, Seal, Sealed
 from actors.security_events import SecurityEvents
 from actors.sequencer import GroupLimits, Sequencer, Tally
+from actors.settled_tenants import SettledTenants
 from config.settings import Settings
 from journal.memory import MemoryDatabase, MemoryJournal
 from journal.port import AgentKey, AuditEntry, KeyRotation
@@ -168,6 +169,7 @@ async def test_enforced_an_old_key_signs_nothing_new_and_its_replays_are_answere
             limits=GroupLimits(letters_max=9, events_max=99, bytes_max=9999),
             chance=random.Random(1),
             tally=Tally(),
+            settled_tenants=SettledTenants(),
             key_age_max_us=settings.agent_key_age_enforced_us,
         )
         nursery.start_soon(actor.run, Inbox(sequencer))

@@ -11,6 +11,7 @@ from actors.errors import CredentialExpired
 from actors.mailbox import Inbox, Mailbox, Ref
 from actors.messages import Append
 from actors.sequencer import GroupLimits, Sequencer, Tally
+from actors.settled_tenants import SettledTenants
 from journal.memory import MemoryDatabase, MemoryJournal
 from journal.port import ApiKey, AuditEntry
 from tests.http.doubles import TENANT, CardboardRef, batch, verified
@@ -40,6 +41,7 @@ async def test_a_key_that_has_ended_by_the_databases_clock_appends_nothing() -> 
         limits=GroupLimits(letters_max=1, events_max=10, bytes_max=1000),
         chance=random.Random(1),
         tally=Tally(),
+        settled_tenants=SettledTenants(),
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sequencer.run, Inbox(mailbox))

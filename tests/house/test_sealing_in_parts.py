@@ -13,6 +13,7 @@ from actors.errors import Unavailable
 from actors.mailbox import Inbox, Mailbox, Ref
 from actors.messages import Append, Appended, Seal, Sealed
 from actors.sequencer import SEALED_TOGETHER_MIN, GroupLimits, Sequencer, Tally
+from actors.settled_tenants import SettledTenants
 from journal.memory import MemoryDatabase, MemoryJournal
 from journal.port import AuditEntry
 from tests.http.doubles import AGENT, TENANT, CardboardRef, batch, verified
@@ -43,6 +44,7 @@ async def appended_in_parts(seal: Seals, parts: int) -> AsyncIterator[tuple[Ref,
         limits=GroupLimits(letters_max=1, events_max=1000, bytes_max=1_000_000, sealed_at_once=parts),
         chance=random.Random(1),
         tally=Tally(),
+        settled_tenants=SettledTenants(),
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sequencer.run, Inbox(mailbox))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,13 +18,14 @@ import trio
 import trio.testing
 from signing_agent import ANYWHERE, Agent, Registry, numbered
 
-from actors.encryptor import Encryptor, EncryptorKeys
-from actors.errors import NotNow, Unavailable
+from actors.encryptor import SEALED_TOGETHER_MAX, Encryptor, EncryptorKeys
+from actors.errors import NotNow, Poisoned, Unavailable
 from actors.mailbox import Actor, Mailbox, Ref
 from actors.messages import Open, Seal, Sealed, SealedPayload, ServedEvents, ServePage, Verify
 from actors.policies import PolicyBook
 from actors.verifier import Verifier
 from actors.worker_process import WorkerProcess
+from actors.worker_wire import SealEvents
 from journal.memory import MemoryDatabase, MemoryJournal
 from journal.packed import packed
 from supervisor.policy import Pauses
@@ -43,6 +45,7 @@ from ves.records import (
     VerifiedEvent,
 )
 from ves.signatures import Signer
+from ves.verification import verify_body
 
 RING = (b"\x01" * 32,)
 NOTHING = Policy()
@@ -70,7 +73,7 @@ async def pools(
 
     def pool(name: str, size: int, factory: Callable[[], Actor]) -> Pool:
         pauses = Pauses(first_s=0.01, max_s=0.05)
-        return Pool(name, size, factory, 64, declares_ready=True, intensity=100, pauses=pauses)
+        return Pool(name, size, factory, 64, declares_ready=True, intensity=100, pauses=pauses, fair=True)
 
     journal = MemoryJournal(MemoryDatabase(now_us=lambda: 0), node_id=bytes(16))
     policies = PolicyBook(journal=journal)
@@ -301,6 +304,92 @@ async def test_killing_an_actor_in_mid_work_takes_its_process_along_and_retries_
         batch = await house.verifiers.ask(Verify(agent.body(3), ANYWHERE, NOTHING), deadline_s=10)
         assert isinstance(batch, VerifiedBatch)
         assert first not in workers()
+
+
+def rows_of(agent: Agent, count: int) -> list[NumberedEvent]:
+    known = dict([agent.binding])
+    batch = verify_body(agent.body(count), ANYWHERE, known.get, now_us=time.time_ns() // 1000)
+    assert isinstance(batch, VerifiedBatch)
+    return numbered([event for event in batch.outcomes if isinstance(event, VerifiedEvent)], agent.store_id)
+
+
+class Frames:
+    """Which seals went to an encryptor's process together: how many events of whom. A process that is given
+    a payload of the ``deadly`` one dies of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sent: list[list[tuple[bytes, int]]] = []
+        self.deadly: bytes | None = None
+        honest = WorkerProcess.call
+
+        async def call(process: WorkerProcess, request: Any, *given: Any, **named: Any) -> Any:
+            if isinstance(request, SealEvents):
+                self.sent.append([(tenant, len(events)) for tenant, events in request.parts])
+                if any(tenant == self.deadly for tenant, _ in request.parts):
+                    process.kill()
+            return await honest(process, request, *given, **named)
+
+        monkeypatch.setattr(WorkerProcess, "call", call)
+
+
+async def seal_together(house: Pools, agents: dict[str, Agent], counts: list[int]) -> dict[str, object]:
+    """Each asks in this order, while the encryptor is at something else; who got what."""
+    answers: dict[str, object] = {}
+
+    async def ask(name: str, events: list[NumberedEvent]) -> None:
+        try:
+            sealed = await house.encryptors.ask(Seal(agents[name].tenant_id, events), deadline_s=10)
+            right = [_hash_of(agents[name], n) for n in events] == [one.receipt_hash for one in sealed.events]
+            answers[name] = sealed.sequencer_key_version if right else "somebody else's"
+        except NotNow as reason:
+            answers[name] = type(reason)
+
+    async with trio.open_nursery() as nursery:
+        for name, count in zip(agents, counts, strict=True):
+            nursery.start_soon(ask, name, rows_of(agents[name], count))
+            await trio.lowlevel.checkpoint()
+    return answers
+
+
+def _hash_of(agent: Agent, row: NumberedEvent) -> bytes:
+    event = row.event
+    return receipt_hash(
+        agent.tenant_id, row.store_id, event.event_id, row.sequence_number, event.event_signing_hash
+    )
+
+
+async def test_what_gathered_of_several_tenants_is_sealed_in_one_frame_and_each_gets_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agents = {name: Agent() for name in "abcdef"}
+    async with pools({}) as house:
+        frames = Frames(monkeypatch)
+        answers = await seal_together(house, agents, [3, 1, 2, SEALED_TOGETHER_MAX - 3, 1, 200])
+    assert answers == dict.fromkeys(agents, 7)
+    ids = [agent.tenant_id for agent in agents.values()]
+    assert sorted(part for frame in frames.sent for part in frame) == sorted(
+        zip(ids, [3, 1, 2, SEALED_TOGETHER_MAX - 3, 1, 200], strict=True)
+    )
+    sizes = sorted(sum(count for _, count in frame) for frame in frames.sent)
+    assert sizes[-1] == 200, "what is large goes alone"
+    assert len(frames.sent) < len(agents)
+    assert all(
+        sum(count for _, count in frame) <= SEALED_TOGETHER_MAX for frame in frames.sent if len(frame) > 1
+    )
+
+
+async def test_a_letter_that_kills_is_found_among_those_it_was_sealed_with_and_only_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agents = {name: Agent() for name in "abcd"}
+    async with pools({}) as house:
+        frames = Frames(monkeypatch)
+        frames.deadly = agents["c"].tenant_id
+        answers = await seal_together(house, agents, [1, 1, 1, 1])
+    assert answers == {"a": 7, "b": 7, "c": Poisoned, "d": 7}
+    together = [frame for frame in frames.sent if len(frame) > 1]
+    assert together, "they had gathered"
+    assert sum((agents["c"].tenant_id, 1) in frame for frame in frames.sent) == 2
 
 
 @pytest.mark.slow

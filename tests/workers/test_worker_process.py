@@ -117,7 +117,7 @@ async def test_what_is_sealed_opens_again_and_only_at_its_own_row_and_its_receip
         events = numbered(await verified(worker, agent, 5), agent.store_id)
     async with running(BecomeEncryptor(RING, SEED), name="encryptor") as worker:
         assert worker.public_key == Signer(SEED).public_key
-        sealed = await worker.call(SealEvents(agent.tenant_id, events), SEALED, deadline_s=10)
+        sealed = await worker.call(SealEvents([(agent.tenant_id, events)]), SEALED, deadline_s=10)
         assert isinstance(sealed, list)
         assert len({one.payload_sealed[12:24] for one in sealed}) == 5, "every frame has its own nonce"
         rows = [
