@@ -82,6 +82,7 @@ class Sealing:
 
     def _seal(self, tenant_id: Uuid, events: list[NumberedEvent]) -> list[SealedEvent]:
         signer = self._signer
+        store = self._at_rest.storing(Purpose.VES_EVENTS, tenant_id)
         nonces = self._random_bytes(NONCE_BYTES * len(events))
         sealed = []
         for index, numbered in enumerate(events):
@@ -89,15 +90,8 @@ class Sealing:
             row = (tenant_id, store_id, event.event_id, number, event.event_signing_hash)
             nonce = nonces[index * NONCE_BYTES : (index + 1) * NONCE_BYTES]
             receipt_hash, signature = sign_receipt(signer, *row)
-            sealed.append(
-                SealedEvent(
-                    self._at_rest.store(
-                        Row(Purpose.VES_EVENTS, tenant_id, ves_payload_aad(*row)), nonce, event.payload
-                    ),
-                    receipt_hash,
-                    signature,
-                )
-            )
+            frame = store(ves_payload_aad(*row), nonce, event.payload)
+            sealed.append(SealedEvent(frame, receipt_hash, signature))
         return sealed
 
     def seal_bytes(self, request: SealBytes) -> SealBytesAnswer:

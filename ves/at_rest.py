@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
 from hashlib import sha256
@@ -46,7 +46,7 @@ SSE1_BYTES_MIN = _HEADER_BYTES + _TAG_BYTES
 """So many bytes more than its plaintext has an ``SSE1`` frame …"""
 SSE2_BYTES_MIN = _HEADER_BYTES_2 + _TAG_BYTES
 """… and so many an ``SSE2`` frame."""
-_DERIVED_KEYS_MAX = 4096
+_SEALERS_MAX = 4096
 """Ready ciphers remembered per ring key, one per purpose and tenant."""
 
 
@@ -73,10 +73,48 @@ class Row(NamedTuple):
     row_hash: bytes
 
 
+class RowSealer:
+    """A ring key's cipher for one purpose and tenant: ``SSE2`` frames of rows with these."""
+
+    __slots__ = ("_cipher", "_start")
+
+    def __init__(self, cipher: AESGCMSIV, key_id: bytes) -> None:
+        self._cipher = cipher
+        self._start = ATREST_MAGIC_2 + key_id
+
+    def seal(self, row_hash: bytes, nonce: bytes, plaintext: bytes) -> bytes:
+        """An ``SSE2`` frame. A repeated 12-byte nonce tells whether two plaintexts of a tenant and purpose,
+        in one row, are equal, and nothing else. ValueError for no plaintext at all."""
+        _check_nonce(nonce)
+        if not plaintext:
+            raise ValueError("nothing to seal")
+        header = self._start + nonce
+        return header + self._cipher.encrypt(nonce, plaintext, header + row_hash)
+
+    def seal_surely(self, row_hash: bytes, nonce: bytes, plaintext: bytes) -> bytes:
+        """``seal``, and the frame opened once more: FrameNotOpened when that gives something else."""
+        frame = self.seal(row_hash, nonce, plaintext)
+        try:
+            opened = self.open(row_hash, frame)
+        except FrameNotOpened as error:
+            raise FrameNotOpened(f"what was sealed does not open again: {error}") from None
+        if opened != plaintext:
+            raise FrameNotOpened("what was sealed opens to something else")
+        return frame
+
+    def open(self, row_hash: bytes, frame: bytes) -> bytes:
+        _check_length(frame, SSE2_BYTES_MIN + 1)
+        header = frame[:_HEADER_BYTES_2]
+        try:
+            return self._cipher.decrypt(header[-NONCE_BYTES:], frame[_HEADER_BYTES_2:], header + row_hash)
+        except InvalidTag:
+            raise FrameNotOpened("another row, or changed bytes") from None
+
+
 class RingKey:
     """One 32-byte key of a ring, ready for use, with the fingerprint it may be named by."""
 
-    __slots__ = ("_cipher", "_derived", "key_id")
+    __slots__ = ("_cipher", "key_id", "sealer")
 
     def __init__(self, raw: bytes) -> None:
         if len(raw) != KEY_BYTES:
@@ -84,21 +122,15 @@ class RingKey:
         self._cipher = AESGCM(raw)
         self.key_id = key_id(raw)
 
-        @lru_cache(_DERIVED_KEYS_MAX)
-        def derived(purpose: Purpose, tenant_id: Uuid) -> AESGCMSIV:
-            return AESGCMSIV(derive_key(raw, purpose, tenant_id))
+        @lru_cache(_SEALERS_MAX)
+        def sealer(purpose: Purpose, tenant_id: Uuid) -> RowSealer:
+            return RowSealer(AESGCMSIV(derive_key(raw, purpose, tenant_id)), self.key_id)
 
-        self._derived = derived
+        self.sealer = sealer
 
     def seal(self, row: Row, nonce: bytes, plaintext: bytes) -> bytes:
-        """An ``SSE2`` frame. A repeated 12-byte nonce tells whether two plaintexts of a tenant and purpose,
-        in one row, are equal, and nothing else. ValueError for no plaintext at all."""
-        _check_nonce(nonce)
-        if not plaintext:
-            raise ValueError("nothing to seal")
-        header = ATREST_MAGIC_2 + self.key_id + nonce
-        cipher = self._derived(row.purpose, row.tenant_id)
-        return header + cipher.encrypt(nonce, plaintext, header + row.row_hash)
+        """``RowSealer.seal`` for this row's purpose and tenant."""
+        return self.sealer(row.purpose, row.tenant_id).seal(row.row_hash, nonce, plaintext)
 
     def seal_sse1(self, nonce: bytes, plaintext: bytes, row_hash: bytes) -> bytes:
         """An ``SSE1`` frame. The 12-byte nonce must never repeat under one key."""
@@ -108,7 +140,7 @@ class RingKey:
     def open(self, row: Row, frame: bytes) -> bytes:
         """The plaintext of a frame of either kind that this key sealed for this row, else FrameNotOpened."""
         if frame.startswith(ATREST_MAGIC_2):
-            return self._open_sse2(row, frame)
+            return self.sealer(row.purpose, row.tenant_id).open(row.row_hash, frame)
         if not frame.startswith(ATREST_MAGIC):
             raise FrameNotOpened("it is no frame")
         _check_length(frame, SSE1_BYTES_MIN)
@@ -117,15 +149,6 @@ class RingKey:
             return self._cipher.decrypt(nonce, sealed, row.row_hash)
         except InvalidTag:
             raise FrameNotOpened("another key, another row, or changed bytes") from None
-
-    def _open_sse2(self, row: Row, frame: bytes) -> bytes:
-        _check_length(frame, SSE2_BYTES_MIN + 1)
-        header, sealed = frame[:_HEADER_BYTES_2], frame[_HEADER_BYTES_2:]
-        cipher = self._derived(row.purpose, row.tenant_id)
-        try:
-            return cipher.decrypt(header[-NONCE_BYTES:], sealed, header + row.row_hash)
-        except InvalidTag:
-            raise FrameNotOpened("another row, or changed bytes") from None
 
     def __repr__(self) -> str:
         return f"RingKey({self.key_id.hex()})"
@@ -188,17 +211,16 @@ class AtRest:
     def store(self, row: Row, nonce: bytes, plaintext: bytes) -> bytes:
         """What is written for this row: opened once more before it leaves, so that nothing is stored that
         could not be read (a fault of memory or of a library is FrameNotOpened here)."""
-        if self.mode is AtRestMode.DISABLED and not is_frame(plaintext):
-            return plaintext
-        current = self.ring_of(row.tenant_id).current
-        frame = current.seal(row, nonce, plaintext)
-        try:
-            opened = current.open(row, frame)
-        except FrameNotOpened as error:
-            raise FrameNotOpened(f"what was sealed does not open again: {error}") from None
-        if opened != plaintext:
-            raise FrameNotOpened("what was sealed opens to something else")
-        return frame
+        return self.storing(row.purpose, row.tenant_id)(row.row_hash, nonce, plaintext)
+
+    def storing(self, purpose: Purpose, tenant_id: Uuid) -> Callable[[bytes, bytes, bytes], bytes]:
+        """``store`` for many rows of one purpose and tenant: of a row's hash, a nonce and a plaintext."""
+        seal = self.ring_of(tenant_id).current.sealer(purpose, tenant_id).seal_surely
+        if self.mode is not AtRestMode.DISABLED:
+            return seal
+        return lambda row_hash, nonce, plaintext: (
+            seal(row_hash, nonce, plaintext) if is_frame(plaintext) else plaintext
+        )
 
     def read(self, row: Row, stored: bytes) -> bytes:
         """The plaintext of what ``store`` wrote, in this mode or an earlier one; FrameNotOpened otherwise."""

@@ -19,7 +19,7 @@ from ves.constants import BODY_DEPTH_MAX, EVENTS_PER_REQUEST_MAX
 from ves.records import BodyRefused, Scope, Uuid
 from ves.unreadable import Unreadable, members_once, not_json, too_deep, wrong_type
 
-_EVENT_DEPTH_MAX = BODY_DEPTH_MAX - 2  # the wrapper and its array are around every event
+EVENT_DEPTH_MAX = BODY_DEPTH_MAX - 2  # the wrapper and its array are around every event
 _WRAPPER_MEMBERS = 2
 
 _check_syntax = msgspec.json.Decoder(Raw).decode
@@ -80,7 +80,7 @@ def read_wrapper(body: bytes, decode: Callable[[bytes], W], types: dict[str, str
     """The wrapper, and the text of each event, whose nesting is bounded from here on. Raises Unreadable."""
     wrapper = _decoded(body, decode, types)
     raws = [bytes(raw) for raw in wrapper.events]
-    if any(exceeds_depth(raw, _EVENT_DEPTH_MAX) for raw in raws):
+    if any(exceeds_depth(raw, EVENT_DEPTH_MAX) for raw in raws):
         raise too_deep()
     _check_members(body, raws, types)
     return wrapper, raws

@@ -12,8 +12,9 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from itertools import accumulate
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
+import msgspec
 import orjson
 import rfc8785
 
@@ -21,6 +22,7 @@ from ves.constants import INTEGER_MAX, PAYLOAD_DEPTH_MAX
 
 _PLAIN_FLOAT_MIN = 1e-3
 _PLAIN_FLOAT_MAX = 1e15
+_EVERYDAY_DEPTH = 6
 _EXPONENT_FROM = 1e21
 """From here on RFC 8785 writes a double with an exponent, which nobody reads as an integer."""
 
@@ -42,17 +44,37 @@ def canonical_payload(raw: bytes) -> bytes:
 
 def canonical_of_bounded(raw: bytes) -> bytes:
     """``canonical_payload`` for a caller who has already bounded the nesting."""
+    text = _everyday(raw) or _plain_text(raw)
+    if text == raw:
+        return text
+    # Both ways keep the last of doubled members silently. Every member brings a colon, so a dropped one
+    # shows as a difference in colons; only an escaped colon inside a string could hide it.
+    if text is None or raw.count(b":") != text.count(b":") or may_escape_a_colon(raw):
+        return rfc8785.dumps(parse_strictly(raw))  # which says what is wrong, if anything is
+    return text
+
+
+def _everyday(raw: bytes) -> bytes | None:
+    """The sorted text of a payload that is read as values which orjson writes as RFC 8785 does. None for all
+    others, and for a few of these."""
+    try:
+        value = _everyday_value(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    # ASCII text has ASCII names; and a double that is an integer is written by the two in different ways.
+    if text.isascii() and not (b".0" in text and _INTEGRAL.search(text)):
+        return text
+    return text if _plain(value) else None
+
+
+def _plain_text(raw: bytes) -> bytes | None:
+    """The sorted text of a plain value, looked through one by one."""
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return rfc8785.dumps(parse_strictly(raw))  # which says what is wrong
-    if _plain(value):
-        text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-        # orjson keeps the last of doubled members silently. Every member brings a colon, so a dropped one
-        # shows as a difference in colons; only an escaped colon inside a string could hide it.
-        if raw.count(b":") == text.count(b":") and not may_escape_a_colon(raw):
-            return text
-    return rfc8785.dumps(parse_strictly(raw))
+        return None
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS) if _plain(value) else None
 
 
 def may_escape_a_colon(raw: bytes) -> bool:
@@ -131,6 +153,20 @@ def _plain(value: Any) -> bool:
         elif item is not None and kind is not bool:
             return False
     return True
+
+
+def _everyday_decoder() -> Callable[[bytes], Any]:
+    integer = Annotated[int, msgspec.Meta(ge=-INTEGER_MAX, le=INTEGER_MAX)]
+    double = Annotated[float, msgspec.Meta(ge=_PLAIN_FLOAT_MIN, lt=_PLAIN_FLOAT_MAX)]
+    value: Any = None
+    for _ in range(_EVERYDAY_DEPTH + 1):  # a type as deep as values may be
+        value = str | integer | double | bool | None | list[value] | dict[str, value]
+    return msgspec.json.Decoder(value).decode
+
+
+_everyday_value = _everyday_decoder()
+_INTEGRAL = re.compile(rb"\.0(?:[,}\]]|\Z)")
+"""Found in every text of orjson's with an integral double, and hardly in others."""
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

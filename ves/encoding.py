@@ -33,7 +33,7 @@ def uuid_bytes(text: str) -> bytes:
     """The 16 bytes of a UUID (VES 1.1): hyphenated, 32 digits, ``urn:uuid:`` or ``{braced}``, any case."""
     # The common spelling first. fromhex skips ASCII white space, which is why all lengths are checked:
     # 36 characters with hyphens at these four places leave exactly 32, and 16 bytes need all of them.
-    if len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-":
+    if len(text) == 36 and text[8:24:5] == "----":
         try:
             raw = bytes.fromhex(text.replace("-", ""))
         except ValueError:
@@ -65,11 +65,9 @@ def hex_bytes(text: str, length: int) -> bytes:
     digits = text[2:] if text[:2] == "0x" else text
     if len(digits) == 2 * length:
         try:
-            raw = bytes.fromhex(digits)
+            return binascii.unhexlify(digits)  # which, unlike fromhex, skips nothing
         except ValueError:
-            raw = b""
-        if len(raw) == length:  # fromhex skips white space, so a shorter result is no hex of this length
-            return raw
+            pass
     raise ValueError(f"expected {2 * length} hex digits, optionally after 0x")
 
 

@@ -4,22 +4,24 @@ It alone knows the envelope's members and types. 422 is for members that are mis
 wrong type; ``ves.bodies`` says what no body may be. What stands inside a payload or a name is not judged
 here.
 
-The fast way is msgspec straight into structs. msgspec keeps the last of two members of the same name, so
-each object is also counted: every member brings a colon, and when there are more colons than the decoded
-members account for, or an error to explain, the object is read once more, slowly and strictly.
+The fast way is msgspec straight into structs, the whole body at once. msgspec keeps the last of two members
+of the same name, so the body's colons are counted too: every member brings one, and when there are more than
+the decoded members account for, or anything else is unusual, the body is read once more: wrapper first, then
+event by event, and those with more colons than their members slowly and strictly.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from ves.bodies import read_body, read_wrapper
-from ves.canonical import may_escape_a_colon
-from ves.constants import INTEGER_MAX, U32_MAX
-from ves.encoding import hex_bytes, uuid_bytes
+from ves.bodies import EVENT_DEPTH_MAX, read_body, read_wrapper
+from ves.canonical import exceeds_depth, may_escape_a_colon
+from ves.constants import INTEGER_MAX, U32_MAX, ZERO_HASH
+from ves.encoding import hex_bytes, prefixed_hex, uuid_bytes
 from ves.records import BodyRefused, Uuid
 from ves.unreadable import EVENT_TYPES, WRAPPER_TYPES, Unreadable, invalid, members_once, wrong_type
 
@@ -53,6 +55,9 @@ class Wire(msgspec.Struct, gc=False):
     base_version: Annotated[int, Meta(ge=0, le=INTEGER_MAX)] | UnsetType | None = UNSET
 
 
+_MEMBER_DEPTH_MAX = EVENT_DEPTH_MAX - 1
+_REPEATED_IDS_MAX = 4096
+"""Texts of tenants, stores and agents whose bytes are remembered: they come again and again. 1 MB."""
 _REQUIRED = 14
 """Members of ``Wire`` without a default."""
 
@@ -69,6 +74,10 @@ class Envelope(msgspec.Struct, gc=False):
     payload_plain_hash: bytes
     payload_cipher_hash: bytes
     agent_signature: bytes
+    payload: bytes
+    """As the body spells it; empty when it is absent."""
+    payload_encrypted: bytes
+    """Likewise."""
 
 
 class Request(msgspec.Struct):
@@ -85,6 +94,14 @@ class _Wrapper(msgspec.Struct, gc=False):
     events: list[Raw]
 
 
+class _Whole(msgspec.Struct, gc=False):
+    agent_id: str = msgspec.field(name="agentId")
+    events: list[Wire]
+
+
+_WHOLE_MEMBERS = 2
+
+
 class _Raws(msgspec.Struct):
     payload: Raw = _ABSENT
     payload_encrypted: Raw = _ABSENT
@@ -93,6 +110,7 @@ class _Raws(msgspec.Struct):
 
 _TYPED = frozenset(Wire.__struct_fields__) - frozenset(_Raws.__struct_fields__)
 
+_decode_whole = msgspec.json.Decoder(_Whole).decode
 _decode_wrapper = msgspec.json.Decoder(_Wrapper).decode
 _decode_event = msgspec.json.Decoder(Wire).decode
 _decode_raws = msgspec.json.Decoder(_Raws).decode
@@ -104,39 +122,80 @@ def read_request(body: bytes) -> Request | BodyRefused:
 
 
 def _read(body: bytes, half_pair: str) -> Request:
+    whole = _whole(body)
+    if whole is None:
+        return read_by_events(body, half_pair)
+    agent_id = _uuid(whole.agent_id, "agentId")
+    events = [_envelope(wire, index) for index, wire in enumerate(whole.events)]
+    return Request(agent_id, events, half_pair)
+
+
+def _whole(body: bytes) -> _Whole | None:
+    """All of a body that has nothing but known members, once each, of the right types and bearable depth.
+    None for every other body, and for some of these that are spelled unusually."""
+    try:
+        # Raw members are skipped without a look at their UTF-8.
+        if not body.isascii():
+            body.decode()
+        whole = _decode_whole(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    # No text has fewer colons than its members account for, so a right sum is right in each summand.
+    colons = _WHOLE_MEMBERS + sum(map(_colons, whole.events))
+    if body.count(b":") != colons or may_escape_a_colon(body):
+        return None
+    return None if any(map(_too_deep, whole.events)) else whole
+
+
+def _too_deep(wire: Wire) -> bool:
+    """Of an event that has no members but the known ones."""
+    if exceeds_depth(bytes(wire.payload), _MEMBER_DEPTH_MAX):
+        return True
+    if wire.payload_encrypted is _ABSENT and wire.agent_signature_bundle is _ABSENT:
+        return False
+    others = (wire.payload_encrypted, wire.agent_signature_bundle)
+    return any(exceeds_depth(bytes(raw), _MEMBER_DEPTH_MAX) for raw in others)
+
+
+def read_by_events(body: bytes, half_pair: str) -> Request:
+    """The wrapper first, then each event by itself: the slow way, which has a reason for every refusal."""
     wrapper, raws = read_wrapper(body, _decode_wrapper, WRAPPER_TYPES)
     agent_id = _uuid(wrapper.agent_id, "agentId")
-    ids: dict[str, Uuid] = {}
-    events = [_read_event(raw, index, ids) for index, raw in enumerate(raws)]
+    events = [_envelope(_read_event(raw, index), index) for index, raw in enumerate(raws)]
     return Request(agent_id, events, half_pair)
 
 
 # One event.
 
+_repeated_id = lru_cache(_REPEATED_IDS_MAX)(uuid_bytes)
+_ZERO_HASH_TEXT = prefixed_hex(ZERO_HASH)
 
-def _read_event(raw: bytes, index: int, ids: dict[str, Uuid]) -> Envelope:
+
+def _read_event(raw: bytes, index: int) -> Wire:
     try:
         wire = _decode_event(raw)
     except msgspec.ValidationError:
-        wire = _read_slowly(raw, index)
-    else:
-        if may_escape_a_colon(raw) or raw.count(b":") != _colons(wire):
-            wire = _read_slowly(raw, index)
+        return _read_slowly(raw, index)
+    if may_escape_a_colon(raw) or raw.count(b":") != _colons(wire):
+        return _read_slowly(raw, index)
+    return wire
+
+
+def _envelope(wire: Wire, index: int) -> Envelope:
+    command_id, cipher_hash = wire.command_id, wire.payload_cipher_hash
     try:
-        # One stream and one agent per request: their ids repeat.
-        tenant_id = ids.get(wire.tenant_id) or ids.setdefault(wire.tenant_id, uuid_bytes(wire.tenant_id))
-        store_id = ids.get(wire.store_id) or ids.setdefault(wire.store_id, uuid_bytes(wire.store_id))
-        agent = wire.source_agent_id
         return Envelope(
             wire,
             uuid_bytes(wire.event_id),
-            tenant_id,
-            store_id,
-            ids.get(agent) or ids.setdefault(agent, uuid_bytes(agent)),
-            None if wire.command_id is UNSET or wire.command_id is None else uuid_bytes(wire.command_id),
+            _repeated_id(wire.tenant_id),
+            _repeated_id(wire.store_id),
+            _repeated_id(wire.source_agent_id),
+            None if command_id is UNSET or command_id is None else uuid_bytes(command_id),
             hex_bytes(wire.payload_plain_hash, 32),
-            hex_bytes(wire.payload_cipher_hash, 32),
+            ZERO_HASH if cipher_hash == _ZERO_HASH_TEXT else hex_bytes(cipher_hash, 32),
             hex_bytes(wire.agent_signature, 64),
+            bytes(wire.payload),
+            bytes(wire.payload_encrypted),
         )
     except ValueError:
         raise _first_wrong_text(wire, index) from None
@@ -147,17 +206,21 @@ def _colons(wire: Wire) -> int:
 
     Ids, hashes and signature have none (an ``urn:uuid:`` makes the count differ, so it is read slowly).
     """
-    colons = _REQUIRED + wire.created_at.count(":")
-    colons += wire.entity_id.count(":") + wire.entity_type.count(":") + wire.event_type.count(":")
-    for raw in (wire.payload, wire.payload_encrypted, wire.agent_signature_bundle):
-        if raw is not _ABSENT:
-            colons += 1 + bytes(raw).count(b":")
-    return (
-        colons
-        + (wire.command_id is not UNSET)
-        + (wire.base_version is not UNSET)
-        + (wire.agent_signature_scheme is not UNSET)
-    )
+    colons = _REQUIRED + wire.created_at.count(":") + wire.entity_id.count(":")
+    colons += wire.entity_type.count(":") + wire.event_type.count(":")
+    if wire.payload is not _ABSENT:
+        colons += 1 + bytes(wire.payload).count(b":")
+    if wire.payload_encrypted is not _ABSENT:
+        colons += 1 + bytes(wire.payload_encrypted).count(b":")
+    if wire.agent_signature_bundle is not _ABSENT:
+        colons += 1 + bytes(wire.agent_signature_bundle).count(b":")
+    if wire.command_id is not UNSET:
+        colons += 1
+    if wire.base_version is not UNSET:
+        colons += 1
+    if wire.agent_signature_scheme is not UNSET:
+        colons += 1
+    return colons
 
 
 def _read_slowly(raw: bytes, index: int) -> Wire:

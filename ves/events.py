@@ -24,7 +24,7 @@ from ves.constants import (
     VES_VERSION,
     ZERO_HASH,
 )
-from ves.encoding import prefixed_hex, u32, uuid_text
+from ves.encoding import prefixed_hex, string, u32, uuid_text
 from ves.records import Uuid
 from ves.signatures import Signer
 
@@ -49,10 +49,10 @@ class EventHeader(msgspec.Struct, frozen=True, gc=False):
             self.tenant_id + self.store_id,
             self.event_id,
             self.source_agent_id + u32(self.agent_key_id),
-            self.entity_type.encode(),
-            self.entity_id.encode(),
-            self.event_type.encode(),
-            self.created_at.encode(),
+            string(self.entity_type),
+            string(self.entity_id),
+            string(self.event_type),
+            string(self.created_at),
         )
 
 
@@ -66,22 +66,8 @@ def header_bytes(
     created_at: bytes,
 ) -> bytes:
     """``EventHeader.encoded`` from parts that a caller with many events computes once: ``stream`` is tenant
-    and store, ``agent_key`` the agent and U32 of its key id; names and time are UTF-8."""
-    return b"".join(
-        (
-            stream,
-            event_id,
-            agent_key,
-            len(entity_type).to_bytes(4, "big"),
-            entity_type,
-            len(entity_id).to_bytes(4, "big"),
-            entity_id,
-            len(event_type).to_bytes(4, "big"),
-            event_type,
-            len(created_at).to_bytes(4, "big"),
-            created_at,
-        )
-    )
+    and store, ``agent_key`` the agent and U32 of its key id; names and time are ``string`` of the texts."""
+    return b"".join((stream, event_id, agent_key, entity_type, entity_id, event_type, created_at))
 
 
 def payload_plain_hash(canonical: bytes, salt: bytes = b"") -> bytes:
@@ -96,7 +82,7 @@ def payload_aad(header: bytes, plain_hash: bytes) -> bytes:
 
 def signing_preimage(header: bytes, payload_kind: int, plain_hash: bytes, cipher_hash: bytes) -> bytes:
     """The 171 bytes and four strings of VES 3.2. ``header`` is ``EventHeader.encoded()``."""
-    return _SIGNING_START + header + u32(payload_kind) + plain_hash + cipher_hash
+    return b"".join((_SIGNING_START, header, u32(payload_kind), plain_hash, cipher_hash))
 
 
 _SIGNING_START = EVENTSIG + u32(VES_VERSION)

@@ -19,7 +19,8 @@ _SHAPE = re.compile(
 _WANTED = "must be RFC 3339, for example 2026-01-31T12:00:00.000Z"
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - all arithmetic here is on UTC without a zone
 _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
-_PLAIN_LENGTHS = frozenset((20, 24, 27))  # with Z and no, 3 or 6 digits: what almost everybody sends
+# What almost everybody sends; whether there is such a month, day or second is left to datetime.
+_PLAIN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{3}(?:[0-9]{3})?)?Z")
 _MICROSECOND = timedelta(microseconds=1)
 _400_YEARS_US = 146_097 * 86_400 * 1_000_000
 
@@ -30,16 +31,21 @@ def parse_rfc3339(text: str) -> int:
     Date, ``T``, ``t`` or one space, time, an optional fraction of any length (cut after microseconds), then
     ``Z``, ``z`` or a signed offset (``+``, ``-`` or U+2212). Second 60 is the first of the next minute.
     """
-    shape = _SHAPE.fullmatch(text)
-    if shape is None:
-        raise ValueError(_WANTED)
-    if len(text) in _PLAIN_LENGTHS and text[-1] == "Z":
+    if _PLAIN.fullmatch(text):
         try:
             since = datetime.fromisoformat(text) - _EPOCH_UTC
         except ValueError:
-            pass  # second 60, year 0 or no such day: told apart below
+            pass  # second 60, year 0, or no such day: told apart by its shape
         else:
             return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
+    return by_shape(text)
+
+
+def by_shape(text: str) -> int:
+    """``parse_rfc3339`` without the shortcut for plain texts."""
+    shape = _SHAPE.fullmatch(text)
+    if shape is None:
+        raise ValueError(_WANTED)
     year = int(text[:4])
     # Years repeat every 400, and year 0 is none of datetime's; the seconds are added apart because of :60.
     try:

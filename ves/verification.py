@@ -5,13 +5,14 @@
 It alone makes a ``VerifiedEvent``. Final refusals are decided here, per event; whatever depends on state
 (replays, key status, command ids, versions) is not. Pure: keys and the time come in as arguments. Whatever
 the bytes, it answers and raises nothing. ``verify_body`` is what the worker processes run all day: about
-15 microseconds per event beside the signature's 42.
+10 microseconds per event beside the signature's 54.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from functools import lru_cache
 from typing import NamedTuple
 
 from msgspec import UNSET
@@ -29,7 +30,7 @@ from ves.constants import (
     VES_VERSION,
     ZERO_HASH,
 )
-from ves.encoding import u32
+from ves.encoding import string, u32
 from ves.envelopes import Envelope, Request, read_request
 from ves.events import event_signing_hash, header_bytes, payload_aad, payload_plain_hash
 from ves.payload_encryption import (
@@ -56,6 +57,8 @@ from ves.timestamps import parse_rfc3339
 
 RAW_PAYLOAD_BYTES_MAX = 2 * PAYLOAD_BYTES_MAX
 """As spelled in the body. Longer is refused before any work; the limit itself is on the canonical form."""
+_TYPES_MAX = 1024
+"""Names of entity types, and of event types, whose encoding is remembered: there are few. 1 MB."""
 _ED25519_SCHEMES = (UNSET, None, 0, 1)
 _NULL = b"null"
 
@@ -100,9 +103,8 @@ def verify_body(
     if not isinstance(demands, Demands):
         return demands
     outcomes = _Batch(request, now_us, demands.future_us_max).outcomes()
-    keys = _public_keys(request, outcomes, public_key_of)
-    missing = [name for name, key in keys.items() if key is None and name not in unknown]
-    if missing:
+    keys, missing = _public_keys(request, outcomes, public_key_of)
+    if missing := [name for name in missing if name not in unknown]:
         return NeedsKeys(missing)
     return _check_signatures(request, outcomes, keys, demands)
 
@@ -147,11 +149,9 @@ class _Batch:
         try:
             if self._half_pair:
                 refuse_half_pairs(wire, self._half_pair, "payload", "payload_encrypted")
-            names = (
-                name_bytes(wire.entity_type, "entity_type", ENTITY_TYPE_BYTES_MAX),
-                name_bytes(wire.entity_id, "entity_id", ENTITY_ID_BYTES_MAX),
-                name_bytes(wire.event_type, "event_type", EVENT_TYPE_BYTES_MAX),
-            )
+            entity_type = _entity_type(wire.entity_type)
+            entity_id = _sized(name_bytes(wire.entity_id, "entity_id", ENTITY_ID_BYTES_MAX))
+            event_type = _event_type(wire.event_type)
             if wire.payload_kind == PLAINTEXT:
                 payload, sealed = _plaintext(event), None
             else:
@@ -166,7 +166,15 @@ class _Batch:
         except InvalidMember as wrong:
             return Refusal(event.event_id, f"schema_validation: {wrong.field}", str(wrong))
         agent_key = self._agent_id + u32(wire.agent_key_id)
-        header = header_bytes(self._stream, event.event_id, agent_key, *names, wire.created_at.encode())
+        header = header_bytes(
+            self._stream,
+            event.event_id,
+            agent_key,
+            entity_type,
+            entity_id,
+            event_type,
+            string(wire.created_at),
+        )
         plain_hash = event.payload_plain_hash
         if sealed is None:
             if payload_plain_hash(payload) != plain_hash:
@@ -222,6 +230,20 @@ def name_bytes(text: str, field: str, bytes_max: int) -> bytes:
     return raw
 
 
+def _sized(name: bytes) -> bytes:
+    return u32(len(name)) + name
+
+
+@lru_cache(_TYPES_MAX)
+def _entity_type(text: str) -> bytes:
+    return _sized(name_bytes(text, "entity_type", ENTITY_TYPE_BYTES_MAX))
+
+
+@lru_cache(_TYPES_MAX)
+def _event_type(text: str) -> bytes:
+    return _sized(name_bytes(text, "event_type", EVENT_TYPE_BYTES_MAX))
+
+
 def _created_at_us(text: str) -> int:
     if len(text.encode()) > CREATED_AT_BYTES_MAX:
         raise InvalidMember(
@@ -235,12 +257,12 @@ def _created_at_us(text: str) -> int:
 
 def _plaintext(event: Envelope) -> bytes:
     """V3 to V5, then the canonical payload."""
-    raw = bytes(event.wire.payload)
+    raw = event.payload
     if not raw or raw == _NULL:
         raise InvalidMember("payload", "payload is required for plaintext events")
     if len(raw) > RAW_PAYLOAD_BYTES_MAX:
         raise InvalidMember("payload", f"payload exceeds {PAYLOAD_BYTES_MAX} bytes by far")
-    if bytes(event.wire.payload_encrypted) not in (b"", _NULL):
+    if event.payload_encrypted and event.payload_encrypted != _NULL:
         raise InvalidMember("payload_encrypted", "payload_encrypted must be omitted for plaintext events")
     if event.payload_cipher_hash != ZERO_HASH:
         raise InvalidMember("payload_cipher_hash", "payload_cipher_hash must be zero for plaintext events")
@@ -252,9 +274,9 @@ def _plaintext(event: Envelope) -> bytes:
 
 def _ciphertext(event: Envelope) -> PayloadEncrypted:
     """V6 to V8."""
-    if bytes(event.wire.payload) not in (b"", _NULL):
+    if event.payload and event.payload != _NULL:
         raise InvalidMember("payload", "payload must be omitted for encrypted events")
-    raw = bytes(event.wire.payload_encrypted)
+    raw = event.payload_encrypted
     if not raw or raw == _NULL:
         raise InvalidMember("payload_encrypted", "payload_encrypted is required for encrypted events")
     try:
@@ -267,25 +289,31 @@ def _public_keys(
     request: Request,
     outcomes: list[VerifiedEvent | Refusal],
     public_key_of: Callable[[KeyName], bytes | None],
-) -> dict[KeyName, bytes | None]:
+) -> tuple[dict[int, bytes | None], list[KeyName]]:
+    """The keys by their ids, and the names of those that are not known."""
     tenant_id, agent_id = request.events[0].tenant_id, request.agent_id
-    key_ids = {event.agent_key_id: None for event in outcomes if type(event) is VerifiedEvent}
-    names = [KeyName(tenant_id, agent_id, key_id) for key_id in key_ids]
-    return {name: public_key_of(name) for name in names}
+    keys: dict[int, bytes | None] = {}
+    missing = []
+    for event in outcomes:
+        if type(event) is VerifiedEvent and event.agent_key_id not in keys:
+            name = KeyName(tenant_id, agent_id, event.agent_key_id)
+            keys[name.key_id] = public_key = public_key_of(name)
+            if public_key is None:
+                missing.append(name)
+    return keys, missing
 
 
 def _check_signatures(
     request: Request,
     outcomes: list[VerifiedEvent | Refusal],
-    keys: dict[KeyName, bytes | None],
+    keys: dict[int, bytes | None],
     demands: Demands,
 ) -> VerifiedBatch:
     first, judge = request.events[0], demands.judge
-    by_id = {name.key_id: key for name, key in keys.items()}
     for index, event in enumerate(outcomes):
         if type(event) is not VerifiedEvent:
             continue
-        public_key = by_id[event.agent_key_id]
+        public_key = keys[event.agent_key_id]
         if public_key is None:
             outcomes[index] = Refusal(
                 event.event_id, "agent_key_invalid: Agent key not found", "Agent key not found"

@@ -13,7 +13,9 @@ import rfc8785
 from tests.fuzz.target import Plant, Target, law, unnamed
 from tests.ves.test_verify_body import ANY, KEYS, NOW_US, OWN, body_of, encrypted, plaintext
 from ves import encoding, timestamps
+from ves.bodies import read_body
 from ves.canonical import NotCanonical, canonical_payload, parse_strictly
+from ves.envelopes import read_by_events, read_request
 from ves.payload_encryption import EncryptedPayloadRefused, parse_payload_encrypted
 from ves.records import BodyRefused, NeedsKeys, VerifiedBatch, VerifiedEvent
 from ves.verification import verify_body
@@ -23,6 +25,8 @@ _EVENT_BODY = body_of(plaintext(1), plaintext(2, {"name": "\u00fc\u2028", "list"
 
 def _event_body(data: bytes) -> None:
     """A whole ingest body: it is refused with a status and a code, or every event of it gets an outcome."""
+    by_events = read_body(data, read_by_events)
+    law(read_request(data) == by_events, "read event by event it is another")
     for scope in (OWN, ANY):
         answer = verify_body(data, scope, KEYS.get, now_us=NOW_US)
         if isinstance(answer, BodyRefused):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -17,6 +18,7 @@ from vector_book import VECTORS
 from ves.canonical import (
     NotCanonical,
     NotJson,
+    _everyday,
     canonical_payload,
     exceeds_depth,
     jcs,
@@ -58,10 +60,35 @@ def test_the_reference_files_come_out_byte_for_byte() -> None:
 @given(payloads, st.sampled_from([None, 1]), st.booleans())
 @example({"a": 1e-7, "b": -0.0, "c": 5e-324, "d": 1e21, "e": 999999999999999.9}, None, True)
 @example({"\ue000": 1, "\U00010000": 2, "a": 3}, None, False)
+@example([5.0, 0.001, 10.05, "1.0", {"a": 99.0}], None, True)
+@example([[[[[[[[1.5, {"b": 1, "a": 2.0}]]]]]]]], None, True)
 def test_fast_and_slow_and_the_package_agree(value: Any, indent: int | None, ascii_only: bool) -> None:
     raw = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
     slow = rfc8785.dumps(parse_strictly(raw))
     assert canonical_payload(raw) == slow == rfc8785.dumps(value) == jcs(value)
+
+
+EVERYDAY = b'{"b":[1.5,-12,{"x":"a:b"}],"a":10.25,"c":9007199254740991,"d":true}'
+
+
+def test_an_everyday_payload_with_one_wrong_character_is_read_as_slowly_as_any() -> None:
+    """Whatever stands at one place of it: the bytes of the slow way, or its refusal."""
+    everyday = 0
+    for at in range(len(EVERYDAY)):
+        for character in b'0159.eE+-:,[]{} "\\nat\0\x01\xff':
+            raw = EVERYDAY[:at] + bytes([character]) + EVERYDAY[at + 1 :]
+            everyday += _everyday(raw) is not None
+            assert _answer(canonical_payload, raw) == _answer(
+                lambda raw: rfc8785.dumps(parse_strictly(raw)), raw
+            )
+    assert everyday > 200
+
+
+def _answer(canonical: Callable[[bytes], bytes], raw: bytes) -> bytes | str:
+    try:
+        return canonical(raw)
+    except NotCanonical as refused:
+        return str(refused)
 
 
 @given(payloads)

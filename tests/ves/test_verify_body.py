@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ves import envelopes
 from ves.canonical import canonical_payload
 from ves.constants import EVENTS_PER_REQUEST_MAX
 from ves.encoding import prefixed_hex, uuid_text
@@ -210,6 +211,74 @@ def test_the_wrapper_may_have_unknown_members_and_an_odd_spelling_of_the_agent()
         ' {\n"agent\\u0049d" : "%s" , "events" : [ %s ] }\n',
     ):
         assert only((wrapper % (uuid_text(AGENT_ID), event)).encode()) == expected
+
+
+# Read at once, or event by event.
+
+PIECES = (
+    *(
+        "{",
+        "}",
+        "[",
+        "]",
+        '"',
+        ":",
+        ",",
+        "\\",
+        "\\u003a",
+        "\\ud800",
+        "\xe9",
+        "null",
+        "0",
+        "-1",
+        "1.0",
+        "x",
+        " ",
+    ),
+    *('"entity_id":"x",', '"payload":{},', '"command_id":null,', '"x":1,', '"events":[],', "urn:uuid:"),
+    *("[" * 125 + "]" * 125, "1e400", "9007199254740993"),
+)
+edits = st.lists(
+    st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 3), st.sampled_from(PIECES) | st.just("")),
+    max_size=3,
+)
+ANY_KIND = body_of(
+    plaintext(),
+    {**encrypted(2), "agent_signature_scheme": 1, "agent_signature_bundle": {"a": [1]}},
+    {**plaintext(3, entity_id="a:b"), "command_id": uuid_text(b"C" * 16), "base_version": 7},
+).decode()
+
+
+def edited(text: str, changes: list[tuple[float, int, str]]) -> bytes:
+    for where, cut, piece in changes:
+        at = int(where * len(text))
+        text = text[:at] + piece + text[at + cut :]
+    return text.encode()
+
+
+def in_front_of(member: str, piece: str) -> tuple[float, int, str]:
+    return (ANY_KIND.index(f'"{member}"') + 0.5) / len(ANY_KIND), 0, piece
+
+
+@given(edits)
+@example([])
+@example([in_front_of("entity_id", '"entity_id":"x",')])
+@example([in_front_of("agent_signature_bundle", '"payload":{},')])
+@example([in_front_of("entity_id", '"x":' + "[" * 126 + "]" * 126 + ",")])
+def test_a_body_read_at_once_is_what_it_is_read_event_by_event(changes: list[tuple[float, int, str]]) -> None:
+    body = edited(ANY_KIND, changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(envelopes, "_whole", lambda body: None)
+        expected = verify(body)
+    assert verify(body) == expected
+
+
+@pytest.mark.parametrize("member", ["payload", "payload_encrypted", "agent_signature_bundle"])
+def test_members_that_nest_are_bounded_when_read_at_once(member: str) -> None:
+    for levels, status in ((124, None), (125, 400)):
+        text = json.dumps({**plaintext(), member: "DEEP"}).replace('"DEEP"', "[" * levels + "]" * levels)
+        answer = verify(body_of_text(text))
+        assert (answer.status if isinstance(answer, BodyRefused) else None) == status
 
 
 # The whole body.

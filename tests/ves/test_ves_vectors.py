@@ -64,7 +64,7 @@ from ves.signatures import (
     proven_possession,
     verify_signature,
 )
-from ves.timestamps import microseconds, parse_rfc3339, utc_text, zulu_text
+from ves.timestamps import by_shape, microseconds, parse_rfc3339, utc_text, zulu_text
 from ves.validity import canonical_inputs, proof_hash, public_inputs, public_inputs_hash
 
 BOOK = load("ves_vectors.json")
@@ -153,6 +153,25 @@ def test_a_leap_second_and_an_offset_are_the_moment_they_name() -> None:
     assert parse_rfc3339("1969-12-31T23:59:59.999999Z") == -1
     # Year 0 is a leap year of 366 days, just before year 1.
     assert us(1, 1, 1) - parse_rfc3339("0000-01-01T00:00:00Z") == 366 * 86_400_000_000
+
+
+def test_a_plain_time_with_one_wrong_character_is_read_as_its_shape_says() -> None:
+    read = 0
+    for plain in ("2024-02-29T23:59:59Z", "2026-12-31T09:30:59.123Z", "0999-10-01T20:00:00.000001Z"):
+        for at in range(len(plain)):
+            for character in "0123456789:-+.,TtZzW \0\u2212\u0661\ud800":
+                text = plain[:at] + character + plain[at + 1 :]
+                expected = _time(by_shape, text)
+                assert _time(parse_rfc3339, text) == expected
+                read += expected is not None
+    assert read > 300
+
+
+def _time(read: Callable[[str], int], text: str) -> int | None:
+    try:
+        return read(text)
+    except ValueError:
+        return None
 
 
 def _lenient(text: str) -> Any:
