@@ -1,26 +1,32 @@
 """The committer of this node: turns ranges of sequenced events into chained Merkle commitments.
 
-``Committer`` answers ``Commit`` and ``CommitLegacy``, one at a time; ``Sweeper`` looks at all VES streams of
-all tenants every few seconds and asks for those that are due, so that the tail of an idle tenant does not
-stay open. Leaves and root are computed outside any transaction, in steps that let the event loop breathe;
-what is decided in the database is only whether somebody else was first. Never on a client's write path.
+``Committer`` answers ``Commit``, ``CommitTogether`` and ``CommitLegacy``, one at a time, so that two ranges
+of a stream never race within a node; ``actors.sweeper`` finds what is due. Leaves and root are computed
+outside any transaction, in steps that let the event loop breathe; what is decided in the database is only
+whether somebody else was first. Never on a client's write path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-import structlog
 import trio
-from msgspec.structs import replace
 
 from actors.commitment_ranges import MOVED_MAX, READ_EVENTS, Range, chosen_range, damaged
+from actors.commitments_together import Answer as OfMany
+from actors.commitments_together import CommitmentsTogether
 from actors.errors import NotNow, OutcomeUnknown, Unavailable
 from actors.faults import checkpoint
 from actors.legacy_commitments import LegacyAnswer, LegacyCommitments
-from actors.mailbox import Inbox, Ref
-from actors.messages import Commit, CommitLegacy, Committed, NothingToCommit, RangeRefused
+from actors.mailbox import Inbox
+from actors.messages import (
+    Commit,
+    CommitLegacy,
+    Committed,
+    CommitTogether,
+    NothingToCommit,
+    RangeRefused,
+)
 from journal.port import (
     Away,
     CommitmentCounter,
@@ -29,7 +35,6 @@ from journal.port import (
     JournalOutcomeUnknown,
     Moved,
     Stored,
-    StreamBehind,
 )
 from ves.commitments import next_commitment
 from ves.merkle import (
@@ -42,17 +47,13 @@ from ves.merkle import (
 )
 from ves.records import Commitment, Uuid
 
-PAGE_STREAMS = 1000
-COMMIT_DEADLINE_S = 60.0
 _SUBTREE_BYTES = SUBTREE_LEAVES * LEAF_SOURCE_BYTES
-
-log = structlog.get_logger(__name__)
 
 Answer = Committed | NothingToCommit | RangeRefused
 
 
 class Committer:
-    """Answers ``Commit`` and ``CommitLegacy``."""
+    """Answers ``Commit``, ``CommitTogether`` and ``CommitLegacy``."""
 
     def __init__(
         self, *, journal: Journal, new_batch_id: Callable[[], Uuid], now_us: Callable[[], int]
@@ -60,13 +61,14 @@ class Committer:
         self._journal = journal
         self._new_batch_id = new_batch_id
         self._now_us = now_us
+        self._together = CommitmentsTogether(journal=journal, new_batch_id=new_batch_id, now_us=now_us)
         self._legacy = LegacyCommitments(journal=journal, new_batch_id=new_batch_id, now_us=now_us)
 
     async def run(self, inbox: Inbox) -> None:
         while True:
             letter = await inbox.take()
             message = letter.message
-            assert isinstance(message, Commit | CommitLegacy)
+            assert isinstance(message, Commit | CommitTogether | CommitLegacy)
             if letter.abandoned:
                 continue
             try:
@@ -80,7 +82,11 @@ class Committer:
             else:
                 letter.answer(answer)
 
-    async def _answer(self, wanted: Commit | CommitLegacy) -> Answer | LegacyAnswer:
+    async def _answer(
+        self, wanted: Commit | CommitTogether | CommitLegacy
+    ) -> Answer | list[OfMany] | LegacyAnswer:
+        if isinstance(wanted, CommitTogether):
+            return await self._together.commit(wanted)
         if isinstance(wanted, CommitLegacy):
             return await self._legacy.commit(wanted)
         return await self._commit(wanted)
@@ -143,62 +149,3 @@ class Committer:
             committed_at_us=self._now_us(),
         )
         return commitment, stored_levels(levels)
-
-
-@dataclass(frozen=True)
-class CommitmentPolicy:
-    """Commit a stream when ``events`` wait or its oldest waiting event is ``interval_s`` old."""
-
-    events: int
-    interval_s: float
-    sweep_s: float
-
-    def due(self, stream: StreamBehind, now_us: int) -> bool:
-        waiting = stream.head_sequence - stream.committed_through
-        return waiting >= self.events or now_us - stream.oldest_uncommitted_us >= self.interval_s * 1e6
-
-
-class Sweeper:
-    """Asks the committer for every stream that is due, at start and every ``sweep_s``."""
-
-    def __init__(
-        self, *, journal: Journal, committer: Ref, policy: CommitmentPolicy, now_us: Callable[[], int]
-    ) -> None:
-        self._journal = journal
-        self._committer = committer
-        self._policy = policy
-        self._now_us = now_us
-
-    async def run(self, inbox: Inbox) -> None:
-        while True:
-            try:
-                await self._sweep()
-            except JournalAway as error:
-                log.info("commitment sweep put off", reason=str(error))
-            await inbox.pause(self._policy.sweep_s)
-
-    async def _sweep(self) -> None:
-        after: tuple[Uuid, Uuid] | None = None
-        while True:
-            streams = await self._journal.streams_behind(after=after, limit=PAGE_STREAMS)
-            now_us = self._now_us()
-            due = [stream for stream in streams if self._policy.due(stream, now_us)]
-            while due:  # one range of each in turn: a stream far behind keeps the others waiting for one
-                due = [rest for stream in due if (rest := await self._commit_next(stream)) is not None]
-            if len(streams) < PAGE_STREAMS:
-                return
-            after = (streams[-1].tenant_id, streams[-1].store_id)
-
-    async def _commit_next(self, stream: StreamBehind) -> StreamBehind | None:
-        """The next range, of the policy's size, of what this sweep saw of a stream; returns what is left of
-        that. What came meanwhile is the next sweep's, so that one busy stream does not keep it for ever."""
-        end = min(stream.head_sequence, stream.committed_through + self._policy.events)
-        wanted = Commit(stream.tenant_id, stream.store_id, stream.committed_through + 1, end)
-        try:
-            answer = await self._committer.ask(wanted, deadline_s=COMMIT_DEADLINE_S)
-        except NotNow as error:
-            log.warning("commitment put off", store=stream.store_id.hex(), reason=str(error))
-            return None
-        if not isinstance(answer, Committed) or end == stream.head_sequence:
-            return None  # somebody else was first: the next sweep looks again; or it is done
-        return replace(stream, committed_through=end)

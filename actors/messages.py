@@ -314,6 +314,21 @@ class Committed(msgspec.Struct, frozen=True):
     remaining: int
 
 
+class CommitTogether(Message["list[Committed | NothingToCommit | RangeRefused | CommitAlone]"], frozen=True):
+    """Commit small ranges of many streams, each of another one; answered in their order."""
+
+    ranges: tuple[Commit, ...]
+    """Each with its start and end, as many and as long as ``journal.port`` allows."""
+
+    @property
+    def weight(self) -> int:
+        return len(self.ranges)
+
+
+class CommitAlone(msgspec.Struct, frozen=True):
+    """Nothing was done: what is the matter with this range shows only when it is committed by itself."""
+
+
 class CommitLegacy(Message["LegacyCommitted | NothingToCommit | RangeRefused"], frozen=True):
     """The same for the legacy stream of a store."""
 

@@ -38,25 +38,32 @@ _SELECT = f"SELECT {COLUMNS} FROM record.ves_commitments "  # noqa: S608  texts 
 stored = CommitmentRows(_SELECT, Commitment)
 
 # A commitment ends before voided numbers at the latest, and the next one starts after them.
-_COMMITTABLE = """least(c.current_sequence, (
+COMMITTABLE = """least(c.current_sequence, (
         SELECT min(v.first_number) - 1 FROM record.voided_numbers v
         WHERE v.tenant_id = c.tenant_id AND v.store_id = c.store_id
           AND v.first_number > coalesce(k.committed_through, 0)
     ))"""
-_BEYOND_VOIDED = """
-WITH RECURSIVE beyond (number) AS (
-    SELECT $3::bigint
-    UNION ALL
-    SELECT v.last_number FROM beyond JOIN record.voided_numbers v
-    ON v.tenant_id = $1 AND v.store_id = $2 AND v.first_number = beyond.number + 1
-)
-SELECT max(number) FROM beyond
-"""
+
+
+def beyond_voided(tenant_id: str, store_id: str, sequence_end: str) -> str:
+    """The number after which the next commitment starts; asked with SQL texts of ours."""
+    return f"""
+    WITH RECURSIVE beyond (number) AS (
+        SELECT {sequence_end}::bigint
+        UNION ALL
+        SELECT v.last_number FROM beyond JOIN record.voided_numbers v
+        ON v.tenant_id = {tenant_id} AND v.store_id = {store_id} AND v.first_number = beyond.number + 1
+    )
+    SELECT max(number) FROM beyond
+    """  # noqa: S608  texts of this module only
+
+
+_BEYOND_VOIDED = beyond_voided("$1", "$2", "$3")
 
 _BEHIND = f"""
 WITH behind AS MATERIALIZED (
     SELECT c.tenant_id, c.store_id, coalesce(k.committed_through, 0) AS committed_through,
-        {_COMMITTABLE} AS current_sequence
+        {COMMITTABLE} AS current_sequence
     FROM record.ves_sequence_counters c
     LEFT JOIN record.ves_commitment_counters k USING (tenant_id, store_id)
     WHERE c.current_sequence > coalesce(k.committed_through, 0)
@@ -115,7 +122,7 @@ async def streams_behind(
 
 async def read_counter(connection: Connection, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
     row = await connection.fetchrow(
-        f"SELECT k.committed_through, k.state_root, {_COMMITTABLE} "  # noqa: S608  texts of this module only
+        f"SELECT k.committed_through, k.state_root, {COMMITTABLE} "  # noqa: S608  texts of this module only
         "FROM (SELECT $1::uuid AS tenant_id, $2::uuid AS store_id) q "
         "LEFT JOIN record.ves_sequence_counters c USING (tenant_id, store_id) "
         "LEFT JOIN record.ves_commitment_counters k USING (tenant_id, store_id)",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -20,6 +20,7 @@ from journal import memory_audit
 from journal.anchor_rows import BATCHES_MAX
 from journal.at_rest_rules import Rings, new_keys
 from journal.audit import entry_text
+from journal.commitments_together import check_ranges, check_together
 from journal.key_rules import Retire, adds_proof, binding, judge
 from journal.memory_anchor_tables import AnchorTables
 from journal.memory_legacy import LegacyTables, page_of
@@ -72,7 +73,9 @@ from journal.port import (
     LegacyEventPage,
     LegacyGroup,
     LegacyLeafSource,
+    MadeCommitment,
     Moved,
+    NotTogether,
     PendingCommitment,
     PinnedTenant,
     PolicyChanges,
@@ -93,9 +96,11 @@ from journal.port import (
     StoredProof,
     StreamBehind,
     StreamHead,
+    StreamRange,
     TenantPolicy,
     TokenRevocation,
     TooManyEntities,
+    Uncommitted,
     ValidityProof,
     Voided,
 )
@@ -483,53 +488,69 @@ class MemoryJournal(MemoryNode):
         return await self._read("streams_behind", behind)
 
     async def read_commitment_counter(self, tenant_id: Uuid, store_id: Uuid) -> CommitmentCounter:
-        def counter(database: MemoryDatabase) -> CommitmentCounter:
-            through, root = database.committed.get((tenant_id, store_id), (0, ZERO_HASH))
-            head = database.heads.get((tenant_id, store_id), NEW_STREAM)
-            return CommitmentCounter(through, root, head.current_sequence)
-
-        return await self._read("read_commitment_counter", counter)
+        return await self._read(
+            "read_commitment_counter", lambda d: _commitment_counter(d, (tenant_id, store_id))
+        )
 
     async def read_leaf_sources(
         self, tenant_id: Uuid, store_id: Uuid, *, sequence_start: int, sequence_end: int
     ) -> bytes:
         if sequence_end - sequence_start >= 4096:
             raise ValueError("at most 4096 leaf sources a call")
-        return await self._read(
-            "read_leaf_sources",
-            lambda database: b"".join(
-                u64(e.receipt.sequence_number) + e.event_signing_hash + e.agent_signature
-                for e in database.events[tenant_id, store_id][max(0, sequence_start - 1) : sequence_end]
-            ),
-        )
+        wanted = StreamRange(tenant_id, store_id, sequence_start, sequence_end)
+        return await self._read("read_leaf_sources", lambda database: _leaf_sources(database, wanted))
 
     async def commit(
         self, commitment: Commitment, *, levels: bytes, believed_through: int
     ) -> Stored | Moved | Away:
         if commitment.sequence_start != believed_through + 1:
             raise ValueError("a commitment starts right after the last one")
-        stream = (commitment.tenant_id, commitment.store_id)
 
         def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
-            if database.committed.get(stream, (0, ZERO_HASH)) != (
-                believed_through,
-                commitment.prev_state_root,
-            ):
-                return Refused(Moved("the commitment counter"))
-            if commitment.sequence_end > database.heads.get(stream, NEW_STREAM).current_sequence:
-                return Refused(Moved("the head"))
-
-            def apply() -> None:
-                database.committed[stream] = (commitment.sequence_end, commitment.new_state_root)
-                database.commitments[commitment.batch_id] = (commitment, levels)
-                database.anchors.expect(commitment)
-
-            return Change(Stored(), apply)
+            moved = _moved_commitment(database, commitment)
+            if moved is not None:
+                return Refused(moved)
+            return Change(Stored(), lambda: _store_commitment(database, commitment, levels))
 
         try:
             return await self._write("commit", act)
         except JournalAway as error:
             return Away(str(error))
+
+    async def read_uncommitted(self, ranges: Sequence[StreamRange]) -> list[Uncommitted]:
+        check_ranges(ranges)
+        return await self._read(
+            "read_uncommitted",
+            lambda d: [
+                Uncommitted(_commitment_counter(d, (r.tenant_id, r.store_id)), _leaf_sources(d, r))
+                for r in ranges
+            ],
+        )
+
+    async def commit_together(self, made: Sequence[MadeCommitment]) -> list[Stored | Moved] | Away:
+        check_together(made)
+
+        def act(database: MemoryDatabase) -> Change[Any] | Refused[Any]:
+            moved = [_moved_commitment(database, m.commitment) for m in made]
+            free = [m for m, why in zip(made, moved, strict=True) if why in (None, _TAKEN)]
+            if _TAKEN in moved or len({m.commitment.batch_id for m in free}) < len(free):
+                return Refused(None)
+            if not free:
+                return Refused(moved)
+
+            def apply() -> None:
+                for m in free:
+                    _store_commitment(database, m.commitment, m.levels)
+
+            return Change([why or Stored() for why in moved], apply)
+
+        try:
+            outcomes: list[Stored | Moved] | None = await self._write("commit", act)
+        except JournalAway as error:
+            return Away(str(error))
+        if outcomes is None:
+            raise NotTogether(_TAKEN.what)
+        return outcomes
 
     async def read_commitment(
         self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None
@@ -1605,6 +1626,40 @@ def _legacy_state_root(database: MemoryDatabase, tenant_id: Uuid, store_id: Uuid
     for one in found:
         versions.add(*one)
     return versions.state_root() if len(found) <= LEGACY_ENTITIES_MAX else None
+
+
+def _commitment_counter(database: MemoryDatabase, stream: Stream) -> CommitmentCounter:
+    through, root = database.committed.get(stream, (0, ZERO_HASH))
+    return CommitmentCounter(through, root, database.heads.get(stream, NEW_STREAM).current_sequence)
+
+
+def _leaf_sources(database: MemoryDatabase, wanted: StreamRange) -> bytes:
+    events = database.events[wanted.tenant_id, wanted.store_id]
+    return b"".join(
+        u64(e.receipt.sequence_number) + e.event_signing_hash + e.agent_signature
+        for e in events[max(0, wanted.sequence_start - 1) : wanted.sequence_end]
+    )
+
+
+_TAKEN = Moved("the batch id is another commitment's")
+
+
+def _moved_commitment(database: MemoryDatabase, commitment: Commitment) -> Moved | None:
+    """Why it cannot be stored."""
+    counter = _commitment_counter(database, (commitment.tenant_id, commitment.store_id))
+    believed = (commitment.sequence_start - 1, commitment.prev_state_root)
+    if (counter.committed_through, counter.state_root) != believed:
+        return Moved("the commitment counter")
+    if commitment.sequence_end > counter.head_sequence:
+        return Moved("the head")
+    return _TAKEN if commitment.batch_id in database.commitments else None
+
+
+def _store_commitment(database: MemoryDatabase, commitment: Commitment, levels: bytes) -> None:
+    stream = (commitment.tenant_id, commitment.store_id)
+    database.committed[stream] = (commitment.sequence_end, commitment.new_state_root)
+    database.commitments[commitment.batch_id] = (commitment, levels)
+    database.anchors.expect(commitment)
 
 
 def _commitment_over(

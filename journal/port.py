@@ -8,7 +8,7 @@ atomic, and ends within its deadline.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -56,6 +56,10 @@ class JournalOutcomeUnknown(JournalError):
 
 class CredentialEnded(JournalError):
     """The credential that asked was revoked or has expired meanwhile: nothing was stored, for certain."""
+
+
+class NotTogether(JournalError):
+    """Nothing was done, for certain: one of those who came together cannot be served. Ask for each alone."""
 
 
 class SchemaMismatch(JournalError):
@@ -252,6 +256,40 @@ class CommitmentCounter(msgspec.Struct, frozen=True):
     committed_through: int
     state_root: bytes
     head_sequence: int
+
+
+TOGETHER_STREAMS_MAX = 64
+"""That are committed together."""
+TOGETHER_LEAVES_MAX = 64
+"""Of one stream among them; a longer range is committed by itself."""
+
+
+class StreamRange(msgspec.Struct, frozen=True):
+    """Numbers of a stream, both ends included."""
+
+    tenant_id: Uuid
+    store_id: Uuid
+    sequence_start: int
+    sequence_end: int
+
+    @property
+    def leaf_count(self) -> int:
+        return self.sequence_end - self.sequence_start + 1
+
+
+class Uncommitted(msgspec.Struct, frozen=True):
+    """Where a stream's commitments stand, and at the same moment the leaf sources of a range of it."""
+
+    counter: CommitmentCounter
+    sources: bytes
+
+
+class MadeCommitment(msgspec.Struct, frozen=True):
+    """Not stored yet. What is believed committed: all before its start."""
+
+    commitment: Commitment
+    levels: bytes
+    """All Merkle levels from the padded leaves (level 0) to the root, concatenated."""
 
 
 class Voided(msgspec.Struct, frozen=True):
@@ -854,6 +892,17 @@ class Journal(AnchorRecord, Protocol):
         """Compare-and-set of the commitment counter (committed_through and prev_state_root) and INSERT in
         one transaction; the range must end at or before the head read there. ``levels``: all Merkle levels
         from the padded leaves (level 0) to the root, concatenated."""
+        ...
+
+    async def read_uncommitted(self, ranges: Sequence[StreamRange]) -> list[Uncommitted]:
+        """In their order; at most TOGETHER_STREAMS_MAX of TOGETHER_LEAVES_MAX. What is missing of a range is
+        missing in its sources. Raises NotTogether."""
+        ...
+
+    async def commit_together(self, made: Sequence[MadeCommitment]) -> list[Stored | Moved] | Away:
+        """Of each what ``commit`` does, all in one transaction, answered in their order; at most
+        TOGETHER_STREAMS_MAX, each of another stream. Raises NotTogether when one of them is refused by what
+        is stored already; an unknown outcome is that of all of them."""
         ...
 
     async def read_commitment(

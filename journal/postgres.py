@@ -19,6 +19,7 @@ from journal import (
     append,
     audit_trail,
     commitments,
+    commitments_together,
     credentials,
     key_rotation,
     keys,
@@ -74,6 +75,7 @@ from journal.port import (
     LegacyEventPage,
     LegacyGroup,
     LegacyLeafSource,
+    MadeCommitment,
     Moved,
     PendingCommitment,
     PinnedTenant,
@@ -94,9 +96,11 @@ from journal.port import (
     StoredProof,
     StreamBehind,
     StreamHead,
+    StreamRange,
     TenantPolicy,
     TokenRevocation,
     TooManyEntities,
+    Uncommitted,
     ValidityProof,
     Voided,
 )
@@ -287,6 +291,12 @@ class PostgresJournal:
         self, commitment: Commitment, *, levels: bytes, believed_through: int
     ) -> Stored | Moved | Away:
         return await cross(lambda: commitments.commit(self._units, commitment, levels, believed_through))
+
+    async def read_uncommitted(self, ranges: Sequence[StreamRange]) -> list[Uncommitted]:
+        return await cross(lambda: commitments_together.read_uncommitted(self._units, ranges))
+
+    async def commit_together(self, made: Sequence[MadeCommitment]) -> list[Stored | Moved] | Away:
+        return await cross(lambda: commitments_together.commit_together(self._units, made))
 
     async def read_commitment(
         self, batch_id: Uuid, *, tenant_id: Uuid | None, store_ids: tuple[Uuid, ...] | None

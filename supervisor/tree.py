@@ -44,7 +44,7 @@ from actors.audit_commitments import AuditCommitter, AuditPolicy
 from actors.audit_spool import AuditSpool, SpoolEmptier
 from actors.buckets import of_seconds
 from actors.certificates import Certificates, CertificateWatcher
-from actors.committer import CommitmentPolicy, Committer, Sweeper
+from actors.committer import Committer
 from actors.credentials import CredentialBook, RevocationPoller
 from actors.encryptor import Encryptor
 from actors.failed_attempts import FailedAttempts, FailureReporter, Patience
@@ -62,6 +62,7 @@ from actors.security_events import SecurityEvents
 from actors.sequencer import GroupLimits, Sequencer, Tally
 from actors.settled_tenants import SettledTenants
 from actors.small_bodies import SmallBodies
+from actors.sweeper import CommitmentPolicy, Sweeper
 from actors.token_keys import NO_KEYS, KeySet
 from actors.token_rules import Rules
 from actors.tokens import KeyFile, KeySetWatcher, TokenBook

@@ -16,6 +16,7 @@ PROGRAMS = sorted(
 )
 SHORTEST = {
     "at_rest": ("--rounds", "1"),
+    "commitments": ("--rounds", "1", "--streams", "20", "--crowd", "20"),
     "conflict": ("--rounds", "1", "--seconds", "0.5", "--batch", "10"),
     "core_alone": ("--rounds", "1", "--seconds", "0.5", "--shape", "10x4"),
     "door": ("--rounds", "1", "--seconds", "0.2"),

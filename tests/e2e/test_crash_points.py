@@ -112,6 +112,8 @@ AT_WORK = [
     # The first is the server's start, and its commitment.
     *(f"{point}:2" for point in (*unit("audit"), "audit_committer.built", *unit("commit_audit"))),
 ]
+OF_A_SWEEP = ["committer.built", "committer.committed", *unit("commit")]
+"""Of ``AT_WORK`` those that a sweep comes by too, with many streams at a time."""
 OF_BACKUPS = [*OF_A_BACKUP, *OF_A_RESTORE, *OF_A_CONFIRMATION]
 OF_A_WORKER = ["worker.worked", "worker.half_answered", "worker.answered"]
 NOTHING_IS_STORED = {
@@ -639,3 +641,29 @@ def test_a_worker_that_is_killed_costs_nobody_an_answer(
     for one in (estate.posted, *posted[:3]):
         replayed(tenant, one)
     audited(tenant)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", with_some(OF_A_SWEEP, "commit.committed".__eq__))
+def test_a_sweep_that_is_killed_has_committed_all_it_took_together_or_nothing(
+    own_server: Callable[..., Server], estate: Estate, tmp_path: Path, point: str
+) -> None:
+    shutil.copytree(estate.data_dir, tmp_path / "data")
+    server = own_server(**SMALL).start()
+    server.wait_ready()
+    tenants = [estate.tenant.seen_from(server), *(Tenant(server) for _ in range(2))]
+    posted = [estate.posted, *(work(tenant) for tenant in tenants[1:])]
+    assert server.terminate() == 0, server.tail()
+    at_once = {"COMMITMENT_INTERVAL_SECS": "0.2"}
+    server.environment = SMALL | at_once | {"SEQUENCER_FAULTS": "1", "SEQUENCER_CRASH_AT": point}
+    assert server.launch().wait(60) == -signal.SIGKILL, server.tail()
+
+    server.environment = dict(SMALL)
+    server.start()
+    server.wait_ready()
+    durable = point.endswith(".committed")
+    for tenant, earlier in zip(tenants, posted, strict=True):
+        tenant.moved_to(server)
+        assert committed(tenant).status_code == (409 if durable else 200)
+        replayed(tenant, earlier)
+        audited(tenant)

@@ -7,11 +7,11 @@ import ssl
 import pytest
 import trio
 
-from actors.committer import CommitmentPolicy, Sweeper
 from actors.errors import Unavailable
 from actors.mailbox import Inbox, Mailbox, Ref
-from actors.messages import Commit, Committed, FindKeys
+from actors.messages import Commit, CommitAlone, Committed, CommitTogether, FindKeys
 from actors.registry import KeyRegistry
+from actors.sweeper import CommitmentPolicy, Sweeper
 from journal.port import JournalAway, StreamBehind
 from journal.units import not_stored
 from ves.records import Commitment, KeyName
@@ -32,7 +32,7 @@ class Streams:
 
 
 class Committing:
-    """Answers Commit; while it works, the busy stream grows. ``sick`` streams are refused."""
+    """Answers as the committer does; while it works, the busy stream grows. ``sick`` streams are refused."""
 
     def __init__(self, streams: Streams, sick: set[bytes]) -> None:
         self.streams = streams
@@ -43,18 +43,26 @@ class Committing:
         while True:
             letter = await inbox.take()
             wanted = letter.message
-            assert isinstance(wanted, Commit)
-            assert wanted.sequence_start is not None
-            assert wanted.sequence_end is not None
             await trio.sleep(0.02)
             self.streams.heads[b"A" * 16] += 100
-            if wanted.tenant_id in self.sick:
-                letter.refuse(Unavailable("damaged"))
+            if isinstance(wanted, CommitTogether):
+                letter.answer([self.one(some) or CommitAlone() for some in wanted.ranges])
                 continue
-            self.ranges.append((wanted.tenant_id, wanted.sequence_start, wanted.sequence_end))
-            self.streams.through[wanted.tenant_id] = wanted.sequence_end
-            nothing = Commitment(b"", b"", b"", 1, 0, 1, 1, b"", b"", b"", 1, 1, 0)
-            letter.answer(Committed(nothing, remaining=1))
+            assert isinstance(wanted, Commit)
+            if (committed := self.one(wanted)) is None:
+                letter.refuse(Unavailable("damaged"))
+            else:
+                letter.answer(committed)
+
+    def one(self, wanted: Commit) -> Committed | None:
+        if wanted.tenant_id in self.sick:
+            return None
+        assert wanted.sequence_start is not None
+        assert wanted.sequence_end is not None
+        self.ranges.append((wanted.tenant_id, wanted.sequence_start, wanted.sequence_end))
+        self.streams.through[wanted.tenant_id] = wanted.sequence_end
+        nothing = Commitment(b"", b"", b"", 1, 0, 1, 1, b"", b"", b"", 1, 1, 0)
+        return Committed(nothing, remaining=1)
 
 
 @pytest.mark.parametrize("sick", [set(), {b"A" * 16}], ids=["a busy one", "a damaged one"])

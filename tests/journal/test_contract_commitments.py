@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+import trio
 from journal_builders import a_commitment, a_group, an_event, decided, question, uuid
 from journal_worlds import World
 
@@ -11,10 +12,15 @@ from journal.port import (
     Away,
     CommitmentCounter,
     Journal,
+    JournalAway,
     JournalOutcomeUnknown,
+    MadeCommitment,
     Moved,
+    NotTogether,
     Stored,
     StreamBehind,
+    StreamRange,
+    Uncommitted,
 )
 from ves.merkle import sibling_positions
 from ves.records import Uuid
@@ -212,3 +218,153 @@ async def test_leaf_sources_are_the_streams_own_in_order(world: World) -> None:
     assert await world.journal.read_leaf_sources(tenant, store, sequence_start=6, sequence_end=9) == b""
     with pytest.raises(ValueError, match="4096"):
         await world.journal.read_leaf_sources(tenant, store, sequence_start=1, sequence_end=4097)
+
+
+# Many streams together.
+
+
+async def made(journal: Journal, stream: tuple[Uuid, Uuid], through: int) -> MadeCommitment:
+    commitment, levels, _ = await a_commitment(journal, *stream, through)
+    return MadeCommitment(commitment, levels)
+
+
+async def kinds(world: World, some: list[MadeCommitment]) -> list[type]:
+    outcomes = await world.journal.commit_together(some)
+    assert isinstance(outcomes, list)
+    return [type(outcome) for outcome in outcomes]
+
+
+async def stands_as_made(journal: Journal, one: MadeCommitment) -> bool:
+    """It is stored with all that belongs to it, or nothing of it is."""
+    c = one.commitment
+    found = await journal.read_commitment(c.batch_id, tenant_id=None, store_ids=None)
+    counter = await journal.read_commitment_counter(c.tenant_id, c.store_id)
+    if found is None:
+        assert counter.state_root != c.new_state_root
+        return False
+    assert found == c
+    assert (counter.committed_through, counter.state_root) == (c.sequence_end, c.new_state_root)
+    levels = await journal.read_nodes(c.batch_id, list(range(2 * c.padded_leaf_count - 1)))
+    assert b"".join(levels) == one.levels
+    return True
+
+
+async def test_where_many_streams_stand_is_told_with_their_leaves_in_the_order_asked(world: World) -> None:
+    streams = [await a_stream(world, events) for events in (1, 5, 3)]
+    first = await made(world.journal, streams[1], 2)
+    assert await kinds(world, [first]) == [Stored]
+    ranges = [
+        StreamRange(*streams[2], 1, 3),
+        StreamRange(uuid(), uuid(), 1, 1),
+        StreamRange(*streams[1], 3, 4),
+        StreamRange(*streams[0], 1, 2),
+    ]
+    sources = [
+        await world.journal.read_leaf_sources(
+            r.tenant_id, r.store_id, sequence_start=r.sequence_start, sequence_end=r.sequence_end
+        )
+        for r in ranges
+    ]
+    assert [len(some) // 104 for some in sources] == [3, 0, 2, 1]
+    assert await world.other.read_uncommitted(ranges) == [
+        Uncommitted(CommitmentCounter(0, bytes(32), 3), sources[0]),
+        Uncommitted(CommitmentCounter(0, bytes(32), 0), b""),
+        Uncommitted(CommitmentCounter(2, first.commitment.new_state_root, 5), sources[2]),
+        Uncommitted(CommitmentCounter(0, bytes(32), 1), sources[3]),
+    ]
+    assert await world.journal.read_uncommitted([]) == []
+    with pytest.raises(ValueError, match="64 events"):
+        await world.journal.read_uncommitted([StreamRange(*streams[0], 1, 65)])
+    with pytest.raises(ValueError, match="64 ranges"):
+        await world.journal.read_uncommitted([StreamRange(*streams[0], 1, 1)] * 65)
+    world.fail_next("read_uncommitted", "away")
+    with pytest.raises(JournalAway):
+        await world.journal.read_uncommitted(ranges)
+
+
+async def test_of_many_streams_exactly_those_are_committed_that_are_as_believed(world: World) -> None:
+    streams = [await a_stream(world, 4) for _ in range(8)]
+    begun = [await made(world.other, stream, 2) for stream in streams[:4]]
+    assert await kinds(world, begun) == [Stored] * 4
+
+    some = [await made(world.journal, stream, 4) for stream in streams]
+    for n in (1, 5):  # of another node, before: one that was begun and a first one
+        theirs = await made(world.other, streams[n], 3)
+        assert await world.other.commit_together([theirs]) == [Stored()]
+    some[2] = await made(world.journal, streams[2], 5)  # beyond the heads
+    some[6] = await made(world.journal, streams[6], 5)
+    another = msgspec.structs.replace(some[3].commitment, prev_state_root=b"w" * 32)
+    some[3] = MadeCommitment(another, some[3].levels)  # after other state roots
+    first = msgspec.structs.replace(some[7].commitment, prev_state_root=b"w" * 32)
+    some[7] = MadeCommitment(first, some[7].levels)
+    assert await kinds(world, some) == [Stored, Moved, Moved, Moved, Stored, Moved, Moved, Moved]
+    assert [await stands_as_made(world.other, one) for one in some] == [
+        one in (some[0], some[4]) for one in some
+    ]
+    assert await kinds(world, some) == [Moved] * 8, "the same again"
+    assert await kinds(world, []) == []
+    with pytest.raises(ValueError, match="another stream"):
+        await world.journal.commit_together([some[0], some[0]])
+    with pytest.raises(ValueError, match="at most 64"):
+        await world.journal.commit_together([some[0]] * 65)
+
+
+async def test_one_that_cannot_be_stored_undoes_all_and_each_is_committed_alone(world: World) -> None:
+    streams = [await a_stream(world, 2) for _ in range(3)]
+    some = [await made(world.journal, stream, 2) for stream in streams]
+    before = await made(world.journal, await a_stream(world, 1), 1)
+    assert await kinds(world, [before]) == [Stored]
+    taken = msgspec.structs.replace(some[1].commitment, batch_id=before.commitment.batch_id)
+    some[1] = MadeCommitment(taken, some[1].levels)
+    with pytest.raises(NotTogether):
+        await world.journal.commit_together(some)
+    assert [await stands_as_made(world.other, one) for one in (some[0], some[2])] == [False, False]
+    alone = [await world.journal.commit(m.commitment, levels=m.levels, believed_through=0) for m in some]
+    assert [type(outcome) for outcome in alone] == [Stored, Moved, Stored]
+    assert (await world.other.read_commitment_counter(*streams[1])).committed_through == 0
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_many_commitments_whose_outcome_is_unknown_are_all_there_or_none_is(
+    world: World, stored: bool
+) -> None:
+    begun, new = await a_stream(world, 3), await a_stream(world, 2)
+    assert await kinds(world, [await made(world.journal, begun, 1)]) == [Stored]
+    some = [await made(world.journal, begun, 3), await made(world.journal, new, 2)]
+    world.fail_next("commit", "unheard" if stored else "lost")
+    with pytest.raises(JournalOutcomeUnknown):
+        await world.journal.commit_together(some)
+    assert await kinds(world, some) == [Moved if stored else Stored] * 2
+    assert [await stands_as_made(world.other, one) for one in some] == [True, True]
+    later = await made(world.other, await a_stream(world, 1), 1)
+    world.fail_next("commit", "away")
+    assert isinstance(await world.journal.commit_together([later]), Away)
+    assert not await stands_as_made(world.other, later)
+
+
+async def test_two_nodes_that_sweep_at_the_same_time_commit_each_range_once(world: World) -> None:
+    streams = [await a_stream(world, 2) for _ in range(20)]
+    for through in (1, 2):  # first ones, and such that follow one
+        ours = [await made(world.journal, stream, through) for stream in streams]
+        theirs = [await made(world.other, stream, through) for stream in streams]
+        told = await both_commit(world, ours, list(reversed(theirs)))
+        for n, outcomes in enumerate(zip(told[0], reversed(told[1]), strict=True)):
+            assert {type(outcome) for outcome in outcomes} == {Stored, Moved}
+            stands = [await stands_as_made(world.journal, one) for one in (ours[n], theirs[n])]
+            assert stands == [isinstance(outcome, Stored) for outcome in outcomes]
+
+
+async def both_commit(
+    world: World, ours: list[MadeCommitment], theirs: list[MadeCommitment]
+) -> list[list[Stored | Moved]]:
+    told: list[list[Stored | Moved]] = [[], []]
+
+    async def commit(n: int, journal: Journal, some: list[MadeCommitment]) -> None:
+        outcomes = await journal.commit_together(some)
+        assert isinstance(outcomes, list)
+        told[n] = outcomes
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(commit, 0, world.journal, ours)
+        nursery.start_soon(commit, 1, world.other, theirs)
+    return told

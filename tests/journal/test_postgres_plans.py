@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import trio
-from journal_builders import Database, an_event, question, uuid
+from journal_builders import Database, a_commitment, an_event, question, uuid
 from journal_worlds import LIMITS, PostgresWorld, admin_dsn, sql
 from legacy_builders import a_legacy_event, legacy_question
 
-from journal import commitments, keys, legacy_commitments, reads, signed_by
+from journal import commitments, commitments_together, keys, legacy_commitments, reads, signed_by
 from journal.aio import cross, open_loop
 from journal.facts import read_facts
+from journal.port import MadeCommitment, StreamRange
 from journal.postgres import PostgresJournal, open_journal
+from journal.units import Undo
 from ves.records import IssuedToken, KeyName, Question
 
 
@@ -128,6 +131,35 @@ async def test_looking_for_streams_behind_reads_the_counters_not_the_events(data
         assert "Seq Scan on ves_events" not in "\n".join(explaining.plan)
         with trio.fail_after(1):
             assert await journal.streams_behind(after=None, limit=100) == []
+
+
+async def test_commitments_together_look_up_each_stream_and_read_no_table(database: Database) -> None:
+    async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
+        await sql(
+            database.app_dsn,
+            "INSERT INTO record.ves_sequence_counters "
+            "SELECT gen_random_uuid(), gen_random_uuid(), 5, now() FROM generate_series(1, 10000)",
+            "INSERT INTO record.ves_commitment_counters "
+            "SELECT tenant_id, store_id, 4, decode(repeat('00', 32), 'hex') "
+            "FROM record.ves_sequence_counters",
+        )
+        for _ in range(3):
+            await fill(database.app_dsn, uuid(), uuid(), 5000)
+        await sql(database.owner_dsn, "ANALYZE record.ves_commitment_counters")
+        ranges = [StreamRange(uuid(), uuid(), 1, 64) for _ in range(64)]
+        made = [
+            MadeCommitment(*(await a_commitment(journal, r.tenant_id, r.store_id, 64))[:2]) for r in ranges
+        ]
+        looking = await explain(journal, lambda c: commitments_together.read(c, ranges))
+
+        async def store(connection: Any) -> None:
+            with suppress(Undo):  # nothing was stored: it was only explained
+                await commitments_together.store(connection, made)
+
+        storing = await explain(journal, store)
+    for text in ("\n".join(looking.plan), "\n".join(storing.plan)):
+        for table in ("ves_events", "ves_sequence_counters", "ves_commitment_counters"):
+            assert f"Seq Scan on {table}" not in text, text
 
 
 async def test_a_session_has_the_limits_it_was_given(postgres: PostgresWorld) -> None:

@@ -10,7 +10,7 @@ from journal_worlds import LIMITS, PostgresWorld, admin_dsn
 
 from actors.faults import checkpoint
 from journal.archive import VES_EVENTS, StreamName, open_archive
-from journal.port import Away, CommitmentCounter, JournalAway, JournalRefused, Stored, Voided
+from journal.port import Away, CommitmentCounter, JournalAway, JournalRefused, MadeCommitment, Stored, Voided
 from journal.postgres import PostgresJournal, open_journal
 from journal.resealing import open_resealing
 from journal.restorations import Given, RestorationMoved
@@ -37,8 +37,14 @@ async def give(world: PostgresWorld, tenant: Uuid, store: Uuid, events: int) -> 
     return [Given(tenant, store, one.sequence_number, one.event.event_id) for one in group.numbered]
 
 
-async def commit(world: PostgresWorld, tenant: Uuid, store: Uuid, through: int) -> tuple[int, int]:
+async def commit(
+    together: bool, world: PostgresWorld, tenant: Uuid, store: Uuid, through: int
+) -> tuple[int, int]:
     commitment, levels, believed = await a_commitment(world.journal, tenant, store, through)
+    if together:
+        outcomes = await world.journal.commit_together([MadeCommitment(commitment, levels)])
+        assert outcomes == [Stored()]
+        return commitment.sequence_start, commitment.sequence_end
     outcome = await world.journal.commit(commitment, levels=levels, believed_through=believed)
     assert isinstance(outcome, Stored)
     return commitment.sequence_start, commitment.sequence_end
@@ -77,12 +83,15 @@ async def test_what_stands_at_a_number_is_told(postgres: PostgresWorld) -> None:
     assert standing == [given[1].event_id, given[0].event_id, None]
 
 
-async def test_void_numbers_are_passed_over_and_commitments_go_around_them(postgres: PostgresWorld) -> None:
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "together"])
+async def test_void_numbers_are_passed_over_and_commitments_go_around_them(
+    postgres: PostgresWorld, together: bool
+) -> None:
     journal, tenant = journal_of(postgres), uuid()
     committed, tail, new = uuid(), uuid(), uuid()
     for store in (committed, tail):
         await give(postgres, tenant, store, 3)
-    await commit(postgres, tenant, committed, 3)
+    await commit(together, postgres, tenant, committed, 3)
     voids = [Voided(tenant, committed, 4, 9), Voided(tenant, tail, 4, 5), Voided(tenant, new, 1, 7)]
     await journal.confirm_restoration(await a_restoration(journal), "lost", "", voids, AUDIT)
     for store, last in ((committed, 9), (tail, 5), (new, 7)):
@@ -90,25 +99,27 @@ async def test_void_numbers_are_passed_over_and_commitments_go_around_them(postg
         assert numbers == [last + 1, last + 2]
         [void] = await journal.read_voided(tenant, store)
         assert void.last_number == last
-    assert await commit(postgres, tenant, committed, 11) == (10, 11)
-    assert await commit(postgres, tenant, new, 9) == (8, 9)
+    assert await commit(together, postgres, tenant, committed, 11) == (10, 11)
+    assert await commit(together, postgres, tenant, new, 9) == (8, 9)
     counter = await journal.read_commitment_counter(tenant, tail)
     assert counter == CommitmentCounter(0, bytes(32), 3), "a commitment ends before the void"
-    assert await commit(postgres, tenant, tail, 3) == (1, 3)
-    assert await commit(postgres, tenant, tail, 7) == (6, 7)
+    assert await commit(together, postgres, tenant, tail, 3) == (1, 3)
+    assert await commit(together, postgres, tenant, tail, 7) == (6, 7)
     behind = await journal.streams_behind(after=(tenant, bytes(16)), limit=10)
     assert tenant not in {stream.tenant_id for stream in behind}
 
 
-async def test_two_voids_in_a_row_are_passed_over_together(postgres: PostgresWorld) -> None:
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "together"])
+async def test_two_voids_in_a_row_are_passed_over_together(postgres: PostgresWorld, together: bool) -> None:
     journal, tenant, store = journal_of(postgres), uuid(), uuid()
     await give(postgres, tenant, store, 2)
+    assert await commit(together, postgres, tenant, store, 1) == (1, 1)
     for first, last in ((3, 4), (5, 9)):
         void = Voided(tenant, store, first, last)
         await journal.confirm_restoration(await a_restoration(journal), "lost", "", [void], AUDIT)
     await give(postgres, tenant, store, 1)
-    assert await commit(postgres, tenant, store, 2) == (1, 2)
-    assert await commit(postgres, tenant, store, 10) == (10, 10)
+    assert await commit(together, postgres, tenant, store, 2) == (2, 2)
+    assert await commit(together, postgres, tenant, store, 10) == (10, 10)
 
 
 async def test_a_head_that_moved_since_the_comparison_voids_nothing(postgres: PostgresWorld) -> None:

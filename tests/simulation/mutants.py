@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import msgspec
 
+import actors.commitments_together
 import actors.committer
 import actors.legacy_group
 import actors.sequencer
@@ -255,7 +256,10 @@ def leaf_numbers_off_by_one() -> Iterator[None]:
             off[at : at + 8] = (number - 1).to_bytes(8, "big")
         return honest(tenant, store, bytes(off))
 
-    with patch.object(actors.committer, "leaf_hashes", leaves):
+    with (
+        patch.object(actors.committer, "leaf_hashes", leaves),
+        patch.object(actors.commitments_together, "leaf_hashes", leaves),
+    ):
         yield
 
 

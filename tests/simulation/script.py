@@ -219,6 +219,7 @@ METHODS = ["append"] * 8 + ["read_facts", "settle", "commit", "commit", "find_ap
 METHODS += ["read_events", "read_head", "revoke_agent_key", "revoke_api_key", "register_agent_key"]
 METHODS += ["read_policy", "policy_changes_since"]
 METHODS += ["revocations_since", "streams_behind", "read_leaf_sources", "read_commitment_counter"]
+METHODS += ["read_uncommitted"]
 WRITES = {"append", "commit", "revoke_agent_key", "revoke_api_key", "register_agent_key"}
 
 
