@@ -25,7 +25,7 @@ from actors.errors import CredentialExpired, CredentialRevoked, NotNow, OutcomeU
 from actors.faults import checkpoint
 from actors.given_numbers import GivenNumbers
 from actors.legacy_group import LegacyAttempts, LegacyDone
-from actors.mailbox import EndOfLife, Inbox, Letter, Ref
+from actors.mailbox import EndOfLife, Inbox, Letter, Ref, ask_all
 from actors.messages import Append, Appended, AppendLegacy, Message, Seal, Sealed
 from actors.settled_tenants import SettledTenants
 from journal.port import (
@@ -219,32 +219,12 @@ class Sequencer:
             if len({part.sequencer_key_version for part in parts}) == 1:
                 return Sealed(parts[0].sequencer_key_version, [one for part in parts for one in part.events])
             # The receipt key was changed between two parts: a group is signed by one key.
-        return await self._seal_together(events)
-
-    async def _seal_together(self, events: list[NumberedEvent]) -> Sealed:
-        letter = Seal(tenant_id=self._tenant_id, events=events)
-        return await self._encryptors.ask(letter, deadline_s=self._limits.seal_deadline_s)
+        [sealed] = await self._seal_parts([events])
+        return sealed
 
     async def _seal_parts(self, parts: list[list[NumberedEvent]]) -> list[Sealed]:
-        """All of them, or the first reason why not."""
-        answers: dict[int, Sealed | NotNow] = {}
-
-        async def seal(index: int, events: list[NumberedEvent]) -> None:
-            try:
-                answers[index] = await self._seal_together(events)
-            except NotNow as reason:
-                answers[index] = reason
-
-        async with trio.open_nursery() as nursery:
-            for index, events in enumerate(parts):
-                nursery.start_soon(seal, index, events)
-        sealed = []
-        for index in range(len(parts)):
-            answer = answers[index]
-            if isinstance(answer, NotNow):
-                raise answer
-            sealed.append(answer)
-        return sealed
+        letters = [Seal(tenant_id=self._tenant_id, events=events) for events in parts]
+        return await ask_all(self._encryptors, letters, deadline_s=self._limits.seal_deadline_s)
 
     def _group(self, plan: Plan, sealed: Sealed, facts: Facts) -> Group:
         return Group(

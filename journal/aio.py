@@ -3,7 +3,7 @@
 Alone imports ``trio_asyncio``, which replaces the whole process's asyncio policy: open the loop outermost,
 before anything that may want the journal, and only once. A stray failure on the asyncio side (a forgotten
 task, a broken callback) is logged and counted here; without the handler it would take the house down.
-Replaces private methods of the pinned library where their cost shows (ADR 41); tests say which.
+Replaces private methods of the pinned library where their cost shows (ADR 40); tests say which.
 """
 
 from __future__ import annotations
