@@ -66,8 +66,9 @@ class Lanes(Generic[A, B]):
         else:
             await self._wait(member)
         if member.leads:
+            taken, member.leads = member.leads, []  # itself among them: it would hold itself, and all of theirs
             with trio.CancelScope(shield=True):
-                await self._lead(member.leads)
+                await self._lead(taken)
         return member.told()
 
     async def _wait(self, member: _Member[A, B]) -> None:
