@@ -66,7 +66,7 @@ class Lanes(Generic[A, B]):
         else:
             await self._wait(member)
         if member.leads:
-            taken, member.leads = member.leads, []  # itself among them: it would hold itself, and all of theirs
+            taken, member.leads = member.leads, []  # itself among them: it would hold itself, and them
             with trio.CancelScope(shield=True):
                 await self._lead(taken)
         return member.told()
