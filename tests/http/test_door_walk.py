@@ -158,7 +158,7 @@ async def test_a_large_page_is_opened_in_parts_and_served_as_one() -> None:
         async with house.client(house.api_key("read")) as client:
             page = (await client.get("/api/v1/ves/events", params={**STREAM, "limit": 501})).json()
             assert [event["payload"]["n"] for event in page["events"]] == list(range(1, 502))
-            assert [asked.count for asked in house.encryptors.asked] == [251, 250]
+            assert sorted(asked.count for asked in house.encryptors.asked) == [250, 251]
             house.encryptors.asked.clear()
             await client.get("/api/v1/ves/events", params={**STREAM, "limit": 200})
             assert [asked.count for asked in house.encryptors.asked] == [200], "not worth a second way"
