@@ -31,6 +31,7 @@ log = structlog.get_logger()
 News = Callable[[], Awaitable[None]]
 
 DEAD_LETTERS_SHOWN = 20  # with the tree; the office has more
+NEWS_AT_ONCE = 64  # then everybody else has a turn
 
 
 class GaveUp(Exception):
@@ -256,10 +257,10 @@ class Branch(ABC):
         await news()
 
     async def _hear_what_gathered(self) -> None:
-        """Act on all the news there is, without waiting for more."""
+        """Act on the news there is, without waiting for more, and not on so much that others wait for us."""
         assert self._to_hear is not None
         with suppress(trio.WouldBlock):
-            while True:
+            for _ in range(NEWS_AT_ONCE):
                 await self._to_hear.receive_nowait()()
 
     # In the task of a life that ends: note it; the rest is left to the branch's own task.
