@@ -6,11 +6,12 @@ committed all the same. Roots are computed outside the transaction, a few stream
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 import trio
 
+from actors.commitment_making import CommitmentMaker
 from actors.commitment_ranges import Range, chosen_range
 from actors.faults import checkpoint
 from actors.messages import Commit, CommitAlone, Committed, CommitTogether, NothingToCommit, RangeRefused
@@ -24,8 +25,7 @@ from journal.port import (
     StreamRange,
     Uncommitted,
 )
-from ves.commitments import next_commitment
-from ves.merkle import LEAF_SOURCE_BYTES, build_levels, leaf_hashes, leaf_numbers, stored_levels
+from ves.merkle import LEAF_SOURCE_BYTES, build_levels, leaf_hashes, leaf_numbers
 from ves.records import Uuid
 
 STEP_STREAMS = 8
@@ -39,12 +39,9 @@ Answer = Committed | NothingToCommit | RangeRefused | CommitAlone
 class CommitmentsTogether:
     """Answers ``CommitTogether``, for the committer."""
 
-    def __init__(
-        self, *, journal: Journal, new_batch_id: Callable[[], Uuid], now_us: Callable[[], int]
-    ) -> None:
+    def __init__(self, *, journal: Journal, maker: CommitmentMaker) -> None:
         self._journal = journal
-        self._new_batch_id = new_batch_id
-        self._now_us = now_us
+        self._maker = maker
 
     async def commit(self, wanted: CommitTogether) -> list[Answer]:
         try:
@@ -84,17 +81,7 @@ class CommitmentsTogether:
         if not _complete(span, read.sources):
             return CommitAlone()
         levels = build_levels(leaf_hashes(wanted.tenant_id, wanted.store_id, read.sources))
-        commitment = next_commitment(
-            batch_id=self._new_batch_id(),
-            tenant_id=wanted.tenant_id,
-            store_id=wanted.store_id,
-            merkle_root=levels[-1][0],
-            prev_state_root=read.counter.state_root,
-            sequence_start=span.start,
-            sequence_end=span.end,
-            committed_at_us=self._now_us(),
-        )
-        return MadeCommitment(commitment, stored_levels(levels))
+        return self._maker.make(wanted, read.counter, span, levels)
 
 
 def _range_of(wanted: Commit) -> StreamRange:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import trio
 
+from actors.commitment_making import CommitmentMaker
 from actors.commitment_ranges import MOVED_MAX, READ_EVENTS, Range, chosen_range, damaged
 from actors.commitments_together import Answer as OfMany
 from actors.commitments_together import CommitmentsTogether
@@ -33,17 +34,16 @@ from journal.port import (
     Journal,
     JournalAway,
     JournalOutcomeUnknown,
+    MadeCommitment,
     Moved,
     Stored,
 )
-from ves.commitments import next_commitment
 from ves.merkle import (
     LEAF_SOURCE_BYTES,
     SUBTREE_LEAVES,
     TreeBuilder,
     leaf_hashes,
     leaf_numbers,
-    stored_levels,
 )
 from ves.records import Commitment, Uuid
 
@@ -59,9 +59,8 @@ class Committer:
         self, *, journal: Journal, new_batch_id: Callable[[], Uuid], now_us: Callable[[], int]
     ) -> None:
         self._journal = journal
-        self._new_batch_id = new_batch_id
-        self._now_us = now_us
-        self._together = CommitmentsTogether(journal=journal, new_batch_id=new_batch_id, now_us=now_us)
+        self._maker = CommitmentMaker(new_batch_id, now_us)
+        self._together = CommitmentsTogether(journal=journal, maker=self._maker)
         self._legacy = LegacyCommitments(journal=journal, new_batch_id=new_batch_id, now_us=now_us)
 
     async def run(self, inbox: Inbox) -> None:
@@ -100,14 +99,14 @@ class Committer:
             span = chosen_range(wanted, counter)
             if not isinstance(span, Range):
                 return span
-            commitment, levels = await self._build(wanted, counter, span)
+            made = await self._build(wanted, counter, span)
             checkpoint("committer.built")
             outcome = await self._journal.commit(
-                commitment, levels=levels, believed_through=counter.committed_through
+                made.commitment, levels=made.levels, believed_through=counter.committed_through
             )
             checkpoint("committer.committed")
             if isinstance(outcome, Stored):
-                return Committed(commitment, counter.head_sequence - span.end)
+                return Committed(made.commitment, counter.head_sequence - span.end)
             if isinstance(outcome, Away):
                 raise JournalAway(outcome.why)
             assert isinstance(outcome, Moved)  # somebody else committed first: look again
@@ -122,9 +121,7 @@ class Committer:
         same = found is not None and (found.sequence_start, found.sequence_end) == (start, end)
         return found if same else None
 
-    async def _build(
-        self, wanted: Commit, counter: CommitmentCounter, span: Range
-    ) -> tuple[Commitment, bytes]:
+    async def _build(self, wanted: Commit, counter: CommitmentCounter, span: Range) -> MadeCommitment:
         tree = TreeBuilder()
         for start in range(span.start, span.end + 1, READ_EVENTS):
             end = min(span.end, start + READ_EVENTS - 1)
@@ -137,15 +134,4 @@ class Committer:
                 some = sources[first : first + _SUBTREE_BYTES]
                 tree.add(leaf_hashes(wanted.tenant_id, wanted.store_id, some))
                 await trio.lowlevel.checkpoint()
-        levels = tree.levels()
-        commitment = next_commitment(
-            batch_id=self._new_batch_id(),
-            tenant_id=wanted.tenant_id,
-            store_id=wanted.store_id,
-            merkle_root=levels[-1][0],
-            prev_state_root=counter.state_root,
-            sequence_start=span.start,
-            sequence_end=span.end,
-            committed_at_us=self._now_us(),
-        )
-        return commitment, stored_levels(levels)
+        return self._maker.make(wanted, counter, span, tree.levels())

@@ -95,12 +95,10 @@ class Sealing:
         return sealed
 
     def seal_bytes(self, request: SealBytes) -> SealBytesAnswer:
-        purpose = Purpose(request.purpose)
+        store = self._at_rest.storing(Purpose(request.purpose), request.tenant_id)
         try:
             return [
-                self._at_rest.store(
-                    Row(purpose, request.tenant_id, row_hash), self._random_bytes(NONCE_BYTES), plaintext
-                )
+                store(row_hash, self._random_bytes(NONCE_BYTES), plaintext)
                 for row_hash, plaintext in request.values
             ]
         except FrameNotOpened as lie:

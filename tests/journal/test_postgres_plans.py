@@ -117,16 +117,21 @@ async def test_facts_of_legacy_events_are_looked_up_the_same_way(database: Datab
             assert greedy not in text, text
 
 
+async def ten_thousand_streams_of_five(dsn: str, *, committed_through: int) -> None:
+    """Their counters only."""
+    await sql(
+        dsn,
+        "INSERT INTO record.ves_sequence_counters "
+        "SELECT gen_random_uuid(), gen_random_uuid(), 5, now() FROM generate_series(1, 10000)",
+        "INSERT INTO record.ves_commitment_counters "
+        f"SELECT tenant_id, store_id, {committed_through:d}, decode(repeat('00', 32), 'hex') "
+        "FROM record.ves_sequence_counters",
+    )
+
+
 async def test_looking_for_streams_behind_reads_the_counters_not_the_events(database: Database) -> None:
     async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
-        await sql(
-            database.app_dsn,
-            "INSERT INTO record.ves_sequence_counters "
-            "SELECT gen_random_uuid(), gen_random_uuid(), 5, now() FROM generate_series(1, 10000)",
-            "INSERT INTO record.ves_commitment_counters "
-            "SELECT tenant_id, store_id, 5, decode(repeat('00', 32), 'hex') "
-            "FROM record.ves_sequence_counters",
-        )
+        await ten_thousand_streams_of_five(database.app_dsn, committed_through=5)
         explaining = await explain(journal, lambda c: commitments.streams_behind(c, None, 100))
         assert "Seq Scan on ves_events" not in "\n".join(explaining.plan)
         with trio.fail_after(1):
@@ -135,14 +140,7 @@ async def test_looking_for_streams_behind_reads_the_counters_not_the_events(data
 
 async def test_commitments_together_look_up_each_stream_and_read_no_table(database: Database) -> None:
     async with open_loop(), open_journal(database.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
-        await sql(
-            database.app_dsn,
-            "INSERT INTO record.ves_sequence_counters "
-            "SELECT gen_random_uuid(), gen_random_uuid(), 5, now() FROM generate_series(1, 10000)",
-            "INSERT INTO record.ves_commitment_counters "
-            "SELECT tenant_id, store_id, 4, decode(repeat('00', 32), 'hex') "
-            "FROM record.ves_sequence_counters",
-        )
+        await ten_thousand_streams_of_five(database.app_dsn, committed_through=4)
         for _ in range(3):
             await fill(database.app_dsn, uuid(), uuid(), 5000)
         await sql(database.owner_dsn, "ANALYZE record.ves_commitment_counters")
