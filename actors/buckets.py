@@ -4,7 +4,7 @@ A bucket holds at most ``burst`` tokens and gains ``per_minute`` of them a minut
 counted in whole numbers: one token is 60,000,000,000 units (the nanoseconds of a minute), so that each
 nanosecond brings exactly ``per_minute`` units and nothing is ever rounded. Time that runs backwards brings
 nothing and takes nothing. In no stretch of time are more than ``burst`` + ``per_minute`` x minutes tokens
-taken, but for what ``correct`` adds.
+taken, but for what ``correct`` adds and ``charge`` takes beyond what is there.
 """
 
 from __future__ import annotations
@@ -49,11 +49,18 @@ class Bucket:
 
     def take(self, now_ns: int) -> bool:
         """Whether there was a token; then it is gone."""
-        units = self._refilled(now_ns)
-        if units < TOKEN:
+        if not self.has_any(now_ns):
             return False
-        self._units = units - TOKEN
+        self._units -= TOKEN
         return True
+
+    def has_any(self, now_ns: int) -> bool:
+        """Whether there is a token."""
+        return self._refilled(now_ns) >= TOKEN
+
+    def charge(self, tokens: int, now_ns: int) -> None:
+        """They are gone, also those that were not there: that is a debt."""
+        self._units = self._refilled(now_ns) - tokens * TOKEN
 
     def correct(self, units: int, now_ns: int) -> None:
         """Somebody who knows better says what is in it; less than nothing is a debt."""

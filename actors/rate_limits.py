@@ -1,4 +1,5 @@
-"""Who may still ask: one token bucket for each credential and class of routes, and one for each address.
+"""Who may still ask: one token bucket for each credential and class of routes, one for each address, and one
+of events for each tenant.
 
 Alone owns the buckets of a node and what a class is. A credential with a limit of its own has one bucket for
 all classes instead. Addresses have a table of their own, so that nobody who is unknown can push the bucket of
@@ -19,12 +20,16 @@ RateClass = Literal["events_ingest", "events_read", "commitments", "agent_keys",
 """``public``: without a credential; ``failed``: refused before anybody knew who asks for what. Both count by
 address, the others by credential."""
 CLASSES: tuple[RateClass, ...] = get_args(RateClass)
+TENANT_EVENTS = "tenant_events"
+"""Events of a tenant, whoever posts them. They are asked for before anybody knows how many a request brings,
+and taken when they were counted: the last that was let through may leave a debt."""
+LIMITED = (*CLASSES, TENANT_EVENTS)
 OWN = "own"
 """Stands for all classes of a credential with a limit of its own."""
 
 BUCKETS_MAX = 50_000
-"""Of each of the two tables, some 15 MB: more credentials or addresses than a node can serve while a bucket
-of the usual limits fills up."""
+"""Of each of the three tables, some 15 MB: more credentials, addresses or tenants than a node can serve while
+a bucket of the usual limits fills up."""
 LOOKED_AT = 1_000
 """Buckets that one beat looks at, a millisecond's work …"""
 LOOKED_AT_FOR_ROOM = 10
@@ -39,7 +44,7 @@ class Verdict(NamedTuple):
 
     allowed: bool
     of: str
-    """The class, or ``own``."""
+    """The class, ``tenant_events`` or ``own``."""
     limit: Limit
     remaining: int
     full_in_s: int
@@ -52,12 +57,13 @@ class RateLimits:
     def __init__(
         self, limits: Mapping[str, Limit], *, sharing: Sharing | None, buckets_max: int = BUCKETS_MAX
     ) -> None:
-        """``limits``: of every class; none at all: nothing is limited."""
+        """``limits``: of all that is LIMITED; none at all: nothing is limited."""
         self.sharing = sharing
         self.refused: Counter[str] = Counter(dict.fromkeys((*limits, OWN), 0) if limits else {})
         self._limits = limits
         self._of_credentials = Table(buckets_max)
         self._of_addresses = Table(buckets_max)
+        self._of_tenants = Table(buckets_max)
 
     @property
     def enforced(self) -> bool:
@@ -65,7 +71,7 @@ class RateLimits:
 
     @property
     def buckets(self) -> int:
-        return len(self._of_credentials) + len(self._of_addresses)
+        return len(self._of_credentials) + len(self._of_addresses) + len(self._of_tenants)
 
     def of_credential(
         self, credential: bytes, own_per_minute: int | None, rate_class: str, now_ns: int
@@ -93,16 +99,44 @@ class RateLimits:
         )
         return self._verdict(bucket.take(now_ns), rate_class, bucket)
 
+    def of_tenant(self, tenant_id: bytes, now_ns: int) -> Verdict | None:
+        """Whether the tenant has an event left; takes nothing. None: not limited."""
+        if not self._limits:
+            return None
+        bucket = self._of_tenant(tenant_id, now_ns)
+        if self.sharing is None:
+            return self._verdict(bucket.has_any(now_ns), TENANT_EVENTS, bucket)
+        wait_s = self.sharing.wait_s(_shared_key(tenant_id), bucket, now_ns)
+        return self._verdict(wait_s == 0, TENANT_EVENTS, bucket, wait_s)
+
+    def charge_tenant(self, tenant_id: bytes, events: int, now_ns: int) -> None:
+        """So many came, whether or not the tenant still had them."""
+        if not self._limits:
+            return
+        bucket = self._of_tenant(tenant_id, now_ns)
+        if self.sharing is None:
+            bucket.charge(events, now_ns)
+        else:
+            self.sharing.charge(_shared_key(tenant_id), bucket, events, now_ns)
+
+    def _of_tenant(self, tenant_id: bytes, now_ns: int) -> Bucket:
+        key = (tenant_id, TENANT_EVENTS)
+        return self._of_tenants.find(key) or self._of_tenants.make(key, self._limits[TENANT_EVENTS], now_ns)
+
     def forget_full(self, now_ns: int) -> None:
         """Looks at some buckets of each table; again and again, at all of them."""
-        self._of_credentials.forget_full(now_ns, LOOKED_AT)
-        self._of_addresses.forget_full(now_ns, LOOKED_AT)
+        for table in (self._of_credentials, self._of_addresses, self._of_tenants):
+            table.forget_full(now_ns, LOOKED_AT)
 
     def _verdict(self, allowed: bool, of: str, bucket: Bucket, wait_s: int = 0) -> Verdict:
         if allowed:
             return Verdict(True, of, bucket.limit, bucket.tokens, bucket.full_in_s, 0)
         self.refused[of] += 1
         return Verdict(False, of, bucket.limit, 0, bucket.full_in_s, max(1, wait_s, bucket.wait_s))
+
+
+def _shared_key(tenant_id: bytes) -> bytes:
+    return tenant_id + TENANT_EVENTS.encode()
 
 
 class Table:

@@ -70,23 +70,33 @@ class Sharing:
 
     def take(self, key: bytes, bucket: Bucket, now_ns: int) -> int:
         """0: taken. Else so many seconds to wait."""
+        wait_s = self.wait_s(key, bucket, now_ns)
+        if wait_s == 0:
+            self.charge(key, bucket, 1, now_ns)
+        return wait_s
+
+    def wait_s(self, key: bytes, bucket: Bucket, now_ns: int) -> int:
+        """0: there is a token to take. Else so many seconds to wait."""
         since_ns = self._waiting_since_ns
         if since_ns is not None and now_ns - since_ns > PATIENCE_NS:
             self.alone = True
-        if self.alone:
-            return 0 if bucket.take(now_ns) else bucket.wait_s
-        untold = self._untold.get(key)
+        untold = None if self.alone else self._untold.get(key)
         if untold is not None and untold.tokens >= portion(bucket.limit):
             return 1
-        if not bucket.take(now_ns):
-            return bucket.wait_s
+        return 0 if bucket.has_any(now_ns) else bucket.wait_s
+
+    def charge(self, key: bytes, bucket: Bucket, tokens: int, now_ns: int) -> None:
+        """They are gone, and will be told."""
+        bucket.charge(tokens, now_ns)
+        if self.alone:
+            return
+        untold = self._untold.get(key)
         if untold is None:
             untold = self._untold[key] = Untold(bucket)
-            if since_ns is None:
+            if self._waiting_since_ns is None:
                 self._waiting_since_ns = now_ns
         untold.bucket = bucket  # a full one may have been forgotten and made anew
-        untold.tokens += 1
-        return 0
+        untold.tokens += tokens
 
     def to_tell(self) -> list[RateSpending]:
         """Those that wait longest."""

@@ -77,7 +77,10 @@ class Checks:
         self.visit.who.must_hold(self.route.needed)
 
     async def rate_limit(self) -> None:
-        self.door.rates.known(self.visit, self.visit.who, self.route.rate_class)
+        who = self.visit.who
+        assert who.tenant_id is not None
+        self.door.rates.known(self.visit, who, self.route.rate_class)
+        self.door.rates.tenant(self.visit, who.tenant_id)
         self._told()
 
     def _told(self) -> None:
@@ -96,7 +99,9 @@ class Checks:
             self.house.credentials.heard(asked_at=trio.current_time())
             for part in parts:
                 told[part.__name__].append(await _timed(part))
-        assert self.door.house.rate_limits.buckets == 1, "the limit was not asked"
+        assert self.door.house.rate_limits.buckets == 2, (
+            "the credential's limit or the tenant's was not asked"
+        )
         assert self.house.journal.lookups == 1, "the credential was not remembered"
         return told
 

@@ -9,8 +9,8 @@ last. *Its limit* is one of two:
   the server shares its pools, transactions and connections;
 - with ``--limits`` those of a fresh installation are in force. What it is refused (429, and 503 where it asks for more
   than its share) it sends again at once, so it is at its limit all the time, and refusing it costs too. Limits count
-  requests, and a bucket is full at first: the noisy one begins early enough to have spent it. Within its limits it
-  may still ask for more than two cores can do (``--noisy 1000x16``), or not (``--noisy 10x16``).
+  requests (``--noisy 10x16`` meets that one) and events (``--noisy 100x16``); buckets are full at first, and the
+  noisy one begins early enough to have spent them.
 
 ``--noisy-rate 100``: the noisy one in open loop too, at so many requests a second: one that keeps to its limit.
 

@@ -34,6 +34,7 @@ Burst = Annotated[int, Field(ge=1, le=1_000_000)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
 
 RATE_CLASSES = ("events_ingest", "events_read", "commitments", "agent_keys", "admin", "public", "failed")
+RATE_LIMITED = (*RATE_CLASSES, "tenant_events")
 RATE_REFILL_S_MAX = 3600
 TENANTS_IDLE = 2000
 """Kept, unless told otherwise: eight kilobytes each, and every full garbage collection looks at them."""
@@ -297,6 +298,9 @@ class Settings(BaseSettings):
     rate_limit_failed_per_second: PerSecond = 50
     """Requests refused for want of a credential, a permission or a route."""
     rate_limit_failed_burst: Burst = 200
+    rate_limit_tenant_events_per_second: PerSecond = 5_000
+    """Events, not requests, of a tenant, whoever posts them: half of what a node of two cores takes."""
+    rate_limit_tenant_events_burst: Burst = 20_000
 
     # What is demanded of events.
     max_event_payload_size: Annotated[int, Field(ge=1, le=1024 * 1024)] = 1024 * 1024
@@ -435,7 +439,7 @@ class Settings(BaseSettings):
         # Who anchors may follow from what is given.
         return self.model_copy(update=dict.fromkeys(OF_THE_HOUSE) | {"anchor": self.anchoring})
 
-    @field_validator(*(f"rate_limit_{name}_burst" for name in RATE_CLASSES))
+    @field_validator(*(f"rate_limit_{name}_burst" for name in RATE_LIMITED))
     @classmethod
     def _fills_up_within_an_hour(cls, burst: int, given: ValidationInfo) -> int:
         per_second = given.data.get(str(given.field_name).replace("_burst", "_per_second"))
@@ -455,7 +459,7 @@ class Settings(BaseSettings):
         return value
 
     def rate_limit_of(self, rate_class: str) -> tuple[float, int]:
-        """Requests a second, and at once."""
+        """Requests (of ``tenant_events``: events) a second, and at once."""
         prefix = f"rate_limit_{rate_class}"
         return getattr(self, f"{prefix}_per_second"), getattr(self, f"{prefix}_burst")
 

@@ -53,7 +53,7 @@ from actors.given_numbers import GivenNumbers, NumbersKeeper
 from actors.key_ages import KeyAgePolicy, KeyAges, KeyWatch
 from actors.mailbox import Actor, Mailbox, Ref
 from actors.policies import PolicyBook, PolicyPoller
-from actors.rate_limits import CLASSES, RateLimits
+from actors.rate_limits import LIMITED, RateLimits
 from actors.rate_sharing import RateKeeper, Sharing
 from actors.receipt_key import ReceiptKeyInUse
 from actors.registry import KeyRegistry
@@ -450,6 +450,6 @@ def rate_limits_of(settings: Settings) -> RateLimits:
     if not enforced:
         log.warning("rate limits are off: RATE_LIMIT_MODE")
     return RateLimits(
-        {name: of_seconds(*settings.rate_limit_of(name)) for name in CLASSES if enforced},
+        {name: of_seconds(*settings.rate_limit_of(name)) for name in LIMITED if enforced},
         sharing=Sharing() if enforced and settings.rate_limit_shared else None,
     )

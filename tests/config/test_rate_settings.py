@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from actors.rate_limits import CLASSES
+from actors.rate_limits import CLASSES, LIMITED
 from config import settings as settings_room
-from config.settings import RATE_CLASSES, Settings
+from config.settings import RATE_CLASSES, RATE_LIMITED, Settings
 from journal import port
 
 
@@ -22,13 +22,15 @@ def test_the_defaults_are_the_security_guides() -> None:
     assert given.rate_limit_of("events_ingest") == (100, 500)
     assert given.rate_limit_of("events_read") == (1000, 2000)
     assert given.rate_limit_of("commitments") == (10, 50)
+    assert given.rate_limit_of("tenant_events") == (5000, 20_000), "ours: the guide counts requests only"
     assert (given.rate_limit_mode, given.rate_limit_shared) == ("enforce", False)
 
 
 def test_every_class_has_its_settings() -> None:
     assert RATE_CLASSES == CLASSES
+    assert RATE_LIMITED == LIMITED
     assert settings_room.RATE_REFILL_S_MAX == port.RATE_REFILL_S_MAX
-    for rate_class in RATE_CLASSES:
+    for rate_class in RATE_LIMITED:
         per_second, burst = settings(
             **{f"rate_limit_{rate_class}_per_second": 0.5, f"rate_limit_{rate_class}_burst": 7}
         ).rate_limit_of(rate_class)
@@ -44,6 +46,7 @@ def test_every_class_has_its_settings() -> None:
         ("rate_limit_public_per_second", "inf", "less than"),
         ("rate_limit_public_burst", "0", "greater than"),
         ("rate_limit_commitments_burst", "36001", "brings in an hour"),
+        ("rate_limit_tenant_events_per_second", "0", "greater than"),
     ],
 )
 def test_nonsense_is_refused_by_name_and_with_a_reason(name: str, value: str, reason: str) -> None:

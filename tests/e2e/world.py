@@ -26,13 +26,14 @@ import httpx
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from config.settings import RATE_LIMITED
 from tests.clusters import lend
 
 ROOT = Path(__file__).resolve().parents[2]
 START_DEADLINE_S = 60.0
 ROOMY = {"RATE_LIMIT_MODE": "enforce"} | {
     f"RATE_LIMIT_{name}_{what}": "1000000"
-    for name in ("EVENTS_INGEST", "EVENTS_READ", "COMMITMENTS", "AGENT_KEYS", "ADMIN", "PUBLIC", "FAILED")
+    for name in map(str.upper, RATE_LIMITED)
     for what in ("PER_SECOND", "BURST")
 }
 """Rate limits that are asked and that nobody reaches."""

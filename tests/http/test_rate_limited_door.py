@@ -11,11 +11,14 @@ import pytest
 import structlog
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from actors.buckets import Limit
+from actors.messages import Verify, VerifyLegacy
 from actors.rate_limits import CLASSES, OWN, RateLimits
 from actors.security_events import SecurityEvents
 from tests.http.doubles import (
+    AGENT,
     BOOTSTRAP,
     INGEST,
     JSON,
@@ -23,6 +26,7 @@ from tests.http.doubles import (
     STORE,
     STREAM,
     TENANT,
+    batch,
     parts,
     read_all,
     serving,
@@ -37,6 +41,8 @@ from transport.http.errors import ApiError
 from transport.http.permissions import NEEDED
 from transport.http.rates import RateCheck, network
 from transport.http.routing import Route
+from ves.legacy import LegacyBatch
+from ves.records import Refusal, VerifiedBatch
 
 HEAD = "/api/v1/ves/head"
 RATE_HEADERS = ("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset")
@@ -144,6 +150,50 @@ async def test_a_request_over_its_limit_is_refused_before_its_body_is_read() -> 
                 status, headers, _ = parts(await read_all(stream))
         assert (status, headers["ratelimit-remaining"]) == (429, "0")
         assert len(house.verifiers.asked) == 1
+
+
+@pytest.mark.parametrize("path", [INGEST, "/api/v1/events/ingest"])
+async def test_a_tenant_over_its_events_is_refused_before_its_body_is_read_whatever_its_credential(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit: dict[str, Any] = {
+        "rate_limit_tenant_events_burst": 4,
+        "rate_limit_tenant_events_per_second": 0.05,
+    }
+    async with serving(**limit) as house:
+        house.verifiers.reply = _five if path == INGEST else _five_unsigned
+        monkeypatch.setattr(house.journal, "read_legacy_head", _no_head, raising=False)
+        async with (
+            house.client(house.api_key("write")) as client,
+            house.client(house.api_key("write")) as second,
+            house.client(house.api_key("read")) as reader,
+            house.client(house.api_key("write", tenant=OTHER_TENANT)) as stranger,
+        ):
+            first = await client.post(path, content=b"{}", headers=JSON)
+            assert first.status_code == 200, first.text
+            assert int(first.headers["ratelimit-limit"]) == 500, "of the credential"
+            refused = await second.post(path, content=b"{}", headers=JSON)
+            assert check_429(refused, "tenant_events") == 40, "one is owed, and one is needed"
+            assert "3 events a minute, 4 at once; nothing was done" in refused.json()["message"]
+            assert len(house.verifiers.asked) == 1
+            assert (await reader.get(HEAD, params=STREAM)).status_code == 200
+            assert (await stranger.post(path, content=b"{}", headers=JSON)).status_code == 200
+        assert house.house.rate_limits.refused["tenant_events"] == 1
+
+
+async def _five(message: Verify) -> VerifiedBatch:
+    """All of them refused: they count too."""
+    refusals = [Refusal(bytes([n]) * 16, "invalid_signature", "a test's") for n in range(5)]
+    return replace(batch(*refusals), tenant_id=message.scope.tenant_id or TENANT.bytes)
+
+
+async def _five_unsigned(message: VerifyLegacy) -> LegacyBatch:
+    refusals = [Refusal(bytes([n]) * 16, "schema_validation", "a test's") for n in range(5)]
+    return LegacyBatch(message.scope.tenant_id or TENANT.bytes, STORE.bytes, AGENT.bytes, refusals)
+
+
+async def _no_head(tenant_id: bytes, store_id: bytes) -> int:
+    return 0
 
 
 async def test_who_may_not_is_told_so_and_pays_with_the_address_not_with_the_class() -> None:

@@ -101,6 +101,29 @@ def test_a_debt_is_waited_off(limit: Limit, tokens: int) -> None:
     assert bucket.wait_s - 1 < missing <= bucket.wait_s
 
 
+@given(LIMITS, st.lists(st.tuples(STEPS_NS, st.integers(1, 50)), max_size=100))
+def test_what_is_charged_afterwards_is_beyond_the_limit_by_no_more_than_the_last_of_it(
+    limit: Limit, asked: list[tuple[int, int]]
+) -> None:
+    bucket, now_ns, latest_ns, taken = Bucket(limit, 0), 0, 0, 0
+    for step_ns, tokens in asked:
+        now_ns += step_ns
+        latest_ns = max(latest_ns, now_ns)
+        if bucket.has_any(now_ns):
+            bucket.charge(tokens, now_ns)
+            taken += tokens
+            allowed_units = limit.burst * TOKEN + latest_ns * limit.per_minute
+            assert (taken - tokens + 1) * TOKEN <= allowed_units
+        else:
+            assert bucket.wait_s >= 1
+            later_ns = latest_ns + bucket.wait_s * NS_PER_S
+            assert bucket.tokens == 0
+            if latest_ns == now_ns:
+                later = Bucket(limit, now_ns)
+                later.correct(bucket._units, now_ns)
+                assert later.has_any(later_ns)
+
+
 def test_time_that_runs_backwards_takes_nothing_and_brings_nothing() -> None:
     bucket = Bucket(Limit(60, 5), 10 * NS_PER_S)
     bucket.take(10 * NS_PER_S)

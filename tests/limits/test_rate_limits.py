@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from actors.buckets import Limit
-from actors.rate_limits import CLASSES, OWN, RateLimits
+from actors.rate_limits import LIMITED, OWN, TENANT_EVENTS, RateLimits
 
 NS_PER_S = 1_000_000_000
 A, B = b"a" * 16, b"b" * 16
 
 
 def limits(buckets_max: int = 100, *, per_minute: int = 60, burst: int = 2) -> RateLimits:
-    return RateLimits(dict.fromkeys(CLASSES, Limit(per_minute, burst)), sharing=None, buckets_max=buckets_max)
+    return RateLimits(dict.fromkeys(LIMITED, Limit(per_minute, burst)), sharing=None, buckets_max=buckets_max)
 
 
 def passes(
@@ -45,7 +45,7 @@ def test_each_credential_has_a_bucket_for_each_class_and_nobody_pays_for_another
 def test_a_credential_with_its_own_limit_has_one_bucket_for_all_classes() -> None:
     rates = limits()
     assert sum(passes(rates, A, of, own=12) for of in ("events_read", "commitments") * 20) == 10
-    assert rates.refused == {**dict.fromkeys(CLASSES, 0), OWN: 30}
+    assert rates.refused == {**dict.fromkeys(LIMITED, 0), OWN: 30}
     assert rates.buckets == 1
     assert passes(rates, A, "admin", 5 * NS_PER_S, own=12)
 
@@ -65,7 +65,37 @@ def test_without_limits_nothing_is_limited_counted_or_kept() -> None:
     off = RateLimits({}, sharing=None)
     assert off.of_credential(A, 1, "events_read", 0) is None
     assert off.of_address("192.0.2.1", "public", 0) is None
+    off.charge_tenant(A, 1000, 0)
+    assert off.of_tenant(A, 0) is None
     assert (off.enforced, off.buckets, dict(off.refused)) == (False, 0, {})
+
+
+def test_the_events_of_a_tenant_are_one_bucket_and_what_is_charged_beyond_it_is_waited_off() -> None:
+    rates = limits(per_minute=60, burst=10)
+
+    def left(tenant_id: bytes, now_s: int = 0) -> bool:
+        verdict = rates.of_tenant(tenant_id, now_s * NS_PER_S)
+        assert verdict is not None
+        assert verdict.of == TENANT_EVENTS
+        assert verdict.allowed or verdict.wait_s >= 1
+        return verdict.allowed
+
+    assert [left(A) for _ in range(50)] == [True] * 50, "asking takes nothing"
+    rates.charge_tenant(A, 9, 0)
+    assert left(A)
+    rates.charge_tenant(A, 6, 0)
+    assert not left(A)
+    assert left(B)
+    assert rates.refused[TENANT_EVENTS] == 1
+    refused = rates.of_tenant(A, 0)
+    assert refused is not None
+    assert refused.wait_s == 6, "five are owed, and one is needed"
+    assert not left(A, 5)
+    assert left(A, 6)
+    assert passes(rates, A, "events_ingest"), "a credential of that name has buckets of its own"
+    assert rates.buckets == 3
+    rates.forget_full(60 * NS_PER_S)
+    assert rates.buckets == 0
 
 
 def test_only_full_buckets_are_forgotten() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from actors import rate_sharing
 from actors.buckets import Limit
 from actors.mailbox import Inbox, Mailbox
-from actors.rate_limits import CLASSES, RateLimits
+from actors.rate_limits import LIMITED, TENANT_EVENTS, RateLimits
 from actors.rate_sharing import PATIENCE_NS, TOLD_AT_ONCE, RateKeeper, Sharing, now_ns, portion
 from journal.memory import MemoryDatabase, MemoryJournal
 from journal.port import RATE_REFILL_S_MAX, RATE_TOKEN, RateSpending
@@ -23,7 +23,7 @@ MINUTE_NS = 60_000 * MS
 
 
 def a_node(limit: Limit) -> RateLimits:
-    return RateLimits(dict.fromkeys(CLASSES, limit), sharing=Sharing())
+    return RateLimits(dict.fromkeys(LIMITED, limit), sharing=Sharing())
 
 
 def passes(node: RateLimits, at_ns: int, key: bytes = KEY) -> bool:
@@ -110,6 +110,34 @@ def test_a_node_that_let_a_portion_pass_untold_waits_until_it_was_heard() -> Non
     assert not passes(node, MS), "told is not yet heard"
     sharing.told(spendings, {spendings[0].bucket: 450 * RATE_TOKEN}, MS)
     assert sum(passes(node, MS) for _ in range(500)) == 50
+
+
+def test_the_events_of_a_tenant_are_told_as_many_as_they_were() -> None:
+    node = a_node(Limit(6000, 500))
+    sharing = node.sharing
+    assert sharing is not None
+
+    def left(now: int = 0) -> bool:
+        verdict = node.of_tenant(KEY, now)
+        assert verdict is not None
+        return verdict.allowed
+
+    assert [left() for _ in range(100)] == [True] * 100
+    assert sharing.to_tell() == []
+    node.charge_tenant(KEY, 40, 0)
+    assert left()
+    node.charge_tenant(KEY, 40, 0)
+    assert not left(), "more than a portion is not told yet"
+    spendings = sharing.to_tell()
+    assert [(one.bucket, one.tokens) for one in spendings] == [(KEY + TENANT_EVENTS.encode(), 80)]
+    sharing.told(spendings, {spendings[0].bucket: -100 * RATE_TOKEN}, 0)
+    assert not left(), "other nodes had the rest, and more"
+    assert not left(1009 * MS)
+    assert left(1010 * MS)
+    sharing.unheard()
+    node.charge_tenant(KEY, 2, 1010 * MS)
+    assert not left(1010 * MS)
+    assert sharing.to_tell() == [], "what is decided alone is nobody else's business"
 
 
 def test_what_other_nodes_spent_is_believed_and_a_debt_waited_off() -> None:

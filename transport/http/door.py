@@ -139,6 +139,8 @@ class Door:
                 visit.rate_verdict = None  # it waits for something else than this bucket
             raise
         self.rates.known(visit, caller, route.rate_class)
+        if route.rate_class == "events_ingest" and caller.tenant_id is not None:
+            self.rates.tenant(visit, caller.tenant_id)
         must_not_write(self.house, route)
         await self._audit_bootstrap(visit, route)
 

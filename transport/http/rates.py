@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from actors.buckets import Limit
-from actors.rate_limits import OWN, RateLimits, Verdict
+from actors.rate_limits import OWN, TENANT_EVENTS, RateLimits, Verdict
 from actors.rate_sharing import now_ns
 from actors.security_events import SecurityEvents
 from transport.http.client_address import network
 from transport.http.errors import ApiError, Code
 from transport.http.rate_classes import FAILED
-from ves.records import IssuedToken, KeyName
+from ves.records import IssuedToken, KeyName, Uuid
 
 if TYPE_CHECKING:
     from transport.http.callers import Caller
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 BOOTSTRAP = b"bootstrap"
 ROTATIONS_PER_MINUTE = 10
+_WHOSE = {OWN: "this credential's own limit", TENANT_EVENTS: f"this tenant's limit ({TENANT_EVENTS})"}
 SAID_EVERY_NS = 60 * 1_000_000_000
 SAID_OF_MAX = 1_000
 """So many offenders have a line in the log each minute; the metrics count all."""
@@ -53,6 +53,16 @@ class RateCheck:
         whose = name.tenant_id + name.agent_id + b"/rotate"
         self._heed(visit, self._limits.of_credential(whose, ROTATIONS_PER_MINUTE, OWN, now_ns()))
 
+    def tenant(self, visit: Visit, tenant_id: Uuid) -> None:
+        """A request that brings events needs one that its tenant has left. Raises 429."""
+        verdict = self._limits.of_tenant(tenant_id, now_ns())
+        if verdict is not None and not verdict.allowed:  # else the headers tell of the credential's bucket
+            self._heed(visit, verdict)
+
+    def counted(self, tenant_id: Uuid, events: int) -> None:
+        """So many events came in a request; refused and repeated ones count too."""
+        self._limits.charge_tenant(tenant_id, events, now_ns())
+
     def unknown(self, visit: Visit, rate_class: str = FAILED) -> None:
         """A request of an address takes a token. Raises 429."""
         verdict = self._limits.of_address(network(visit.address), rate_class, now_ns())
@@ -71,7 +81,7 @@ class RateCheck:
         caller = visit.caller
         offender = caller.name if caller is not None else f"address:{network(visit.address)}"
         if self._may_say(offender, now_ns()):
-            limit = describe(verdict.limit)
+            limit = describe(verdict)
             self._security.happened(
                 "rate_limited", caller=offender, address=visit.address, rate_class=verdict.of, limit=limit
             )
@@ -99,8 +109,8 @@ def subject(caller: Caller) -> bytes:
 
 
 def refusal(verdict: Verdict) -> ApiError:
-    whose = "this credential's own limit" if verdict.of == OWN else f"the limit of class {verdict.of}"
-    text = f"{whose} is {describe(verdict.limit)}; nothing was done"
+    whose = _WHOSE.get(verdict.of) or f"the limit of class {verdict.of}"
+    text = f"{whose} is {describe(verdict)}; nothing was done"
     return ApiError(
         Code.RATE_LIMIT_EXCEEDED,
         text,
@@ -109,10 +119,11 @@ def refusal(verdict: Verdict) -> ApiError:
     )
 
 
-def describe(limit: Limit) -> str:
+def describe(verdict: Verdict) -> str:
+    limit, what = verdict.limit, "event" if verdict.of == TENANT_EVENTS else "request"
     per_second, rest = divmod(limit.per_minute, 60)
     count, time = (limit.per_minute, "minute") if rest else (per_second, "second")
-    return f"{count} request{'' if count == 1 else 's'} a {time}, {limit.burst} at once"
+    return f"{count} {what}{'' if count == 1 else 's'} a {time}, {limit.burst} at once"
 
 
 def headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
