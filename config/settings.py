@@ -298,9 +298,9 @@ class Settings(BaseSettings):
     rate_limit_failed_per_second: PerSecond = 50
     """Requests refused for want of a credential, a permission or a route."""
     rate_limit_failed_burst: Burst = 200
-    rate_limit_tenant_events_per_second: PerSecond = 5_000
-    """Events, not requests, of a tenant, whoever posts them: half of what a node of two cores takes."""
-    rate_limit_tenant_events_burst: Burst = 20_000
+    rate_limit_tenant_events_per_second: PerSecond = 2_500
+    """Events, not requests, of a tenant, whoever posts them: a quarter of what a node of two cores takes."""
+    rate_limit_tenant_events_burst: Burst = 10_000
 
     # What is demanded of events.
     max_event_payload_size: Annotated[int, Field(ge=1, le=1024 * 1024)] = 1024 * 1024

@@ -22,7 +22,7 @@ def test_the_defaults_are_the_security_guides() -> None:
     assert given.rate_limit_of("events_ingest") == (100, 500)
     assert given.rate_limit_of("events_read") == (1000, 2000)
     assert given.rate_limit_of("commitments") == (10, 50)
-    assert given.rate_limit_of("tenant_events") == (5000, 20_000), "ours: the guide counts requests only"
+    assert given.rate_limit_of("tenant_events") == (2500, 10_000), "ours: the guide counts requests only"
     assert (given.rate_limit_mode, given.rate_limit_shared) == ("enforce", False)
 
 

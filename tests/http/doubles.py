@@ -715,6 +715,12 @@ class CardboardJournal:
         return [ReceiptKey(SEQUENCER.bytes, 1, b"\x07" * 32, 0, True)]
 
 
+async def until(holds: Callable[[], object]) -> None:
+    with trio.fail_after(5):
+        while not holds():  # noqa: ASYNC110 - what is waited for happens inside the server
+            await trio.sleep(0.01)
+
+
 def receipt(sequence_number: int, event_id: Uuid | None = None) -> Receipt:
     return Receipt(
         event_id or uuid.uuid4().bytes,

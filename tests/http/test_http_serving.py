@@ -16,7 +16,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.http import doubles
-from tests.http.doubles import INGEST, JSON, STREAM, batch, parts, read_all, stored, verified
+from tests.http.doubles import INGEST, JSON, STREAM, batch, parts, read_all, stored, until, verified
 from tests.http.test_door_refusals import check_shape
 
 
@@ -47,12 +47,6 @@ async def closed_within(stream: trio.SocketStream, seconds: float) -> bytes:
     async with stream:
         with trio.fail_after(seconds):
             return await read_all(stream)
-
-
-async def until(holds: Callable[[], object]) -> None:
-    with trio.fail_after(5):
-        while not holds():  # noqa: ASYNC110 - what is waited for happens inside the server
-            await trio.sleep(0.01)
 
 
 async def one_answer(stream: trio.SocketStream) -> tuple[int, dict[str, str], bytes]:

@@ -30,6 +30,7 @@ from tests.http.doubles import (
     parts,
     read_all,
     serving,
+    until,
 )
 from transport.client.retry import RetryPolicy
 from transport.client.sequencer import SequencerClient
@@ -38,6 +39,7 @@ from transport.http import rate_classes
 from transport.http.app import ADMIN, PUBLIC
 from transport.http.callers import Caller
 from transport.http.errors import ApiError
+from transport.http.patience import TOLD_TOO_MANY_AFTER_S
 from transport.http.permissions import NEEDED
 from transport.http.rates import RateCheck, network
 from transport.http.routing import Route
@@ -220,6 +222,34 @@ async def test_a_refused_use_of_the_bootstrap_key_is_no_use_and_leaves_no_audit_
         written = len(house.journal.audits)
         check_429(await client.get("/health/detailed"), "admin")
         assert len(house.journal.audits) == written
+
+
+async def test_who_is_over_a_limit_hears_of_it_a_little_later_and_nobody_else_waits() -> None:
+    limit: dict[str, Any] = {"rate_limit_failed_burst": 1, "rate_limit_failed_per_second": 0.05}
+    async with (
+        serving(**SLOWLY, **limit) as house,
+        house.client(house.api_key("read")) as hasty,
+        house.client(house.api_key("read")) as other,
+    ):
+        for _ in range(3):
+            assert (await hasty.get(HEAD, params=STREAM)).status_code == 200
+        assert (await hasty.get("/nowhere")).status_code == 404
+        heard: list[str] = []
+
+        async def refused(path: str) -> None:
+            began = trio.current_time()
+            answer = await hasty.get(path, params=STREAM)
+            assert answer.status_code == 429
+            assert trio.current_time() - began >= TOLD_TOO_MANY_AFTER_S
+            heard.append(path)
+
+        async with trio.open_nursery() as nursery:
+            for path in (HEAD, "/nowhere"):
+                nursery.start_soon(refused, path)
+            await until(lambda: house.house.rate_limits.refused.total() == 2)
+            assert not heard
+            assert (await other.get(HEAD, params=STREAM)).status_code == 200
+        assert sorted(heard) == [HEAD, "/nowhere"]
 
 
 # By address.

@@ -37,6 +37,7 @@ from transport.http.limits import BytesInFlight, LargeBodies, Pace, Turns
 from transport.http.longpoll import Heads
 from transport.http.metrics import Metrics
 from transport.http.paths import Found, Paths
+from transport.http.patience import TOLD_TOO_MANY_AFTER_S
 from transport.http.permissions import OPERATOR, holds
 from transport.http.residency import must_be_served_here
 from transport.http.resting import must_not_write
@@ -54,7 +55,7 @@ CHAIN_LOOKS_MAX = 4
 """Looks at the chain at a time, all tenants together: endpoints have quotas."""
 VISIT = "sequencer.visit"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-FORBIDDEN = 403
+FORBIDDEN, TOO_MANY = 403, 429
 CLIENT_GONE = 499
 """In logs and metrics only: the caller did not wait for the answer."""
 
@@ -315,6 +316,8 @@ class FrontDoor(QuartTrio):
         reply = await self._reply(visit, found)
         visit.status = reply.status
         visit.let_body_go()
+        if reply.status == TOO_MANY:
+            await trio.sleep(TOLD_TOO_MANY_AFTER_S)
         await send(reply.status, _lines(reply) + self.headers_of(visit), reply.body)
 
     async def _on_http_exception(self, error: HTTPException) -> Response:
@@ -323,6 +326,7 @@ class FrontDoor(QuartTrio):
         try:
             self.door.rates.unknown(visit)
         except ApiError as too_many:
+            await trio.sleep(TOLD_TOO_MANY_AFTER_S)
             refusal = too_many
         return _response(error_reply(refusal, visit.request_id))
 
