@@ -21,8 +21,8 @@ RateClass = Literal["events_ingest", "events_read", "commitments", "agent_keys",
 address, the others by credential."""
 CLASSES: tuple[RateClass, ...] = get_args(RateClass)
 TENANT_EVENTS = "tenant_events"
-"""Events of a tenant, whoever posts them. They are asked for before anybody knows how many a request brings,
-and taken when they were counted: the last that was let through may leave a debt."""
+"""Events of a tenant, whoever posts them. How many a request brings is only known when they were counted: at
+first as many are taken as it must bring, and the others then, which may leave a debt."""
 LIMITED = (*CLASSES, TENANT_EVENTS)
 OWN = "own"
 """Stands for all classes of a credential with a limit of its own."""
@@ -99,21 +99,25 @@ class RateLimits:
         )
         return self._verdict(bucket.take(now_ns), rate_class, bucket)
 
-    def of_tenant(self, tenant_id: bytes, now_ns: int) -> Verdict | None:
-        """Whether the tenant has an event left; takes nothing. None: not limited."""
+    def of_tenant(self, tenant_id: bytes, events: int, now_ns: int) -> Verdict | None:
+        """Takes ``events`` if there is one; the others are a debt. None: not limited."""
         if not self._limits:
             return None
         bucket = self._of_tenant(tenant_id, now_ns)
         if self.sharing is None:
-            return self._verdict(bucket.has_any(now_ns), TENANT_EVENTS, bucket)
-        wait_s = self.sharing.wait_s(_shared_key(tenant_id), bucket, now_ns)
+            wait_s = 0 if bucket.has_any(now_ns) else bucket.wait_s
+        else:
+            wait_s = self.sharing.wait_s(_shared_key(tenant_id), bucket, now_ns)
+        if wait_s == 0:
+            self._charge(tenant_id, bucket, events, now_ns)
         return self._verdict(wait_s == 0, TENANT_EVENTS, bucket, wait_s)
 
     def charge_tenant(self, tenant_id: bytes, events: int, now_ns: int) -> None:
-        """So many came, whether or not the tenant still had them."""
-        if not self._limits:
-            return
-        bucket = self._of_tenant(tenant_id, now_ns)
+        """So many more came, whether or not the tenant still had them."""
+        if self._limits:
+            self._charge(tenant_id, self._of_tenant(tenant_id, now_ns), events, now_ns)
+
+    def _charge(self, tenant_id: bytes, bucket: Bucket, events: int, now_ns: int) -> None:
         if self.sharing is None:
             bucket.charge(events, now_ns)
         else:

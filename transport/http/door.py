@@ -7,6 +7,7 @@ for anything but credentials and audit entries.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -317,7 +318,7 @@ class FrontDoor(QuartTrio):
         visit.status = reply.status
         visit.let_body_go()
         if reply.status == TOO_MANY:
-            await trio.sleep(TOLD_TOO_MANY_AFTER_S)
+            await _hold_back()
         await send(reply.status, _lines(reply) + self.headers_of(visit), reply.body)
 
     async def _on_http_exception(self, error: HTTPException) -> Response:
@@ -326,7 +327,7 @@ class FrontDoor(QuartTrio):
         try:
             self.door.rates.unknown(visit)
         except ApiError as too_many:
-            await trio.sleep(TOLD_TOO_MANY_AFTER_S)
+            await _hold_back()
             refusal = too_many
         return _response(error_reply(refusal, visit.request_id))
 
@@ -337,6 +338,11 @@ class FrontDoor(QuartTrio):
     def _surprised(self, visit: Visit, error: Exception) -> Reply:
         log.error("internal error", request_id=visit.request_id, route=_template(visit), exc_info=error)
         return error_reply(internal_error(), visit.request_id)
+
+
+async def _hold_back() -> None:
+    """Whoever is over a limit."""
+    await trio.sleep(random.uniform(*TOLD_TOO_MANY_AFTER_S))  # noqa: S311 - only to spread them
 
 
 async def _wrong_method() -> Response:

@@ -32,7 +32,7 @@ async def ingest(visit: Visit) -> IngestReply:
     del body  # the wait for the sequencer needs it no more
     if isinstance(batch, BodyRefused):
         raise refused_body(batch)
-    visit.door.rates.counted(batch.tenant_id, len(batch.outcomes))
+    visit.door.rates.counted(visit, batch.tenant_id, len(batch.outcomes))
     if batch.checks is not None:
         visit.door.metrics.checked(batch.checks)
         tell_warned(visit, batch)

@@ -34,7 +34,7 @@ async def ingest(visit: Visit) -> LegacyIngestReply:
         raise refused_body(batch)
     if isinstance(batch, EmptyBatch):
         return _reply(_NOTHING)
-    visit.door.rates.counted(batch.tenant_id, len(batch.outcomes))
+    visit.door.rates.counted(visit, batch.tenant_id, len(batch.outcomes))
     if batch.checks is not None:
         visit.door.metrics.checked(batch.checks)
         tell_warned(visit, batch)

@@ -24,6 +24,7 @@ TURNED_AWAY_MAX = 64
 TURNED_AWAY_PER_S = 50.0
 """Connections that come back as fast as they are refused must not take the time of those that are served."""
 TURN_AWAY_S = 1.0
-TOLD_TOO_MANY_AFTER_S = 0.25
-"""Who is over a limit hears of it so much later: one who asks again at once, on all his connections, would
-otherwise have the node refuse him thousands of times a second. Who waits as told loses nothing by it."""
+TOLD_TOO_MANY_AFTER_S = (0.15, 0.35)
+"""Who is over a limit hears of it so much later, at random between the two so that his connections do not
+come back together. One who asks again at once, on all of them, would otherwise be refused thousands of times
+a second. Who waits as told loses nothing by it."""

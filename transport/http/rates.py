@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 BOOTSTRAP = b"bootstrap"
 ROTATIONS_PER_MINUTE = 10
 _WHOSE = {OWN: "this credential's own limit", TENANT_EVENTS: f"this tenant's limit ({TENANT_EVENTS})"}
+EVENT_BYTES = 1_000
+"""Of a request's body count as one event at least: large ones take more of everything."""
 SAID_EVERY_NS = 60 * 1_000_000_000
 SAID_OF_MAX = 1_000
 """So many offenders have a line in the log each minute; the metrics count all."""
@@ -54,14 +56,20 @@ class RateCheck:
         self._heed(visit, self._limits.of_credential(whose, ROTATIONS_PER_MINUTE, OWN, now_ns()))
 
     def tenant(self, visit: Visit, tenant_id: Uuid) -> None:
-        """A request that brings events needs one that its tenant has left. Raises 429."""
-        verdict = self._limits.of_tenant(tenant_id, now_ns())
+        """A request takes as many of its tenant's events as are in it by its length. Raises 429."""
+        longest = (
+            visit.house.settings.max_body_size_bytes
+        )  # a longer one is refused, whatever it claims to be
+        events = max(1, min(visit.declared_bytes or 0, longest) // EVENT_BYTES)
+        verdict = self._limits.of_tenant(tenant_id, events, now_ns())
         if verdict is not None and not verdict.allowed:  # else the headers tell of the credential's bucket
             self._heed(visit, verdict)
+        visit.events_taken = events
 
-    def counted(self, tenant_id: Uuid, events: int) -> None:
-        """So many events came in a request; refused and repeated ones count too."""
-        self._limits.charge_tenant(tenant_id, events, now_ns())
+    def counted(self, visit: Visit, tenant_id: Uuid, events: int) -> None:
+        """So many it brought: takes the others. Refused and repeated ones count too."""
+        if events > visit.events_taken:
+            self._limits.charge_tenant(tenant_id, events - visit.events_taken, now_ns())
 
     def unknown(self, visit: Visit, rate_class: str = FAILED) -> None:
         """A request of an address takes a token. Raises 429."""

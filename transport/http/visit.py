@@ -62,6 +62,7 @@ class Visit:
         "caller",
         "deadline",
         "door",
+        "events_taken",
         "method",
         "rate_verdict",
         "request_id",
@@ -97,6 +98,8 @@ class Visit:
         self.caller: Caller | None = None
         self.rate_verdict: Verdict | None = None
         """None until a rate limit was asked, and when there is none."""
+        self.events_taken = 0
+        """Of its tenant's, so far."""
         self.status = 0
         """0 until the reply's status is decided."""
         self._receive = receive
@@ -110,6 +113,11 @@ class Visit:
     @property
     def house(self) -> House:
         return self.door.house
+
+    @property
+    def declared_bytes(self) -> int | None:
+        """Of the body, as the head says; None: nobody knows yet."""
+        return self.asked.content_length if self._whole is None else len(self._whole)
 
     @property
     def remaining_s(self) -> float:
@@ -193,7 +201,7 @@ class Visit:
         """The whole body. 415, 413, 408, or 429 and 503 for too many bytes in flight: all before more of it
         is read than the limits allow. A caller who goes away meanwhile ends the visit."""
         require_json(self.asked.get("content-type"))
-        declared = self.asked.content_length if self._whole is None else len(self._whole)
+        declared = self.declared_bytes
         if declared is not None and declared > bytes_max:
             raise _too_large(bytes_max)
         if self._whole is not None:
