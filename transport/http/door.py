@@ -7,10 +7,10 @@ for anything but credentials and audit entries.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from random import SystemRandom
 from typing import Any, cast
 
 import msgspec
@@ -62,6 +62,7 @@ CLIENT_GONE = 499
 
 log = structlog.get_logger("http")
 _encode = msgspec.json.Encoder().encode
+_random = SystemRandom()
 
 Send = Callable[[int, list[tuple[bytes, bytes]], bytes], Awaitable[None]]
 """Status, headers, body: the whole answer."""
@@ -342,7 +343,7 @@ class FrontDoor(QuartTrio):
 
 async def _hold_back() -> None:
     """Whoever is over a limit."""
-    await trio.sleep(random.uniform(*TOLD_TOO_MANY_AFTER_S))  # noqa: S311 - only to spread them
+    await trio.sleep(_random.uniform(*TOLD_TOO_MANY_AFTER_S))
 
 
 async def _wrong_method() -> Response:
