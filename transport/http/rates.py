@@ -57,9 +57,7 @@ class RateCheck:
 
     def tenant(self, visit: Visit, tenant_id: Uuid) -> None:
         """A request takes as many of its tenant's events as are in it by its length. Raises 429."""
-        longest = (
-            visit.house.settings.max_body_size_bytes
-        )  # a longer one is refused, whatever it claims to be
+        longest = visit.house.settings.max_body_size_bytes  # what claims to be longer is refused
         events = max(1, min(visit.declared_bytes or 0, longest) // EVENT_BYTES)
         verdict = self._limits.of_tenant(tenant_id, events, now_ns())
         if verdict is not None and not verdict.allowed:  # else the headers tell of the credential's bucket
