@@ -4,7 +4,7 @@ A bucket holds at most ``burst`` tokens and gains ``per_minute`` of them a minut
 counted in whole numbers: one token is 60,000,000,000 units (the nanoseconds of a minute), so that each
 nanosecond brings exactly ``per_minute`` units and nothing is ever rounded. Time that runs backwards brings
 nothing and takes nothing. In no stretch of time are more than ``burst`` + ``per_minute`` x minutes tokens
-taken, but for what ``correct`` adds and ``charge`` takes beyond what is there.
+taken, but for what ``correct`` adds, and the debts.
 """
 
 from __future__ import annotations
@@ -47,16 +47,12 @@ class Bucket:
         self._units = self._full
         self._at_ns = now_ns
 
-    def take(self, now_ns: int) -> bool:
-        """Whether there was a token; then it is gone."""
-        if not self.has_any(now_ns):
+    def take(self, now_ns: int, tokens: int = 1) -> bool:
+        """Whether there was a token; then so many are gone, what was not there as a debt."""
+        if self._refilled(now_ns) < TOKEN:
             return False
-        self._units -= TOKEN
+        self._units -= tokens * TOKEN
         return True
-
-    def has_any(self, now_ns: int) -> bool:
-        """Whether there is a token."""
-        return self._refilled(now_ns) >= TOKEN
 
     def charge(self, tokens: int, now_ns: int) -> None:
         """They are gone, also those that were not there: that is a debt."""

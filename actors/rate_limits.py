@@ -80,52 +80,46 @@ class RateLimits:
         if not self._limits:
             return None
         of = rate_class if own_per_minute is None else OWN
-        bucket = self._of_credentials.find((credential, of))
+        key = (credential, of)
+        bucket = self._of_credentials.find(key)
         if bucket is None:
             limit = self._limits[of] if own_per_minute is None else of_credential(own_per_minute)
-            bucket = self._of_credentials.make((credential, of), limit, now_ns)
-        if self.sharing is None:
-            return self._verdict(bucket.take(now_ns), of, bucket)
-        wait_s = self.sharing.take(credential + of.encode(), bucket, now_ns)
-        return self._verdict(wait_s == 0, of, bucket, wait_s)
+            bucket = self._of_credentials.make(key, limit, now_ns)
+        return self._take(key, bucket, 1, now_ns)
 
     def of_address(self, address: str, rate_class: str, now_ns: int) -> Verdict | None:
         """None: not limited. Addresses are each node's own business: they are never shared."""
         if not self._limits:
             return None
-        key = (address, rate_class)
-        bucket = self._of_addresses.find(key) or self._of_addresses.make(
-            key, self._limits[rate_class], now_ns
-        )
+        bucket = self._of_addresses.bucket((address, rate_class), self._limits[rate_class], now_ns)
         return self._verdict(bucket.take(now_ns), rate_class, bucket)
 
     def of_tenant(self, tenant_id: bytes, events: int, now_ns: int) -> Verdict | None:
         """Takes ``events`` if there is one; the others are a debt. None: not limited."""
         if not self._limits:
             return None
-        bucket = self._of_tenant(tenant_id, now_ns)
-        if self.sharing is None:
-            wait_s = 0 if bucket.has_any(now_ns) else bucket.wait_s
-        else:
-            wait_s = self.sharing.wait_s(_shared_key(tenant_id), bucket, now_ns)
-        if wait_s == 0:
-            self._charge(tenant_id, bucket, events, now_ns)
-        return self._verdict(wait_s == 0, TENANT_EVENTS, bucket, wait_s)
+        key = (tenant_id, TENANT_EVENTS)
+        return self._take(key, self._of_tenant(key, now_ns), events, now_ns)
 
     def charge_tenant(self, tenant_id: bytes, events: int, now_ns: int) -> None:
         """So many more came, whether or not the tenant still had them."""
-        if self._limits:
-            self._charge(tenant_id, self._of_tenant(tenant_id, now_ns), events, now_ns)
-
-    def _charge(self, tenant_id: bytes, bucket: Bucket, events: int, now_ns: int) -> None:
+        if not self._limits:
+            return
+        key = (tenant_id, TENANT_EVENTS)
+        bucket = self._of_tenant(key, now_ns)
         if self.sharing is None:
             bucket.charge(events, now_ns)
         else:
-            self.sharing.charge(_shared_key(tenant_id), bucket, events, now_ns)
+            self.sharing.charge(_shared(key), bucket, events, now_ns)
 
-    def _of_tenant(self, tenant_id: bytes, now_ns: int) -> Bucket:
-        key = (tenant_id, TENANT_EVENTS)
-        return self._of_tenants.find(key) or self._of_tenants.make(key, self._limits[TENANT_EVENTS], now_ns)
+    def _take(self, key: tuple[bytes, str], bucket: Bucket, tokens: int, now_ns: int) -> Verdict:
+        if self.sharing is None:
+            return self._verdict(bucket.take(now_ns, tokens), key[1], bucket)
+        wait_s = self.sharing.take(_shared(key), bucket, tokens, now_ns)
+        return self._verdict(wait_s == 0, key[1], bucket, wait_s)
+
+    def _of_tenant(self, key: tuple[bytes, str], now_ns: int) -> Bucket:
+        return self._of_tenants.bucket(key, self._limits[TENANT_EVENTS], now_ns)
 
     def forget_full(self, now_ns: int) -> None:
         """Looks at some buckets of each table; again and again, at all of them."""
@@ -139,8 +133,9 @@ class RateLimits:
         return Verdict(False, of, bucket.limit, 0, bucket.full_in_s, max(1, wait_s, bucket.wait_s))
 
 
-def _shared_key(tenant_id: bytes) -> bytes:
-    return tenant_id + TENANT_EVENTS.encode()
+def _shared(key: tuple[bytes, str]) -> bytes:
+    """Its name for all nodes."""
+    return key[0] + key[1].encode()
 
 
 class Table:
@@ -155,6 +150,9 @@ class Table:
 
     def __len__(self) -> int:
         return len(self._buckets)
+
+    def bucket(self, key: Key, limit: Limit, now_ns: int) -> Bucket:
+        return self.find(key) or self.make(key, limit, now_ns)
 
     def make(self, key: Key, limit: Limit, now_ns: int) -> Bucket:
         if len(self._buckets) >= self._buckets_max:

@@ -68,26 +68,25 @@ class Sharing:
         self._untold: dict[bytes, Untold] = {}
         self._waiting_since_ns: int | None = None
 
-    def take(self, key: bytes, bucket: Bucket, now_ns: int) -> int:
-        """0: taken. Else so many seconds to wait."""
-        wait_s = self.wait_s(key, bucket, now_ns)
-        if wait_s == 0:
-            self.charge(key, bucket, 1, now_ns)
-        return wait_s
-
-    def wait_s(self, key: bytes, bucket: Bucket, now_ns: int) -> int:
-        """0: there is a token to take. Else so many seconds to wait."""
+    def take(self, key: bytes, bucket: Bucket, tokens: int, now_ns: int) -> int:
+        """0: there was a token, and so many are taken. Else so many seconds to wait."""
         since_ns = self._waiting_since_ns
         if since_ns is not None and now_ns - since_ns > PATIENCE_NS:
             self.alone = True
         untold = None if self.alone else self._untold.get(key)
         if untold is not None and untold.tokens >= portion(bucket.limit):
             return 1
-        return 0 if bucket.has_any(now_ns) else bucket.wait_s
+        if not bucket.take(now_ns, tokens):
+            return bucket.wait_s
+        self._will_tell(key, bucket, tokens, now_ns)
+        return 0
 
     def charge(self, key: bytes, bucket: Bucket, tokens: int, now_ns: int) -> None:
-        """They are gone, and will be told."""
+        """They are gone, whether or not they were there."""
         bucket.charge(tokens, now_ns)
+        self._will_tell(key, bucket, tokens, now_ns)
+
+    def _will_tell(self, key: bytes, bucket: Bucket, tokens: int, now_ns: int) -> None:
         if self.alone:
             return
         untold = self._untold.get(key)

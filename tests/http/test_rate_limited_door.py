@@ -46,7 +46,6 @@ from transport.http.routing import Route
 from ves.legacy import LegacyBatch
 from ves.records import Refusal, VerifiedBatch
 
-JSON_LINE = "content-type: application/json\r\n"
 HEAD = "/api/v1/ves/head"
 RATE_HEADERS = ("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset")
 SLOWLY: dict[str, Any] = {"rate_limit_events_read_per_second": 0.05, "rate_limit_events_read_burst": 3}
@@ -68,6 +67,16 @@ def check_429(answer: httpx.Response, rate_class: str) -> int:
     assert f"{limit} at once" in error["message"]
     assert error["retry_after"] == int(answer.headers["retry-after"]) == reset >= 1
     return reset
+
+
+async def answer_to_head(house: Any, key: str, lines: str) -> tuple[int, dict[str, str]]:
+    """Of an ingest whose body never comes."""
+    async with await house.connect() as stream:
+        head = f"POST {INGEST} HTTP/1.1\r\nhost: x\r\nauthorization: ApiKey {key}\r\n{lines}\r\n\r\n"
+        await stream.send_all(head.encode())
+        with trio.fail_after(5):
+            status, headers, _ = parts(await read_all(stream))
+    return status, headers
 
 
 # The table.
@@ -145,12 +154,7 @@ async def test_a_request_over_its_limit_is_refused_before_its_body_is_read() -> 
         key = house.api_key("write")
         async with house.client(key) as client:
             assert (await client.post(INGEST, content=b"{}", headers=JSON)).status_code != 429
-        stream = await house.connect()
-        async with stream:
-            head = f"POST {INGEST} HTTP/1.1\r\nhost: x\r\nauthorization: ApiKey {key}\r\n"
-            await stream.send_all(f"{head}content-length: 9000000\r\n\r\n".encode())
-            with trio.fail_after(5):
-                status, headers, _ = parts(await read_all(stream))
+        status, headers = await answer_to_head(house, key, "content-length: 9000000")
         assert (status, headers["ratelimit-remaining"]) == (429, "0")
         assert len(house.verifiers.asked) == 1
 
@@ -191,12 +195,8 @@ async def test_a_body_that_only_claims_to_be_long_costs_no_more_than_the_longest
     limit: dict[str, Any] = {"rate_limit_tenant_events_burst": 3, "rate_limit_tenant_events_per_second": 1}
     async with serving(**limit, max_body_size_bytes=20 * EVENT_BYTES) as house:
         key = house.api_key("write")
-        stream = await house.connect()
-        async with stream:
-            head = f"POST {INGEST} HTTP/1.1\r\nhost: x\r\nauthorization: ApiKey {key}\r\n"
-            await stream.send_all(f"{head}{JSON_LINE}content-length: 900000000000\r\n\r\n".encode())
-            with trio.fail_after(5):
-                status, _, _ = parts(await read_all(stream))
+        claim = "content-type: application/json\r\ncontent-length: 900000000000"
+        status, _ = await answer_to_head(house, key, claim)
         assert status == 413
         async with house.client(key) as client:
             refused = await client.post(INGEST, content=b"{}", headers=JSON)

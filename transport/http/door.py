@@ -56,7 +56,7 @@ CHAIN_LOOKS_MAX = 4
 """Looks at the chain at a time, all tenants together: endpoints have quotas."""
 VISIT = "sequencer.visit"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-FORBIDDEN, TOO_MANY = 403, 429
+FORBIDDEN = 403
 CLIENT_GONE = 499
 """In logs and metrics only: the caller did not wait for the answer."""
 
@@ -318,7 +318,7 @@ class FrontDoor(QuartTrio):
         reply = await self._reply(visit, found)
         visit.status = reply.status
         visit.let_body_go()
-        if reply.status == TOO_MANY:
+        if reply.status == Code.RATE_LIMIT_EXCEEDED.status:
             await _hold_back()
         await send(reply.status, _lines(reply) + self.headers_of(visit), reply.body)
 
