@@ -14,8 +14,8 @@ from actors.mailbox import Ref
 from actors.messages import FindKeys, Verify
 from actors.worker_wire import BecomeVerifier
 from ves.policy import demands_nothing
-from ves.records import BodyRefused, KeyName, NeedsKeys, VerifiedBatch
-from ves.verification import Demands, verify_body
+from ves.records import BodyRefused, VerifiedBatch
+from ves.verification import AwaitsKeys, Demands, verify_body
 
 KEYS_DEADLINE_S = 10.0
 
@@ -39,22 +39,18 @@ class SmallBodies:
             return None
         if not demands_nothing(policy, payload_bytes_max=self._become.payload_bytes_max):
             return None
-        answer = self._checked(message, frozenset())
-        if isinstance(answer, NeedsKeys):
-            question = FindKeys(answer.keys)
-            found = await self._registry.ask(question, deadline_s=min(deadline_s, KEYS_DEADLINE_S))
-            self._bindings.learn(found.items())
-            answer = self._checked(message, frozenset(answer.keys) - found.keys())
-            self._bindings.trim()
-        assert isinstance(answer, VerifiedBatch | BodyRefused), "everything it could need was given"
-        return answer
-
-    def _checked(self, message: Verify, absent: frozenset[KeyName]) -> object:
-        return verify_body(
+        answer = verify_body(
             message.body,
             message.scope,
             self._bindings.get,
             now_us=self._now_us(),
-            unknown=absent,
             demands_of=lambda parsed: self._demands,
         )
+        if isinstance(answer, AwaitsKeys):
+            question = FindKeys(answer.needs.keys)
+            found = await self._registry.ask(question, deadline_s=min(deadline_s, KEYS_DEADLINE_S))
+            self._bindings.learn(found.items())
+            self._bindings.trim()
+            return answer.with_keys(found)
+        assert isinstance(answer, VerifiedBatch | BodyRefused), "a policy that demands nothing needs nothing"
+        return answer

@@ -1,9 +1,9 @@
 """A verifier: turns raw request bodies into verified events, one body at a time.
 
 Owns one worker process, which parses, hashes and checks signatures; fetches what it lacks, public keys from
-the registry and schemas from the journal, and sends the body once more. Its own answers hold nothing it did
-not check the form of, and no tenant's schemas cost it one life after another. Never judges
-whether a key is currently valid, and never touches the journal.
+the registry, schemas from the journal, for which it sends the body once more. Its own answers hold nothing
+it did not check the form of, and no tenant's schemas cost it one life after another. Never judges whether a
+key is currently valid, and never touches the journal.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from actors.messages import FindKeys, Verify, VerifyLegacy
 from actors.policies import PolicyBook
 from actors.worker_process import WorkerDied, WorkerProcess, running
 from actors.worker_spawn import OwnProcess, Spawn
-from actors.worker_wire import BecomeVerifier, VerifyAnswer, VerifyBody
+from actors.worker_wire import BecomeVerifier, GiveKeys, VerifyAnswer, VerifyBody, VerifyQuestion
 from journal.port import JournalAway
 from ves.legacy import EmptyBatch, LegacyBatch
 from ves.policy import Policy
@@ -111,8 +111,7 @@ class Verifier:
             answer = await self._call(worker, request)
         if isinstance(answer, NeedsKeys):
             found = await self._find(answer.keys, min(remaining_s, KEYS_DEADLINE_S))
-            absent = [name for name in answer.keys if name not in found]
-            answer = await self._call(worker, replace(request, found=list(found.items()), absent=absent))
+            answer = await self._call(worker, GiveKeys(list(found.items())))
         if isinstance(answer, NeedsKeys | NeedsSchemas):
             worker.reject("it asks for keys or schemas it was given")
         if isinstance(answer, NeedsPolicy) and policy is not None:
@@ -123,7 +122,7 @@ class Verifier:
             worker.reject("it verified events outside the caller's scope")
         return answer
 
-    async def _call(self, worker: WorkerProcess, request: VerifyBody) -> VerifyAnswer:
+    async def _call(self, worker: WorkerProcess, request: VerifyQuestion) -> VerifyAnswer:
         return await worker.call(request, _answer, deadline_s=self._call_deadline_s)
 
     async def _with_schemas(self, request: VerifyBody, policy: Policy, schema_ids: list[Uuid]) -> VerifyBody:

@@ -38,12 +38,12 @@ class Comparing:
         self._spent_s = 0.0
 
     def lacks(self, names: list[SchemaName]) -> list[Uuid]:
-        """Those not at hand; the others will be for the rest of this body, also when it is sent again."""
+        """Those not at hand; the others will be until ``tidy``."""
         return [name.schema_id for name in names if not self._shelf.has(name.schema_id)]
 
     @contextmanager
     def of_one_body(self, schemas: list[tuple[Uuid, str]]) -> Iterator[None]:
-        """For the time of one body; ``schemas`` are put at hand."""
+        """While a body is worked on, of which nothing was compared yet; ``schemas`` are put at hand."""
         self._spent_s = 0.0
         try:
             for schema_id, text in schemas:
@@ -54,7 +54,10 @@ class Comparing:
             if self._armed:
                 self._limit_cpu(0)
                 self._armed = False
-                self._shelf.tidy()
+
+    def tidy(self) -> None:
+        """When a body is done: one that waits for its keys needs all of its schemas."""
+        self._shelf.tidy()
 
     def __call__(self, name: SchemaName, payload: bytes) -> Mismatch | None:
         if self._spent_s > BODY_CPU_S:

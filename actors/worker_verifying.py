@@ -2,7 +2,8 @@
 
 Remembers public keys, which never change once bound to a name; that a name has none is never remembered,
 because it may be registered a moment later. Remembers tenants' policies under their stamps, and compiled
-schemas, whose texts never change. Judges ``created_at`` by its own machine's clock. Asks for what it lacks.
+schemas, whose texts never change. Judges ``created_at`` by its own machine's clock. Asks for what it lacks;
+a body that lacks nothing but keys is kept as it was read until they come, or until another body does.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from msgspec.structs import replace
 
 from actors.bindings import Bindings
 from actors.worker_comparing import Comparing
-from actors.worker_wire import BecomeVerifier, VerifyAnswer, VerifyBody
+from actors.worker_wire import BecomeVerifier, GiveKeys, VerifyAnswer, VerifyBody, VerifyQuestion
 from ves import envelopes, legacy_envelopes
 from ves.legacy import LegacyBatch
 from ves.legacy_verification import verify_legacy_body
 from ves.policy import Judge, Policy, demands_nothing, wanted
-from ves.records import NeedsPolicy, NeedsSchemas, Uuid, VerifiedBatch
-from ves.verification import Demands, verify_body
+from ves.records import KeyName, NeedsPolicy, NeedsSchemas, Uuid, VerifiedBatch
+from ves.verification import AwaitsKeys, Demands, verify_body
 
 AnyRequest = envelopes.Request | legacy_envelopes.Request
 POLICY_WEIGHT_MAX = 50_000
@@ -37,7 +38,7 @@ def _no_limit(seconds: float) -> None:
     pass
 
 
-_request: msgspec.msgpack.Decoder[VerifyBody] = msgspec.msgpack.Decoder(VerifyBody)
+_question: msgspec.msgpack.Decoder[VerifyQuestion] = msgspec.msgpack.Decoder(VerifyQuestion)
 
 
 class Verifying:
@@ -60,20 +61,26 @@ class Verifying:
         self._policy_weight = 0
         self._comparing = Comparing(limit_cpu, cpu_s=become.comparing_cpu_s)
         self._idle = Demands(become.future_us_max)
+        self._waiting: AwaitsKeys | None = None
         self._nothing = demands_nothing(become.demands, payload_bytes_max=become.payload_bytes_max)
         """Of tenants with stamp 0; they should not pay for the others."""
 
     def answer(self, body: bytes) -> VerifyAnswer:
-        request = _request.decode(body)
-        self._bindings.learn(request.found)
-        if request.stamp == 0 and self._nothing:
-            answer = self._checked(request, lambda parsed: self._idle)
+        question = _question.decode(body)
+        waiting, self._waiting = self._waiting, None
+        if isinstance(question, GiveKeys):
+            answer = self._with_keys(waiting, question.found)
         else:
-            answer = self._judged(request)
-        self._bindings.trim()  # only now: this call may need all of its own
+            if waiting is not None:
+                self._comparing.tidy()
+            answer = self._verified(question)
+        if self._waiting is None:
+            self._comparing.tidy()
         return answer
 
-    def _judged(self, request: VerifyBody) -> VerifyAnswer:
+    def _verified(self, request: VerifyBody) -> VerifyAnswer:
+        if request.stamp == 0 and self._nothing:
+            return self._checked(request, lambda parsed: self._idle)
         if request.policy is not None and request.policy.tenant_id is not None:
             self._remember(request.policy.tenant_id, request.policy)
         with self._comparing.of_one_body(request.schemas):
@@ -96,9 +103,7 @@ class Verifying:
             return Demands(self._become.future_us_max, judge)
 
         answer = self._checked(request, demands_of)
-        if isinstance(answer, VerifiedBatch | LegacyBatch) and judge is not None:
-            return replace(answer, checks=judge.checks)
-        return answer
+        return _with_checks(answer, judge)
 
     def _checked(
         self, request: VerifyBody, demands_of: Callable[[AnyRequest], Demands | NeedsPolicy | NeedsSchemas]
@@ -107,14 +112,22 @@ class Verifying:
             return verify_legacy_body(
                 request.body, request.scope, now_us=self._now_us(), demands_of=demands_of
             )
-        return verify_body(
-            request.body,
-            request.scope,
-            self._bindings.get,
-            now_us=self._now_us(),
-            unknown=frozenset(request.absent),
-            demands_of=demands_of,
+        answer = verify_body(
+            request.body, request.scope, self._bindings.get, now_us=self._now_us(), demands_of=demands_of
         )
+        if isinstance(answer, AwaitsKeys):
+            self._waiting = answer
+            return answer.needs
+        return answer
+
+    def _with_keys(self, waiting: AwaitsKeys | None, found: list[tuple[KeyName, bytes]]) -> VerifyAnswer:
+        """Raises ValueError when no body waits for keys."""
+        if waiting is None:
+            raise ValueError("keys for no body")
+        self._bindings.learn(found)
+        self._bindings.trim()
+        with self._comparing.of_one_body([]):
+            return _with_checks(waiting.with_keys(dict(found)), waiting.demands.judge)
 
     def _policy_of(self, tenant_id: Uuid, stamp: int | None) -> Policy | None:
         if stamp == 0:
@@ -132,6 +145,12 @@ class Verifying:
         while self._policy_weight > POLICY_WEIGHT_MAX:
             _, oldest = self._policies.popitem(last=False)
             self._policy_weight -= _weight(oldest)
+
+
+def _with_checks(answer: VerifyAnswer, judge: object) -> VerifyAnswer:
+    if isinstance(answer, VerifiedBatch | LegacyBatch) and isinstance(judge, Judge):
+        return replace(answer, checks=judge.checks)
+    return answer
 
 
 def _weight(policy: Policy) -> int:

@@ -83,12 +83,10 @@ class Became(msgspec.Struct, frozen=True, array_like=True):
 
 
 class VerifyBody(msgspec.Struct, frozen=True, array_like=True, tag="verify"):
-    """Answered with ``VerifyAnswer``. ``found`` may be remembered, ``absent`` holds for this call only."""
+    """Answered with ``VerifyAnswer``. Forgets a body that still waited for keys."""
 
     body: bytes
     scope: Scope
-    found: list[tuple[KeyName, bytes]] = []
-    absent: list[KeyName] = []
     stamp: int | None = 0
     """Of the tenant's policy, as it is now. None: whose policy it is stands in the body only."""
     policy: Policy | None = None
@@ -97,6 +95,16 @@ class VerifyBody(msgspec.Struct, frozen=True, array_like=True, tag="verify"):
     """Texts, to be remembered; they never change."""
     legacy: bool = False
     """A body of the legacy stream."""
+
+
+class GiveKeys(msgspec.Struct, frozen=True, array_like=True, tag="keys"):
+    """The next question after ``NeedsKeys``, about the same body, which was kept. Answered with
+    ``VerifiedBatch``. ``found`` may be remembered; that the others are absent holds for this body only."""
+
+    found: list[tuple[KeyName, bytes]]
+
+
+VerifyQuestion = VerifyBody | GiveKeys
 
 
 class SealEvents(msgspec.Struct, frozen=True, array_like=True, tag="seal"):

@@ -115,7 +115,7 @@ class BodyRefused(msgspec.Struct, frozen=True, array_like=True, tag="body_refuse
 
 
 class NeedsKeys(msgspec.Struct, frozen=True, array_like=True, tag="needs"):
-    """The verifier lacks these public keys; give them and send the body once more."""
+    """The verifier has read the body and lacks these public keys; give them."""
 
     keys: list[KeyName]
 

@@ -10,8 +10,7 @@ the bytes, it answers and raises nothing. ``verify_body`` is what the worker pro
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -84,14 +83,12 @@ def verify_body(
     public_key_of: Callable[[KeyName], bytes | None],
     *,
     now_us: int,
-    unknown: AbstractSet[KeyName] = frozenset(),
     demands_of: Callable[[Request], Demands | NeedsPolicy | NeedsSchemas] = _no_more,
-) -> VerifiedBatch | BodyRefused | NeedsKeys | NeedsPolicy | NeedsSchemas:
+) -> VerifiedBatch | BodyRefused | AwaitsKeys | NeedsPolicy | NeedsSchemas:
     """Verify one request; outcomes in request order, one per event.
 
-    ``public_key_of`` answers the 32-byte key of a name, or None when it does not know it. Names in
-    ``unknown`` are known not to be registered: their events are refused. Every other name without a key is
-    asked for, all at once, before any signature is checked: send the body again with the keys.
+    ``public_key_of`` answers the 32-byte key of a name, or None when it does not know it. Names without a key
+    are asked for, all at once, before any signature is checked; what was read is kept in the answer.
     ``demands_of`` is asked once the request is typed and in scope; what it lacks is passed on.
     """
     request = read_request(body)
@@ -104,9 +101,25 @@ def verify_body(
         return demands
     outcomes = _Batch(request, now_us, demands.future_us_max).outcomes()
     keys, missing = _public_keys(request, outcomes, public_key_of)
-    if missing := [name for name in missing if name not in unknown]:
-        return NeedsKeys(missing)
+    if missing:
+        return AwaitsKeys(NeedsKeys(missing), request, outcomes, keys, demands)
     return _check_signatures(request, outcomes, keys, demands)
+
+
+class AwaitsKeys(NamedTuple):
+    """A request that was read: nothing is missing but some public keys. To be used once."""
+
+    needs: NeedsKeys
+    request: Request
+    outcomes: list[VerifiedEvent | Refusal]
+    keys: dict[int, bytes | None]
+    demands: Demands
+
+    def with_keys(self, found: Mapping[KeyName, bytes]) -> VerifiedBatch:
+        """``found``: what is registered of ``needs``, 32 bytes each; the events of others are refused."""
+        for name in self.needs.keys:
+            self.keys[name.key_id] = found.get(name)
+        return _check_signatures(self.request, self.outcomes, self.keys, self.demands)
 
 
 def _out_of_scope(request: Request, scope: Scope) -> BodyRefused | None:

@@ -17,8 +17,8 @@ from ves.bodies import read_body
 from ves.canonical import NotCanonical, canonical_payload, parse_strictly
 from ves.envelopes import read_by_events, read_request
 from ves.payload_encryption import EncryptedPayloadRefused, parse_payload_encrypted
-from ves.records import BodyRefused, NeedsKeys, VerifiedBatch, VerifiedEvent
-from ves.verification import verify_body
+from ves.records import BodyRefused, VerifiedBatch, VerifiedEvent
+from ves.verification import AwaitsKeys, verify_body
 
 _EVENT_BODY = body_of(plaintext(1), plaintext(2, {"name": "\u00fc\u2028", "list": [1, 1.5, None, True]}))
 
@@ -40,7 +40,7 @@ def _event_body(data: bytes) -> None:
                     law(event["payload_kind"] in (0, 1), "another kind")
                     law(event["created_at"].encode() in outcome.created_at.encode(), "another time")
         else:
-            law(isinstance(answer, NeedsKeys), "asks for something else")
+            law(isinstance(answer, AwaitsKeys), "asks for something else")
 
 
 def _number(digits: str) -> int | str:

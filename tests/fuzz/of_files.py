@@ -137,7 +137,14 @@ def _trail(data: bytes) -> None:
 
 _decoders: list[Callable[[bytes], Any]] = [
     msgspec.msgpack.Decoder(kind).decode
-    for kind in (Become, Became, VerifyBody, VerifyAnswer, worker_wire.CheckerAnswer, worker_wire.SealBytes)
+    for kind in (
+        Become,
+        Became,
+        worker_wire.VerifyQuestion,
+        VerifyAnswer,
+        worker_wire.CheckerAnswer,
+        worker_wire.SealBytes,
+    )
 ]
 
 
@@ -224,6 +231,7 @@ TARGETS = (
             bytes(frame(1, VerifyBody(b"{}", Scope(None, None, None)))),
             bytes(frame(2, worker_wire.BecomeVerifier())),
             bytes(frame(3, Became(7, b"k" * 32))),
+            bytes(frame(4, worker_wire.GiveKeys([]))),
         ],
         Plant("actors.worker_wire", "checked_length", lambda right: lambda length: length),
         bytes_max=1024,

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from actors.worker_verifying import Verifying
-from actors.worker_wire import BecomeVerifier, VerifyAnswer, VerifyBody
+from actors.worker_wire import BecomeVerifier, GiveKeys, VerifyAnswer, VerifyBody
 from ves.events import EventHeader, encrypted_envelope, plaintext_envelope, request_body
 from ves.payload_encryption import seal
 from ves.policy import Policy, SchemaName
-from ves.records import KeyName, NeedsPolicy, NeedsSchemas, Scope, VerifiedBatch, VerifiedEvent
+from ves.records import KeyName, NeedsKeys, NeedsPolicy, NeedsSchemas, Scope, VerifiedBatch, VerifiedEvent
 from ves.signatures import Signer
 
 NOW_US = 1_790_000_000_000_000
@@ -74,9 +74,11 @@ class Trade:
         """As its actor would: what it lacks is given once."""
         verifying = verifying or Verifying(self.become, now_us=lambda: NOW_US)
         found = [(self.agent.key, self.agent.signer.public_key)]
-        request = VerifyBody(body, ANYWHERE, found, stamp=self.policy.stamp)
+        request = VerifyBody(body, ANYWHERE, stamp=self.policy.stamp)
         while True:
             answer = verifying.answer(msgspec.msgpack.encode(request))
+            if isinstance(answer, NeedsKeys):
+                answer = verifying.answer(msgspec.msgpack.encode(GiveKeys(found)))
             self.asked.append(answer)
             if isinstance(answer, NeedsPolicy) and request.policy is None:
                 request = msgspec.structs.replace(request, policy=self.policy)

@@ -10,18 +10,20 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from schema_agent import NOW_US, Agent, Trade, objections
+from schema_agent import ANYWHERE, NOW_US, Agent, Trade, objections
 
 from actors import worker_comparing
 from actors.worker_verifying import Verifying
-from actors.worker_wire import BecomeVerifier
+from actors.worker_wire import BecomeVerifier, VerifyBody
 from ves.decide import Plan, Request, decide
 from ves.records import (
     NEW_STREAM,
+    BodyRefused,
     Facts,
     Fence,
     KeyStatus,
     KnownEvent,
+    NeedsKeys,
     NeedsPolicy,
     NeedsSchemas,
     Receipt,
@@ -234,6 +236,32 @@ def test_a_policy_is_asked_for_once_per_stamp_and_a_schema_once_for_ever() -> No
     assert [type(answer) for answer in trade.asked] == [NeedsPolicy, VerifiedBatch]
 
 
+def test_a_body_that_waits_for_its_keys_keeps_its_schemas_however_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agent = Agent()
+    trade = Trade(agent, {"order.created": POSITIVE, "order.paid": True})
+    verifying = Verifying(BecomeVerifier(), now_us=lambda: NOW_US)
+    shelf = verifying._comparing._shelf
+    monkeypatch.setattr(shelf, "_kept_bytes_max", 1)
+    body = agent.body(agent.event({"total": -1}), agent.event({}, event_type="order.paid"))
+    assert objections(trade.verify(body, verifying)) == [["schema_validation: /total minimum"], []]
+    assert not shelf._schemas, "they are too large to be kept when the body is done"
+    stranger = VerifyBody(
+        agent.body(agent.event({}, event_type="order.paid")),
+        ANYWHERE,
+        stamp=5,
+        schemas=[(name.schema_id, trade.texts[name.schema_id]) for name in trade.names],
+    )
+    forgetful = Verifying(BecomeVerifier(), now_us=lambda: NOW_US)
+    monkeypatch.setattr(forgetful._comparing._shelf, "_kept_bytes_max", 1)
+    asked = forgetful.answer(msgspec.msgpack.encode(msgspec.structs.replace(stranger, policy=trade.policy)))
+    assert asked == NeedsKeys([agent.key])
+    assert forgetful._comparing._shelf._schemas, "the body waits"
+    assert isinstance(forgetful.answer(msgspec.msgpack.encode(VerifyBody(b"{", ANYWHERE))), BodyRefused)
+    assert not forgetful._comparing._shelf._schemas, "it was forgotten, and what it needed with it"
+
+
 def test_a_payload_that_takes_too_long_is_a_mismatch_and_so_are_those_behind_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -247,4 +275,4 @@ def test_a_payload_that_takes_too_long_is_a_mismatch_and_so_are_those_behind_it(
     batch = trade.verify(agent.body(*(agent.event({}) for _ in range(4))), verifying)
     assert objections(batch) == [["schema_validation: time"]] * 4
     assert next(ticks) == 12, "two were compared, then the body's share was spent"
-    assert limits == [12.0, 0], "the process would end itself, and was told when it need not"
+    assert limits == [12.0, 0] * 2, "the process would end itself, and was told when it need not, twice"

@@ -45,7 +45,7 @@ from transport.http.app import ADMIN
 from transport.http.app import PUBLIC as PUBLIC_ROUTES
 from transport.http.permissions import NEEDED
 from ves.legacy_verification import verify_legacy_body
-from ves.verification import verify_body
+from ves.verification import AwaitsKeys, verify_body
 
 OTHER_AGENT = uuid.UUID("88888888-8888-4888-8888-888888888888")
 ABSENT = uuid.UUID("99999999-9999-4999-8999-999999999999")
@@ -102,7 +102,8 @@ async def _verify(message: Any) -> Any:
     """The real reading and scoping of a body; no key is registered."""
     if isinstance(message, VerifyLegacy):
         return verify_legacy_body(message.body, message.scope, now_us=1_800_000_000_000_000)
-    return verify_body(message.body, message.scope, lambda name: None, now_us=0, unknown=frozenset())
+    answer = verify_body(message.body, message.scope, lambda name: None, now_us=0)
+    return answer.needs if isinstance(answer, AwaitsKeys) else answer
 
 
 class Matrix:

@@ -28,13 +28,15 @@ from ves.records import (
     BodyRefused,
     KeyName,
     NeedsKeys,
+    NeedsPolicy,
+    NeedsSchemas,
     Refusal,
     Scope,
     VerifiedBatch,
     VerifiedEvent,
 )
 from ves.signatures import Signer
-from ves.verification import verify_body
+from ves.verification import AwaitsKeys, verify_body
 
 AGENT = Signer(bytes(range(32)))
 TENANT, STORE, AGENT_ID = b"T" * 16, b"S" * 16, b"A" * 16
@@ -92,7 +94,9 @@ def body_of_text(*events: str) -> bytes:
 
 
 def verify(body: bytes, scope: Scope = OWN) -> VerifiedBatch | BodyRefused | NeedsKeys:
-    return verify_body(body, scope, KEYS.get, now_us=NOW_US)
+    answer = verify_body(body, scope, KEYS.get, now_us=NOW_US)
+    assert not isinstance(answer, NeedsPolicy | NeedsSchemas)
+    return answer.needs if isinstance(answer, AwaitsKeys) else answer
 
 
 def only(body: bytes, scope: Scope = OWN) -> VerifiedEvent | Refusal:
@@ -611,10 +615,10 @@ def test_missing_keys_are_asked_for_all_at_once_and_only_for_events_that_need_on
         plaintext(5, agent_key_id=4),
     )
     two, four = KEY._replace(key_id=2), KEY._replace(key_id=4)
-    answer = verify(body)
-    assert answer == NeedsKeys([two, four])
-    batch = verify_body(body, OWN, {**KEYS, two: AGENT.public_key}.get, now_us=NOW_US, unknown={four})
-    assert isinstance(batch, VerifiedBatch)
+    answer = verify_body(body, OWN, KEYS.get, now_us=NOW_US)
+    assert isinstance(answer, AwaitsKeys)
+    assert answer.needs == NeedsKeys([two, four])
+    batch = answer.with_keys({two: AGENT.public_key})
     assert [getattr(outcome, "reason", "verified") for outcome in batch.outcomes] == [
         "verified",
         "verified",
@@ -633,8 +637,7 @@ def test_a_body_whose_every_event_is_refused_needs_no_key() -> None:
 
 
 def _accounted_for(body: bytes) -> VerifiedBatch | BodyRefused | NeedsKeys:
-    answer = verify_body(body, ANY, KEYS.get, now_us=NOW_US)
-    assert isinstance(answer, VerifiedBatch | BodyRefused | NeedsKeys)
+    answer = verify(body, ANY)
     # It must also cross the pipe to the parent process.
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=type(answer)) == answer
     return answer

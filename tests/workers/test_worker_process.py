@@ -18,12 +18,14 @@ from signing_agent import ANYWHERE, Agent, numbered
 
 from actors import worker_process, worker_spawn
 from actors.messages import SealedPayload
+from actors.worker import VERIFIER_NICENESS
 from actors.worker_process import WorkerDied, WorkerProcess, running
 from actors.worker_wire import (
     FRAME_BYTES_MAX,
     BecomeEncryptor,
     BecomeVerifier,
     FrameTooLong,
+    GiveKeys,
     OpenAnswer,
     OpenFrames,
     SealAnswer,
@@ -59,9 +61,18 @@ async def until_dead(pid: int | None) -> None:
             await trio.sleep(0.02)
 
 
+async def answer_to(
+    worker: WorkerProcess, agent: Agent, body: bytes, *, deadline_s: float = 10
+) -> VerifyAnswer:
+    """Its key is given when the worker asks for it."""
+    answer = await worker.call(VerifyBody(body, ANYWHERE), VERIFIED, deadline_s=deadline_s)
+    if answer == NeedsKeys([agent.key]):
+        answer = await worker.call(GiveKeys([agent.binding]), VERIFIED, deadline_s=deadline_s)
+    return answer
+
+
 async def verified(worker: WorkerProcess, agent: Agent, count: int) -> list[VerifiedEvent]:
-    request = VerifyBody(agent.body(count), ANYWHERE, [agent.binding])
-    answer = await worker.call(request, VERIFIED, deadline_s=10)
+    answer = await answer_to(worker, agent, agent.body(count))
     assert isinstance(answer, VerifiedBatch)
     return [event for event in answer.outcomes if isinstance(event, VerifiedEvent)]
 
@@ -81,13 +92,42 @@ async def test_absence_of_a_key_holds_for_one_call_only() -> None:
     agent = Agent()
     async with running(BecomeVerifier(), name="verifier") as worker:
         body = agent.body(1)
-        request = VerifyBody(body, ANYWHERE, absent=[agent.key])
-        refused = await worker.call(request, VERIFIED, deadline_s=10)
+        first = await worker.call(VerifyBody(body, ANYWHERE), VERIFIED, deadline_s=10)
+        assert first == NeedsKeys([agent.key])
+        refused = await worker.call(GiveKeys([]), VERIFIED, deadline_s=10)
         assert isinstance(refused, VerifiedBatch)
         assert isinstance(refused.outcomes[0], Refusal)
         assert refused.outcomes[0].reason.startswith("agent_key_invalid")
         again = await worker.call(VerifyBody(body, ANYWHERE), VERIFIED, deadline_s=10)
         assert again == NeedsKeys([agent.key])
+
+
+async def test_only_the_body_asked_about_last_waits_for_keys() -> None:
+    first, second = Agent(), Agent()
+    async with running(BecomeVerifier(), name="verifier") as worker:
+        for agent in (first, second):
+            asked = await worker.call(VerifyBody(agent.body(2), ANYWHERE), VERIFIED, deadline_s=10)
+            assert asked == NeedsKeys([agent.key])
+        answer = await worker.call(GiveKeys([first.binding, second.binding]), VERIFIED, deadline_s=10)
+        assert isinstance(answer, VerifiedBatch)
+        assert answer.agent_id == second.agent_id
+        known = await worker.call(VerifyBody(first.body(2), ANYWHERE), VERIFIED, deadline_s=10)
+        assert isinstance(known, VerifiedBatch)
+
+
+@pytest.mark.parametrize("between", [False, True])
+async def test_keys_that_no_body_waits_for_end_the_worker(between: bool) -> None:
+    agent = Agent()
+
+    async def life() -> None:
+        async with running(BecomeVerifier(), name="verifier") as worker:
+            if between:
+                await worker.call(VerifyBody(agent.body(1), ANYWHERE), VERIFIED, deadline_s=10)
+                await worker.call(VerifyBody(b"{", ANYWHERE), VERIFIED, deadline_s=10)
+            await worker.call(GiveKeys([agent.binding]), VERIFIED, deadline_s=10)
+
+    with pytest.raises(WorkerDied):
+        await life()
 
 
 async def test_bindings_are_forgotten_oldest_use_first_beyond_the_bound() -> None:
@@ -103,8 +143,7 @@ async def test_bindings_are_forgotten_oldest_use_first_beyond_the_bound() -> Non
 async def test_a_body_of_many_megabytes_passes_in_both_directions() -> None:
     agent = Agent()
     async with running(BecomeVerifier(), name="verifier") as worker:
-        request = VerifyBody(agent.body(9, note="x" * 1_000_000), ANYWHERE, [agent.binding])
-        answer = await worker.call(request, VERIFIED, deadline_s=20)
+        answer = await answer_to(worker, agent, agent.body(9, note="x" * 1_000_000), deadline_s=20)
         assert isinstance(answer, VerifiedBatch)
         assert all(isinstance(e, VerifiedEvent) and len(e.payload) > 1_000_000 for e in answer.outcomes)
         nonsense = await worker.call(VerifyBody(b"{" * 100_000, ANYWHERE), VERIFIED, deadline_s=10)
@@ -204,10 +243,10 @@ async def test_a_stopped_worker_is_found_long_before_the_deadline(monkeypatch: p
 async def test_a_worker_that_takes_long_is_left_to_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_process, "_LOOK_EVERY_S", 0.1)
     agent = Agent()
-    body = agent.body(6, note=[1e22 / 7] * 20_000)  # such numbers take the slow road to canonical form
+    body = agent.body(15, note=[1e22 / 7] * 20_000)  # such numbers take the slow road to canonical form
     async with running(BecomeVerifier(), name="v") as worker:
         began = trio.current_time()
-        answer = await worker.call(VerifyBody(body, ANYWHERE, [agent.binding]), VERIFIED, deadline_s=60)
+        answer = await answer_to(worker, agent, body, deadline_s=60)
         assert trio.current_time() - began > 0.3, "not long enough to have been looked at"
         assert isinstance(answer, VerifiedBatch)
 
@@ -228,7 +267,7 @@ async def test_where_nobody_may_look_no_worker_counts_as_hung(monkeypatch: pytes
 
 async def test_a_cancelled_call_kills_the_worker_so_that_its_answer_meets_no_other_question() -> None:
     agent = Agent()
-    request = VerifyBody(agent.body(1000), ANYWHERE, [agent.binding])
+    request = VerifyBody(agent.body(1000), ANYWHERE)
     worker = WorkerProcess(BecomeVerifier(), name="verifier")
     await worker.start()
     with trio.move_on_after(0.002):
@@ -237,6 +276,20 @@ async def test_a_cancelled_call_kills_the_worker_so_that_its_answer_meets_no_oth
         await worker.call(request, VERIFIED, deadline_s=10)
     await worker.reap()
     assert not is_alive(worker.pid)
+
+
+async def test_a_verifier_lets_the_others_go_first() -> None:
+    def niceness(pid: int | None) -> int:
+        assert pid is not None
+        return os.getpriority(os.PRIO_PROCESS, pid)
+
+    ours = niceness(os.getpid())
+    async with (
+        running(BecomeVerifier(), name="verifier") as verifier,
+        running(BecomeEncryptor(RING, SEED), name="encryptor") as encryptor,
+    ):
+        assert niceness(verifier.pid) == min(19, ours + VERIFIER_NICENESS)
+        assert niceness(encryptor.pid) == ours
 
 
 async def test_the_exception_of_the_block_comes_out_as_it_is() -> None:
