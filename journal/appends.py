@@ -2,7 +2,8 @@
 
 A sequencer knows only its own tenant. What several ask at the same time becomes one statement, what several
 append at the same time one transaction, with one COMMIT to wait for. A group that is large enough to be
-worth a transaction has its own, and so makes nobody wait. Whoever has to wait for a lock, or may be to blame
+worth a transaction has its own, and so makes nobody wait. While the events of many tenants are on their way,
+small groups wait a moment for each other (ADR 43). Whoever has to wait for a lock, or may be to blame
 for the failure of others, goes alone. Decides who goes with whom, never what is stored.
 """
 
@@ -17,6 +18,7 @@ from journal import legacy
 from journal.aio import cross
 from journal.append import GoAlone, append, append_together
 from journal.combining import LaneLimits, Lanes, NoTurn
+from journal.expected import Expected
 from journal.facts import read_facts
 from journal.port import Away, Group, JournalAway, LegacyGroup, Moved, Stored
 from journal.units import Checkpoint, Units
@@ -31,6 +33,10 @@ LARGE = 256
 _FACTS_LANES = 1
 _APPEND_LANES = 2
 """While one waits for the disk, the other one fills."""
+_GATHERED_SHARE = 8
+"""An eighth of the tenants whose events are on their way is worth waiting for: as they come at the rate at
+which they are answered, that takes about an eighth of the time that each of them is under way anyway."""
+_GATHERING_S = 0.02
 
 
 class Appends:
@@ -38,18 +44,24 @@ class Appends:
 
     def __init__(self, units: Units, checkpoint: Checkpoint) -> None:
         self.units = units
+        self.expected = Expected()
         self._checkpoint = checkpoint
         self._questions = Lanes[Question, Facts | JournalAway | GoAlone](
             self._read_together,
             limits=_limits(_FACTS_LANES, units),
             weigh=lambda question: len(question.event_ids),
+            wanted=self._wanted,
         )
         self._groups = Lanes[Group, Stored | Moved | Away | GoAlone](
             self._append_together,
             limits=_limits(_APPEND_LANES, units),
             weigh=lambda group: len(group.numbered),
             apart=lambda group: group.fence.tenant_id,
+            wanted=self._wanted,
         )
+
+    def _wanted(self) -> int:
+        return len(self.expected) // _GATHERED_SHARE
 
     async def read_facts(self, question: Question) -> Facts:
         if len(question.event_ids) < LARGE:
@@ -97,4 +109,4 @@ class Appends:
 
 
 def _limits(lanes: int, units: Units) -> LaneLimits:
-    return LaneLimits(lanes, TOGETHER_MAX, ROWS_MAX, units.deadline_s)
+    return LaneLimits(lanes, TOGETHER_MAX, ROWS_MAX, units.deadline_s, _GATHERING_S)

@@ -1,8 +1,9 @@
 """Those who ask at the same time go together: whoever finds a free lane takes along all that wait.
 
-No timer and no task of its own: while one combination is under way the next one gathers, and when it is over
-the first of those who wait leads it. First come, first taken, within the limits of one combination. Decides
-who goes together and tells each his answer; what is done with them is not its business.
+No task of its own: while one combination is under way the next one gathers, and when it is over the first of
+those who wait leads it. While many are on their way, a leader waits until some of them have come. First come,
+first taken, within the limits of one combination. Decides who goes together and tells each his answer; what
+is done with them is not its business.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class LaneLimits:
     """Of a combination; one that weighs more by itself goes by itself."""
     patience_s: float
     """For a turn."""
+    gathering_s: float = 0.0
+    """At most, of a leader for others."""
 
 
 class Lanes(Generic[A, B]):
@@ -45,14 +48,21 @@ class Lanes(Generic[A, B]):
         limits: LaneLimits,
         weigh: Callable[[A], int],
         apart: Callable[[A], Hashable] | None = None,
+        wanted: Callable[[], int] = lambda: 1,
     ) -> None:
-        """``apart``: two requests of which it says the same never go together."""
+        """``apart``: two requests of which it says the same never go together. ``wanted``: so many are worth
+        waiting for, as things are."""
         self._act = act
         self._limits = limits
         self._weigh = weigh
         self._apart = apart
+        self._wanted = wanted
         self._waiting: deque[_Member[A, B]] = deque()
         self._busy = 0
+        self._leader: _Member[A, B] | None = None
+        """Has a lane, and takes all that wait when it is time, itself the first of them. While there is none,
+        those who wait find every lane busy."""
+        self._enough = trio.Event()
 
     async def ask(self, request: A) -> B:
         """Raises NoTurn, or what ``act`` raised; whoever was only taken along hears JournalOutcomeUnknown of
@@ -60,16 +70,43 @@ class Lanes(Generic[A, B]):
         await trio.lowlevel.checkpoint_if_cancelled()
         member = _Member[A, B](request)
         self._waiting.append(member)
-        if self._busy < self._limits.lanes:
+        if self._leader is None and self._busy < self._limits.lanes:
             self._busy += 1
-            member.leads = self._take()
+            self._leader = member
         else:
+            if self._is_enough():
+                self._enough.set()
             await self._wait(member)
-        if member.leads:
-            taken, member.leads = member.leads, []  # itself among them: it would hold itself, and them
+        if self._leader is member:
+            taken = await self._gather(member)
             with trio.CancelScope(shield=True):
                 await self._lead(taken)
         return member.told()
+
+    def _is_enough(self) -> bool:
+        """Waiting for more would bring nothing."""
+        if len(self._waiting) >= min(self._wanted(), self._limits.members_max):
+            return True
+        return sum(self._weigh(member.request) for member in self._waiting) >= self._limits.weight_max
+
+    async def _gather(self, leader: _Member[A, B]) -> list[_Member[A, B]]:
+        """Those who go together. A leader who is cancelled meanwhile has begun nothing."""
+        if not self._is_enough():
+            self._enough = trio.Event()
+            try:
+                with trio.move_on_after(self._limits.gathering_s):
+                    await self._enough.wait()
+            except trio.Cancelled:
+                self._waiting.remove(leader)
+                self._leader = None
+                self._pass_on()
+                raise
+        self._leader = None
+        taken = self._take()
+        if self._waiting and self._busy < self._limits.lanes:  # a lane that became free meanwhile
+            self._busy += 1
+            self._call_leader()
+        return taken
 
     async def _wait(self, member: _Member[A, B]) -> None:
         """Until it was told, or has to lead."""
@@ -101,14 +138,15 @@ class Lanes(Generic[A, B]):
             self._pass_on()
 
     def _pass_on(self) -> None:
-        """The lane to the first who waits, with those it takes along: at once, so that who ends in the same
-        moment passes the other lane to another one."""
-        if not self._waiting:
+        """The lane to the first who waits; one after the other, when several end in the same moment."""
+        if self._leader is not None or not self._waiting:
             self._busy -= 1
-            return
-        first = self._waiting[0]
-        first.leads = self._take()
-        first.wake()
+        else:
+            self._call_leader()
+
+    def _call_leader(self) -> None:
+        self._leader = self._waiting[0]
+        self._leader.wake()
 
     def _take(self) -> list[_Member[A, B]]:
         """From the front, always the first; those passed over keep their places."""
@@ -134,13 +172,11 @@ class Lanes(Generic[A, B]):
 
 
 class _Member(Generic[A, B]):
-    __slots__ = ("answers", "leads", "request", "task", "why")
+    __slots__ = ("answers", "request", "task", "why")
 
     def __init__(self, request: A) -> None:
         self.request = request
         self.task: trio.lowlevel.Task | None = None
-        self.leads: list[_Member[A, B]] = []
-        """Itself and those it takes along, once it was called to lead or found a free lane."""
         self.answers: list[B] = []
         """One, once it was told."""
         self.why = "whoever led this one too has failed"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -317,6 +318,9 @@ class MemoryJournal(MemoryNode):
         await self._read("ping", lambda database: None)
 
     # The write path.
+
+    def expecting(self, tenant_id: Uuid | None) -> AbstractContextManager[None]:
+        return nullcontext()
 
     async def settle(self, tenant_id: Uuid) -> None:
         await self._write("settle", lambda database: Refused(None), behind=_of_tenant(tenant_id))

@@ -9,6 +9,7 @@ atomic, and ends within its deadline.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
 import msgspec
@@ -820,6 +821,11 @@ class Journal(AnchorRecord, Protocol):
         """First act of a sequencer's life, unless nothing of its predecessor can be under way: locks and
         releases the tenant's counters, so that a predecessor's transaction still running is waited out before
         anything is read."""
+        ...
+
+    def expecting(self, tenant_id: Uuid | None) -> AbstractContextManager[None]:
+        """While events of this tenant are on their way to ``append``; None: of one that is not known yet. A
+        hint: how many tenants are expected decides how long small groups wait for each other."""
         ...
 
     async def read_facts(self, question: Question) -> Facts:

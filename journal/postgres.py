@@ -8,7 +8,7 @@ key lock. It connects when first asked and again, by itself, after the database 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -210,6 +210,9 @@ class PostgresJournal:
         await self._read(_check_fitness)
 
     # The write path.
+
+    def expecting(self, tenant_id: Uuid | None) -> AbstractContextManager[None]:
+        return self._appends.expected.of(tenant_id)
 
     async def settle(self, tenant_id: Uuid) -> None:
         await self._write_alone("settle", tenant_id, lambda c: append.settle(c, tenant_id))

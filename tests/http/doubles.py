@@ -191,6 +191,7 @@ class CardboardJournal:
             "list_audit_commitments",
             "vitals",
             "append_legacy",
+            "expecting",
             "read_legacy_events",
             "read_legacy_head",
             "read_legacy_entity",

@@ -27,16 +27,17 @@ async def ingest(visit: Visit) -> IngestReply:
     house = visit.house
     body = await visit.body(bytes_max=house.settings.max_body_size_bytes)
     size, tenant_id = len(body), visit.who.tenant_id
-    async with visit.door.large_bodies.turn(tenant_id, size, patience_s=visit.remaining_s / 2):
-        batch = await _verify(visit, body)
-    del body  # the wait for the sequencer needs it no more
-    if isinstance(batch, BodyRefused):
-        raise refused_body(batch)
-    visit.door.rates.counted(visit, batch.tenant_id, len(batch.outcomes))
-    if batch.checks is not None:
-        visit.door.metrics.checked(batch.checks)
-        tell_warned(visit, batch)
-    appended = await _append(visit, batch)
+    with house.journal.expecting(tenant_id):
+        async with visit.door.large_bodies.turn(tenant_id, size, patience_s=visit.remaining_s / 2):
+            batch = await _verify(visit, body)
+        del body  # the wait for the sequencer needs it no more
+        if isinstance(batch, BodyRefused):
+            raise refused_body(batch)
+        visit.door.rates.counted(visit, batch.tenant_id, len(batch.outcomes))
+        if batch.checks is not None:
+            visit.door.metrics.checked(batch.checks)
+            tell_warned(visit, batch)
+        appended = await _append(visit, batch)
     refusals = [verdict for verdict in appended.verdicts if isinstance(verdict, Refusal)]
     visit.door.metrics.ingested(appended.events_accepted, appended.events_replayed, refusals)
     _tell_bad_signatures(visit, batch, refusals)
