@@ -196,3 +196,154 @@ async def test_nothing_holds_a_request_once_it_is_told() -> None:
         assert watched() is None
     finally:
         gc.enable()
+
+
+# While many are on their way.
+
+GATHERING = replace(LIMITS, gathering_s=600)
+
+
+class Crowd:
+    """As many as are said to be worth waiting for."""
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted = wanted
+
+    def lanes(self, door: Door, limits: LaneLimits = GATHERING) -> Lanes[int, int]:
+        return Lanes(door.act, limits=limits, weigh=lambda n: n % 100, wanted=lambda: self.wanted)
+
+
+async def test_a_leader_waits_until_as_many_have_come_as_are_wanted() -> None:
+    door, answers = Door(), dict[int, object]()
+    asked = Crowd(3).lanes(door)
+    async with trio.open_nursery() as nursery:
+        await asking(nursery, asked, [1, 2], answers)
+        assert door.seen == []
+        await asking(nursery, asked, [3], answers)
+        assert door.seen == [[1, 2, 3]]
+        await asking(nursery, asked, [4, 5], answers)
+        door.open.release()
+        await wait_all_tasks_blocked()
+        assert door.seen == [[1, 2, 3]], "the next leader waits too"
+        await asking(nursery, asked, [101], answers)
+        assert door.seen == [[1, 2, 3], [4, 5, 101]]
+        door.open.release()
+    assert answers == {request: -request for request in (1, 2, 3, 4, 5, 101)}
+
+
+@pytest.mark.parametrize(
+    ("requests", "together"),
+    [
+        ([1, 9, 2], [[1, 9]]),  # by weight
+        ([101, 201, 301, 401, 501], [[101, 201, 301, 401]]),  # by number
+        ([50, 1], [[50]]),  # one that is heavier than a combination
+    ],
+)
+async def test_nobody_waits_for_more_than_a_combination_takes(
+    requests: list[int], together: list[list[int]]
+) -> None:
+    door, answers = Door(), dict[int, object]()
+    async with trio.open_nursery() as nursery:
+        await asking(nursery, Crowd(64).lanes(door), requests, answers)
+        assert door.seen == together
+        nursery.cancel_scope.cancel()
+        door.open.release()
+        door.open.release()
+
+
+async def test_who_does_not_come_is_not_waited_for_long(autojump_clock: MockClock) -> None:
+    door, answers = Door(), dict[int, object]()
+    asked = Crowd(3).lanes(door, replace(LIMITS, gathering_s=0.02))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asking, nursery, asked, [1], answers)
+        await trio.sleep(0.019)
+        assert door.seen == []
+        await trio.sleep(0.002)
+        assert door.seen == [[1]]
+        door.open.release()
+    assert answers == {1: -1}
+
+
+async def test_a_crowd_that_is_gone_is_waited_for_no_more() -> None:
+    door, answers, crowd = Door(), dict[int, object](), Crowd(3)
+    asked = crowd.lanes(door)
+    async with trio.open_nursery() as nursery:
+        await asking(nursery, asked, [1], answers)
+        crowd.wanted = 0
+        await asking(nursery, asked, [2], answers)
+        assert door.seen == [[1, 2]]
+        door.open.release()
+        await wait_all_tasks_blocked()
+        await asking(nursery, asked, [3], answers)
+        assert door.seen == [[1, 2], [3]]
+        door.open.release()
+
+
+async def test_a_leader_who_is_cancelled_while_it_gathers_has_begun_nothing_and_another_one_leads() -> None:
+    door, answers = Door(), dict[int, object]()
+    asked = Crowd(3).lanes(door)
+    leader = trio.CancelScope()
+
+    async def lead() -> None:
+        with leader:
+            await asked.ask(1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lead)
+        await wait_all_tasks_blocked()
+        await asking(nursery, asked, [2], answers)
+        leader.cancel()
+        await wait_all_tasks_blocked()
+        assert door.seen == []
+        await asking(nursery, asked, [3, 4], answers)
+        assert door.seen == [[2, 3, 4]]
+        door.open.release()
+    assert answers == {2: -2, 3: -3, 4: -4}
+    async with trio.open_nursery() as nursery:  # and the last of all who is cancelled leaves the lane free
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await asked.ask(5)
+        await asking(nursery, asked, [6, 101, 201], answers)
+        assert door.seen[1:] == [[6, 101, 201]]
+        door.open.release()
+
+
+async def test_a_lane_that_becomes_free_while_another_leader_gathers_is_not_lost() -> None:
+    door, answers, crowd = Door(), dict[int, object](), Crowd(1)
+    asked = crowd.lanes(door, replace(GATHERING, lanes=2))
+    async with trio.open_nursery() as nursery:
+        await asking(nursery, asked, [1], answers)
+        crowd.wanted = 3
+        await asking(nursery, asked, [8, 3], answers)
+        assert door.seen == [[1], [8]], "enough by weight; who came last was too much"
+        await asking(nursery, asked, [101], answers)
+        door.open.release()
+        door.open.release()
+        await wait_all_tasks_blocked()
+        assert door.seen == [[1], [8]], "one of those left gathers; the other lane is free meanwhile"
+        await asking(nursery, asked, [201], answers)
+        assert door.seen[2:] == [[3, 101, 201]]
+        crowd.wanted = 1
+        await asking(nursery, asked, [4], answers)
+        assert door.seen[3:] == [[4]]
+        for _ in range(2):
+            door.open.release()
+    assert answers == {request: -request for request in (1, 8, 3, 101, 201, 4)}
+
+
+async def test_who_is_left_over_when_a_leader_has_gathered_gets_the_lane_that_became_free() -> None:
+    door, answers, crowd = Door(), dict[int, object](), Crowd(1)
+    asked = crowd.lanes(door, replace(GATHERING, lanes=2))
+    async with trio.open_nursery() as nursery:
+        await asking(nursery, asked, [1], answers)
+        crowd.wanted = 2
+        await asking(nursery, asked, [2], answers)  # gathers
+        door.open.release()
+        await wait_all_tasks_blocked()  # 1 is over, its lane free
+        await asking(nursery, asked, [9], answers)
+        assert door.seen == [[1], [2]], "together too heavy; 9 has the free lane, and gathers"
+        await asking(nursery, asked, [101], answers)
+        assert door.seen == [[1], [2], [9, 101]]
+        for _ in range(2):
+            door.open.release()
+    assert answers == {request: -request for request in (1, 2, 9, 101)}

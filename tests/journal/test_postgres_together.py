@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 import trio
+import trio.testing
 from journal_builders import AUDIT, a_group, an_agent_key, an_event, decided, question, uuid
 from journal_worlds import LIMITS, PostgresWorld, sql
 
+from journal import appends
 from journal.aio import open_loop
 from journal.append import GoAlone
 from journal.embedded import EmbeddedPostgres
@@ -48,6 +52,33 @@ async def test_several_tenants_share_one_commit(server: EmbeddedPostgres) -> Non
             assert await journal.read_head(group.fence.tenant_id, store) == 1
     # The first two found a free lane each.
     assert 1 <= passed.count("append.committed") <= 4
+
+
+async def test_while_many_are_expected_those_who_come_one_by_one_share_a_commit(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: list[str] = []
+    monkeypatch.setattr(appends, "_GATHERING_S", 60)
+    async with (
+        open_loop(),
+        open_journal(server.app_dsn, node_id=uuid(), limits=LIMITS, checkpoint=passed.append) as journal,
+    ):
+        groups = [await decided(journal, uuid(), uuid(), an_event()) for _ in range(4)]
+        with ExitStack() as expected:
+            for _ in range(32):
+                expected.enter_context(journal.expecting(uuid()))
+            async with trio.open_nursery() as nursery:
+                for group in groups:
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert passed.count("append.committed") == 0
+                    nursery.start_soon(journal.append, group)
+        for group in groups:
+            [store] = group.fence.heads
+            assert await journal.read_head(group.fence.tenant_id, store) == 1
+        assert passed.count("append.committed") == 1
+        alone = await decided(journal, uuid(), uuid(), an_event())
+        with trio.fail_after(30):
+            assert await journal.append(alone) == Stored(), "nobody is expected any more"
 
 
 async def test_a_moved_group_is_left_out_and_the_others_are_stored(postgres: PostgresWorld) -> None:
