@@ -3,8 +3,8 @@
 A sequencer knows only its own tenant. What several ask at the same time becomes one statement, what several
 append at the same time one transaction, with one COMMIT to wait for. A group that is large enough to be
 worth a transaction has its own, and so makes nobody wait. While the events of many tenants are on their way,
-small groups wait a moment for each other (ADR 43). Whoever has to wait for a lock, or may be to blame
-for the failure of others, goes alone. Decides who goes with whom, never what is stored.
+small groups wait a moment for each other (ADR 44). Whoever has to wait for a lock, or may be to blame for
+the failure of others, goes alone. Decides who goes with whom, never what is stored.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _GATHERED_SHARE = 8
 """An eighth of the tenants whose events are on their way is worth waiting for: as they come at the rate at
 which they are answered, that takes about an eighth of the time that each of them is under way anyway."""
 _GATHERING_S = 0.02
+"""At most, for those who do not come."""
 
 
 class Appends:
