@@ -27,10 +27,7 @@ class Bindings:
         return public_key
 
     def learn(self, found: Iterable[tuple[KeyName, bytes]]) -> None:
-        """Remembers all of them until ``trim``, however many."""
+        """Remembers these, and forgets what is too much."""
         self._keys.update(found)
-
-    def trim(self) -> None:
-        """Forgets what is too much."""
         while len(self._keys) > self._max:
             self._keys.popitem(last=False)

@@ -38,5 +38,4 @@ class KeyRegistry:
             read = await self._journal.find_public_keys(missing)
             found |= read
             self._bindings.learn(read.items())
-            self._bindings.trim()
         return found

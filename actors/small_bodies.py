@@ -50,7 +50,6 @@ class SmallBodies:
             question = FindKeys(answer.needs.keys)
             found = await self._registry.ask(question, deadline_s=min(deadline_s, KEYS_DEADLINE_S))
             self._bindings.learn(found.items())
-            self._bindings.trim()
             return answer.with_keys(found)
         assert isinstance(answer, VerifiedBatch | BodyRefused), "a policy that demands nothing needs nothing"
         return answer

@@ -125,7 +125,6 @@ class Verifying:
         if waiting is None:
             raise ValueError("keys for no body")
         self._bindings.learn(found)
-        self._bindings.trim()
         with self._comparing.of_one_body([]):
             return _with_checks(waiting.with_keys(dict(found)), waiting.demands.judge)
 

@@ -70,10 +70,8 @@ class Lanes(Generic[A, B]):
         await trio.lowlevel.checkpoint_if_cancelled()
         member = _Member[A, B](request)
         self._waiting.append(member)
-        if self._leader is None and self._busy < self._limits.lanes:
-            self._busy += 1
-            self._leader = member
-        else:
+        self._call_leader()
+        if self._leader is not member:
             if self._is_enough():
                 self._enough.set()
             await self._wait(member)
@@ -103,9 +101,7 @@ class Lanes(Generic[A, B]):
                 raise
         self._leader = None
         taken = self._take()
-        if self._waiting and self._busy < self._limits.lanes:  # a lane that became free meanwhile
-            self._busy += 1
-            self._call_leader()
+        self._call_leader()  # a lane may have become free meanwhile
         return taken
 
     async def _wait(self, member: _Member[A, B]) -> None:
@@ -138,15 +134,15 @@ class Lanes(Generic[A, B]):
             self._pass_on()
 
     def _pass_on(self) -> None:
-        """The lane to the first who waits; one after the other, when several end in the same moment."""
-        if self._leader is not None or not self._waiting:
-            self._busy -= 1
-        else:
-            self._call_leader()
+        self._busy -= 1
+        self._call_leader()
 
     def _call_leader(self) -> None:
-        self._leader = self._waiting[0]
-        self._leader.wake()
+        """A free lane to the first who waits; one after the other, when several end in the same moment."""
+        if self._leader is None and self._waiting and self._busy < self._limits.lanes:
+            self._busy += 1
+            self._leader = self._waiting[0]
+            self._leader.wake()
 
     def _take(self) -> list[_Member[A, B]]:
         """From the front, always the first; those passed over keep their places."""

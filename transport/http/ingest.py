@@ -33,10 +33,7 @@ async def ingest(visit: Visit) -> IngestReply:
         del body  # the wait for the sequencer needs it no more
         if isinstance(batch, BodyRefused):
             raise refused_body(batch)
-        visit.door.rates.counted(visit, batch.tenant_id, len(batch.outcomes))
-        if batch.checks is not None:
-            visit.door.metrics.checked(batch.checks)
-            tell_warned(visit, batch)
+        count_verified(visit, batch)
         appended = await _append(visit, batch)
     refusals = [verdict for verdict in appended.verdicts if isinstance(verdict, Refusal)]
     visit.door.metrics.ingested(appended.events_accepted, appended.events_replayed, refusals)
@@ -78,9 +75,14 @@ def refused_body(refused: BodyRefused) -> ApiError:
     return ApiError(code, refused.message, status=refused.status)
 
 
-def tell_warned(visit: Visit, batch: VerifiedBatch | LegacyBatch) -> None:
-    """In the log: what was accepted although it does not match its schema."""
-    for warned in batch.checks.warned if batch.checks is not None else ():
+def count_verified(visit: Visit, batch: VerifiedBatch | LegacyBatch) -> None:
+    """Against its tenant's limit, and what was compared with schemas. In the log: what was accepted although
+    it does not match its schema."""
+    visit.door.rates.counted(visit, batch.tenant_id, len(batch.outcomes))
+    if batch.checks is None:
+        return
+    visit.door.metrics.checked(batch.checks)
+    for warned in batch.checks.warned:
         log.warning(
             "schema_mismatch",
             tenant=uuid_text(batch.tenant_id),

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from actors.messages import AppendedLegacy, AppendLegacy, VerifyLegacy
 from transport.http.errors import Code
-from transport.http.ingest import callers_policy, named_policy, refused_body, tell_warned
+from transport.http.ingest import callers_policy, count_verified, named_policy, refused_body
 from transport.http.legacy_shapes import LegacyIngestBody, LegacyIngestReply
 from transport.http.replies import fresh_uuid
 from transport.http.routing import Route
@@ -34,10 +34,7 @@ async def ingest(visit: Visit) -> LegacyIngestReply:
         raise refused_body(batch)
     if isinstance(batch, EmptyBatch):
         return _reply(_NOTHING)
-    visit.door.rates.counted(visit, batch.tenant_id, len(batch.outcomes))
-    if batch.checks is not None:
-        visit.door.metrics.checked(batch.checks)
-        tell_warned(visit, batch)
+    count_verified(visit, batch)
     appended = await _append(visit, batch)
     visit.door.metrics.ingested(appended.events_accepted, 0, appended.rejections)
     return _reply(appended)
