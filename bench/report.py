@@ -161,6 +161,11 @@ def limits(results: Results) -> list[str]:
         lines.append(
             f"  Hypercorn's echo of a small POST: {limit:,.0f} requests/s, {cpu:.0f} us each{_ratio(single, limit)}"
         )
+    if known.page_touch_us:
+        lines.append(
+            f"  memory, touched before each run: {statistics.median(known.page_touch_us):.1f} us a page"
+            f" ({min(known.page_touch_us):.1f}-{max(known.page_touch_us):.1f})"
+        )
     return lines
 
 

@@ -93,6 +93,8 @@ class Limits(msgspec.Struct, kw_only=True):
     echo_per_s: list[float] = []
     """Small POSTs answered by a bare ASGI application in Hypercorn on Trio, 16 connections."""
     echo_cpu_us: list[float] = []
+    page_touch_us: list[float] = []
+    """A page of memory touched before each run (``bench/first_touch.py``)."""
 
     def signatures_per_s(self) -> float:
         """Events a second one core can verify and sign a receipt for, and do nothing else."""

@@ -27,6 +27,7 @@ from typing import Any, Protocol
 import asyncpg
 import httpx
 
+from bench.first_touch import touch
 from bench.joining import PERMISSIONS, join
 from bench.machine import must_be_a_disk
 from bench.playing import Play, Run, run_plays
@@ -68,6 +69,8 @@ class Stage:
     """For everything that is not measured."""
     kept: dict[str, Any] = field(default_factory=dict)
     """What measurements prepared on this server, by their row's name."""
+    page_touch_us: list[float] = field(default_factory=list)
+    """Microseconds that a page of memory cost before each run."""
 
     # Streams.
 
@@ -157,6 +160,7 @@ class Stage:
 
     def play(self, *plays: Play) -> list[Run]:
         """All of them at the same time."""
+        self.page_touch_us.append(touch(max(play.seconds for play in plays)))
         return run_plays(self.server.url, self.server.pid, plays)
 
     # The database behind the server.

@@ -17,7 +17,7 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from config.cores import usable_cores
+from config.machine import usable_cores
 from config.networks import parse_networks
 from config.secret_sources import FetchedSecret, SecretSources, TwoSources, secret_settings
 

@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 import structlog
 
+from config.machine import usable_memory
 from journal.embedded_cluster import (
     ADMIN_LOGIN,
     ANCHOR_LOGIN,
@@ -53,9 +54,8 @@ _SETTINGS = {
     "fsync": "on",
     "full_page_writes": "on",
     "synchronous_commit": "on",
-    # Two cores, one writer with many rows a group, short reads.
+    # Two cores, one writer with many rows a group, short reads; ``shared_buffers`` by the machine's memory.
     "max_connections": "40",
-    "shared_buffers": "256MB",
     "effective_cache_size": "1GB",
     "wal_buffers": "16MB",
     "min_wal_size": "512MB",
@@ -63,6 +63,9 @@ _SETTINGS = {
     "checkpoint_timeout": "15min",
     "checkpoint_completion_target": "0.9",
     "random_page_cost": "1.1",
+    # What it does on the side must not hold up the writer (ADR 45); no plan of ours needs more of a sample.
+    "autovacuum_vacuum_cost_limit": "50",
+    "default_statistics_target": "10",
     "max_parallel_workers_per_gather": "0",
     "jit": "off",
     "timezone": "UTC",
@@ -80,6 +83,9 @@ _SETTINGS = {
     "log_parameter_max_length": "0",
     "log_parameter_max_length_on_error": "0",
 }
+
+_BUFFERS_MIB = (128, 2048)
+"""Least and most of ``shared_buffers``, PostgreSQL's own cache; between them a quarter of our memory."""
 
 _log = structlog.get_logger("journal.embedded")
 
@@ -238,6 +244,7 @@ class EmbeddedPostgres:
                 return None
             settings = (
                 _SETTINGS
+                | {"shared_buffers": f"{_buffers_mib(usable_memory())}MB"}
                 | self._more_settings
                 | {
                     "listen_addresses": "",
@@ -300,6 +307,12 @@ def embedded_dsn(
     does, or as ``admin`` commands do, or as the ``anchor`` does."""
     login = ADMIN_LOGIN if admin else ANCHOR_LOGIN if anchor else APP_LOGIN
     return _dsn(Cluster(data_dir, pg_bin), login)
+
+
+def _buffers_mib(memory: int) -> int:
+    """A quarter of so many bytes, within bounds."""
+    least, most = _BUFFERS_MIB
+    return max(least, min(most, memory // 4 // 1024**2))
 
 
 def _dsn(cluster: Cluster, user: str) -> str:

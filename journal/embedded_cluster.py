@@ -48,6 +48,8 @@ EMBEDDED_LOGINS = Logins(APP_LOGIN, ADMIN_LOGIN, ANCHOR_LOGIN)
 _SOCKET_PATH_MAX = 99
 """Bytes of the socket's whole path; unix(7) allows 107, other systems a few less."""
 _SOCKET_LOCK_NAME = ".s.PGSQL.5432.lock"
+_WAL_SEGMENT_MIB = 4
+"""Whoever writes the last byte of one makes the next, zero by zero, while everybody waits (ADR 45)."""
 _INITDB_DEADLINE_S = 120.0
 _PROBE_DEADLINE_S = 10.0
 
@@ -190,6 +192,7 @@ class Cluster:
         """Into data.tmp, then renamed: an initdb that was killed leaves no half cluster."""
         shutil.rmtree(self._making, ignore_errors=True)
         options = ["--data-checksums", "--locale=C", "-E", "UTF8", "-A", "trust", "--no-instructions"]
+        options.append(f"--wal-segsize={_WAL_SEGMENT_MIB}")
         with self.startup_log.open("wb") as output:
             child = self.spawn(
                 "initdb",

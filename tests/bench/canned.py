@@ -59,6 +59,7 @@ def results(*, elsewhere: float = 0.0) -> Results:
         copy_rows_per_s_100=[40_000.0, 40_000.0, 40_000.0],
         echo_per_s=[2000.0, 2000.0, 1.0],
         echo_cpu_us=[440.0, 440.0, 440.0],
+        page_touch_us=[1.5, 7.5, 2.0],
     )
     return Results(
         made_at="2026-01-01 00:00 UTC",

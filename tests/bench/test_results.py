@@ -77,6 +77,7 @@ def test_the_report_names_each_limit_and_what_was_reached_of_it() -> None:
     assert (
         "Hypercorn's echo of a small POST: 2,000 requests/s, 440 us each, ingest 1x64 is 0.50 of it" in text
     )
+    assert "memory, touched before each run: 2.0 us a page (1.5-7.5)" in text
     assert "(cores x 10^6) = 0.24 for ingest 100x8" in text
     assert efficiency(8000, 60, 2) == pytest.approx(0.24)
     assert "8,000 events (7,000-9,000)" in text

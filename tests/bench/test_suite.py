@@ -34,6 +34,8 @@ def test_a_small_run_measures_every_kind_of_row_and_every_limit(tmp_path: Path) 
     assert limits.verify_us[0] <= limits.verify_us_median[0]
     assert limits.signatures_per_s() > 0
     assert min(limits.copy_rows_per_s[0], limits.copy_rows_per_s_100[0], limits.echo_per_s[0]) > 0
+    assert len(limits.page_touch_us) >= len(names) - 1  # all but the commitment are played
+    assert min(limits.page_touch_us) > 0
     assert results.database["synchronous_commit"] == results.database["fsync"] == "on"
     write(results, tmp_path / "run.json")
     assert read(tmp_path / "run.json") == results

@@ -131,6 +131,7 @@ def test_a_cold_start_makes_a_durable_checksummed_cluster_and_a_warm_one_finds_i
         assert ask(postgres.owner_dsn, "SHOW listen_addresses") == ""
         assert ask(postgres.owner_dsn, "SHOW server_encoding") == "UTF8"
         assert ask(postgres.owner_dsn, "SHOW timezone") == "UTC"
+        assert ask(postgres.owner_dsn, "SHOW wal_segment_size") == "4MB"
         assert ask(postgres.owner_dsn, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (7) RETURNING n") == 7
     assert not postgres.alive()
     assert not (tmp_path / "postgres/data/postmaster.pid").exists(), "it was shut down in order"
@@ -139,6 +140,18 @@ def test_a_cold_start_makes_a_durable_checksummed_cluster_and_a_warm_one_finds_i
         socket_dir = Cluster(tmp_path, None).socket_dir
         assert stat.S_IMODE(socket_dir.stat().st_mode) == 0o700
         assert stat.S_IMODE((socket_dir / ".s.PGSQL.5432").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    ("memory_mib", "buffers_mib"),
+    [(256, "128MB"), (1024, "256MB"), (4096, "1GB"), (65_536, "2GB")],
+)
+def test_its_own_cache_is_a_quarter_of_the_memory(
+    memory_mib: int, buffers_mib: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("journal.embedded.usable_memory", lambda: memory_mib * 1024 * 1024)
+    with EmbeddedPostgres(home) as postgres:
+        assert ask(postgres.owner_dsn, "SHOW shared_buffers") == buffers_mib
 
 
 def test_neither_its_environment_nor_its_descriptors_come_from_us(

@@ -1,4 +1,4 @@
-"""How many cores the worker pools follow."""
+"""How many cores the worker pools follow, and how much memory there is for the embedded PostgreSQL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config.cores import usable_cores
+from config.machine import usable_cores, usable_memory
 from config.settings import Settings
 
 
@@ -26,6 +26,18 @@ def test_a_quota_of_the_control_group_counts(
 def test_without_a_control_group_the_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
     assert usable_cores(tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "mib"), [("max", 4096), ("1073741824", 1024), ("9999999999999", 4096), ("nonsense", 4096)]
+)
+def test_a_memory_limit_of_the_control_group_counts(
+    told: str, mib: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1024 * 1024}.__getitem__)
+    (tmp_path / "memory.max").write_text(told + "\n")
+    assert usable_memory(tmp_path) == mib * 1024 * 1024
+    assert usable_memory(tmp_path / "none") == 4096 * 1024 * 1024
 
 
 def test_the_pools_follow_workers_unless_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

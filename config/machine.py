@@ -1,7 +1,7 @@
-"""How many cores this process may use: what the machine has, less what somebody took away from us.
+"""What of this machine we may use: what it has, less what somebody took away from us.
 
-Reads the affinity mask and the processor quota of our control group (cgroup v2, ``cpu.max``), once each time
-it is asked; nothing else is looked at.
+Reads the affinity mask and the limits of our control group (cgroup v2, ``cpu.max`` and ``memory.max``), once
+each time it is asked; nothing else is looked at.
 """
 
 from __future__ import annotations
@@ -30,3 +30,12 @@ def _quota(cgroup: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return None if limit == "max" else math.ceil(int(limit) / int(period))
+
+
+def usable_memory(cgroup: Path = CGROUP) -> int:
+    """Bytes."""
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(installed, int((cgroup / "memory.max").read_text()))
+    except (OSError, ValueError):  # no limit ("max"), or none that can be read
+        return installed
