@@ -54,9 +54,8 @@ _SETTINGS = {
     "fsync": "on",
     "full_page_writes": "on",
     "synchronous_commit": "on",
-    # Two cores, one writer with many rows a group, short reads; ``shared_buffers`` by the machine's memory.
+    # Two cores, one writer with many rows a group, short reads.
     "max_connections": "40",
-    "effective_cache_size": "1GB",
     "wal_buffers": "16MB",
     "min_wal_size": "512MB",
     "max_wal_size": "2GB",
@@ -244,7 +243,7 @@ class EmbeddedPostgres:
                 return None
             settings = (
                 _SETTINGS
-                | {"shared_buffers": f"{_buffers_mib(usable_memory())}MB"}
+                | _by_memory(usable_memory())
                 | self._more_settings
                 | {
                     "listen_addresses": "",
@@ -309,10 +308,11 @@ def embedded_dsn(
     return _dsn(Cluster(data_dir, pg_bin), login)
 
 
-def _buffers_mib(memory: int) -> int:
-    """A quarter of so many bytes, within bounds."""
+def _by_memory(memory: int) -> dict[str, str]:
+    """Of so many bytes a quarter is for PostgreSQL's cache, within bounds, and as much for the system's."""
     least, most = _BUFFERS_MIB
-    return max(least, min(most, memory // 4 // 1024**2))
+    buffers_mib = max(least, min(most, memory // 4 // 1024**2))
+    return {"shared_buffers": f"{buffers_mib}MB", "effective_cache_size": f"{2 * buffers_mib}MB"}
 
 
 def _dsn(cluster: Cluster, user: str) -> str:

@@ -143,15 +143,21 @@ def test_a_cold_start_makes_a_durable_checksummed_cluster_and_a_warm_one_finds_i
 
 
 @pytest.mark.parametrize(
-    ("memory_mib", "buffers_mib"),
-    [(256, "128MB"), (1024, "256MB"), (4096, "1GB"), (65_536, "2GB")],
+    ("memory_mib", "own", "both"),
+    [
+        (256, "128MB", "256MB"),
+        (1024, "256MB", "512MB"),
+        (4096, "1GB", "2GB"),
+        (65_536, "2GB", "4GB"),
+    ],
 )
 def test_its_own_cache_is_a_quarter_of_the_memory(
-    memory_mib: int, buffers_mib: str, home: Path, monkeypatch: pytest.MonkeyPatch
+    memory_mib: int, own: str, both: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("journal.embedded.usable_memory", lambda: memory_mib * 1024 * 1024)
     with EmbeddedPostgres(home) as postgres:
-        assert ask(postgres.owner_dsn, "SHOW shared_buffers") == buffers_mib
+        assert ask(postgres.owner_dsn, "SHOW shared_buffers") == own
+        assert ask(postgres.owner_dsn, "SHOW effective_cache_size") == both
 
 
 def test_neither_its_environment_nor_its_descriptors_come_from_us(
