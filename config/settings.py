@@ -271,7 +271,7 @@ class Settings(BaseSettings):
     connections_per_address_max: Count = 500
     tenant_bytes_in_flight_max: Count = 64 * 1024 * 1024
     node_bytes_in_flight_max: Count | None = None
-    """None: a quarter of the machine's memory."""
+    """None: a quarter of the memory that we may use."""
     page_bytes_max: Annotated[int, Field(ge=1, le=33_554_432)] = 8 * 1024 * 1024
     write_stall_secs: Seconds = 30.0
     graceful_timeout_secs: Seconds = 20.0

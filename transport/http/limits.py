@@ -6,13 +6,13 @@ node's is ours (503); both before the bytes are read.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 
 import trio
 
+from config.machine import usable_memory
 from transport.http.errors import ApiError, Code
 from ves.records import Uuid
 
@@ -27,7 +27,7 @@ class BytesInFlight:
     def __init__(self, *, tenant_bytes_max: int, node_bytes_max: int | None) -> None:
         self.total = 0
         self._tenant_bytes_max = tenant_bytes_max
-        self._node_bytes_max = node_bytes_max or _quarter_of_memory()
+        self._node_bytes_max = node_bytes_max or usable_memory() // 4
         self._of_tenant: Counter[Uuid | None] = Counter()
 
     def reserve(self, tenant_id: Uuid | None, size: int) -> None:
@@ -126,7 +126,3 @@ class Pace:
         mine = max(now, self._next)
         self._next = min(mine, now + patience_s) + self._apart_s
         await trio.sleep(min(mine - now, patience_s))
-
-
-def _quarter_of_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
