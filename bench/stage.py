@@ -56,7 +56,7 @@ class Measurement(Protocol):
         """One turn. Checks what it measured; raises SystemExit if that was not what it meant to."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Stage:
     """One running server and what a run against it needs. ``name`` tells servers apart that take turns."""
 

@@ -171,7 +171,7 @@ def measured(turns: Sequence[Turn], rounds: int, seconds: float) -> Results:
         rows=[measurement.row for _, measurement in turns],
     )
     take_turns(turns, rounds, seconds, results.limits)
-    for stage in {id(stage): stage for stage, _ in turns}.values():
+    for stage in dict.fromkeys(stage for stage, _ in turns):
         results.limits.page_touch_us += stage.page_touch_us
     return results
 

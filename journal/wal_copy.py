@@ -5,7 +5,7 @@
 
 Alone knows how a file gets into the archive: written beside, synced, and linked to its name, which never
 replaces a file that is there. The same file once more is fine, as PostgreSQL asks for after a crash; another
-content under the same name is refused. Imports nothing of ours: it starts for every segment of WAL, of 4 MiB.
+content under the same name is refused. Imports nothing of ours: it starts for every segment of WAL.
 """
 
 from __future__ import annotations
