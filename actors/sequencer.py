@@ -51,6 +51,8 @@ AWAY_PAUSE_S = (0.05, 1.0)
 """First and longest pause between tries while the database is away."""
 SEALED_TOGETHER_MIN = 64
 """Events in a part: fewer are not worth another way to a process and back."""
+LARGE_EVENTS = 256
+"""Of a group whose steps let others in between."""
 _NOTHING_SEALED = Sealed(0, [])
 """Of a group without rows: no key signs for it."""
 
@@ -188,12 +190,16 @@ class Sequencer:
 
     async def _try(self, requests: list[Request]) -> Done | Moved | Away | NotNow:
         """One round of read, decide, seal, append. Everything but Done means that nothing was stored."""
+        events = sum(len(request.batch.outcomes) for request in requests)
+        question = ask(self._tenant_id, requests)
+        await _let_others_in(events)
         try:
-            facts = await self._journal.read_facts(ask(self._tenant_id, requests))
+            facts = await self._journal.read_facts(question)
         except JournalAway as error:
             return Away(str(error))
         checkpoint("sequencer.read")
         plan = decide(requests, facts, key_age_max_us=self._key_age_max_us)
+        await _let_others_in(events)
         try:
             sealed = await self._seal(plan)
         except NotNow as reason:  # the encryptors' (sealing stores nothing, so doing it twice is harmless)
@@ -201,12 +207,14 @@ class Sequencer:
         checkpoint("sequencer.sealed")
         if not plan.numbered and not plan.depends_on_state:
             return Done(plan, sealed, self._sequencer_id)
+        await _let_others_in(events)
         try:
             outcome = await self._journal.append(self._group(plan, sealed, facts))
         except JournalOutcomeUnknown as error:
             raise OutcomeUnknown(str(error)) from error
         checkpoint("sequencer.appended")
         # Durable from here on, if Stored: everything above can be repeated, everything below is unafraid.
+        await _let_others_in(events)
         return Done(plan, sealed, self._sequencer_id) if isinstance(outcome, Stored) else outcome
 
     async def _seal(self, plan: Plan) -> Sealed:
@@ -263,6 +271,14 @@ class Done:
 
 Outcome = Done | LegacyDone | Moved | Away | NotNow
 Attempt = Callable[[], Awaitable[Outcome]]
+
+
+async def _let_others_in(events: int) -> None:
+    """Between two steps of a group of so many: each takes milliseconds of a large one, and every request of
+    the house would wait for all of them at once (ADR 46). A small group does not go around for nothing. Never
+    cancelled: what is durable is told."""
+    if events >= LARGE_EVENTS:
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 def _request_of(letter: Letter[Appended]) -> Request:

@@ -9,7 +9,8 @@ are stored all the same, or told to go alone. Never retries and never decides wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,9 @@ _ADVANCE = f"SELECT moved, undone FROM record.ves_advance_groups({_BELIEFS})"  #
 _APPEND = f"SELECT moved FROM record.ves_append_groups({_BELIEFS}, $20)"  # noqa: S608
 AT_ONCE_MAX = 64
 """Events that one statement appends; for more of them COPY's cheaper rows pay for its round trips."""
+COPIED_AT_ONCE_MAX = 128
+"""Events of one COPY. A group of more takes several, and between two of them everybody else has a turn, here
+and in the database (ADR 46)."""
 _BUSY = "busy"
 """What ``record.ves_advance_groups`` says of a tenant whose key lock was not free."""
 _TOGETHER_LOCK_TIMEOUT_S = 0.1
@@ -236,12 +240,11 @@ def _beliefs(groups: Sequence[Group], locks: list[int]) -> list[Any]:
 
 async def _copy(connection: Connection, groups: Sequence[Group], checkpoint: Checkpoint) -> None:
     checkpoint("append.fenced")
-    await connection.copy_records_to_table(
-        "ves_events",
-        schema_name="record",
-        columns=_COLUMNS,
-        records=[row for group in groups for row in _rows(group)],
-    )
+    rows = chain.from_iterable(map(_rows, groups))
+    while part := list(islice(rows, COPIED_AT_ONCE_MAX)):
+        await connection.copy_records_to_table(
+            "ves_events", schema_name="record", columns=_COLUMNS, records=part
+        )
     checkpoint("append.copied")
 
 
@@ -290,34 +293,30 @@ _event_part = attrgetter(
 )
 
 
-def _rows(group: Group) -> list[tuple[Any, ...]]:
+def _rows(group: Group) -> Iterator[tuple[Any, ...]]:
     """In the order of ``_COLUMNS``."""
     tenant_id, sequencer_id, key_version = (
         group.fence.tenant_id,
         group.sequencer_id,
         group.sequencer_key_version,
     )
-    rows = []
     for numbered, sealed in zip(group.numbered, group.sealed, strict=True):
         event = numbered.event
-        rows.append(
-            (
-                numbered.sequence_number,
-                numbered.sequenced_at_us,
-                event.agent_key_id,
-                event.base_version,
-                key_version,
-                event.payload_kind,
-                tenant_id,
-                numbered.store_id,
-                event.event_id,
-                event.source_agent_id,
-                event.command_id,
-                sequencer_id,
-                *_event_part(event),
-                sealed.receipt_hash,
-                sealed.sequencer_signature,
-                sealed.payload_sealed,
-            )
+        yield (
+            numbered.sequence_number,
+            numbered.sequenced_at_us,
+            event.agent_key_id,
+            event.base_version,
+            key_version,
+            event.payload_kind,
+            tenant_id,
+            numbered.store_id,
+            event.event_id,
+            event.source_agent_id,
+            event.command_id,
+            sequencer_id,
+            *_event_part(event),
+            sealed.receipt_hash,
+            sealed.sequencer_signature,
+            sealed.payload_sealed,
         )
-    return rows

@@ -17,6 +17,7 @@ from journal_builders import (
 )
 from journal_worlds import World
 
+from journal.append import COPIED_AT_ONCE_MAX
 from journal.port import (
     Away,
     Group,
@@ -181,6 +182,20 @@ async def test_an_event_id_that_appeared_in_another_stream_moves_the_whole_group
     assert facts.known.keys() == {doubled.event_id}
     assert not facts.used_commands
     assert not facts.entity_versions
+
+
+async def test_a_group_of_several_copies_is_one_group(world: World) -> None:
+    tenant, store, elsewhere = uuid(), uuid(), uuid()
+    events = [an_event() for _ in range(3 * COPIED_AT_ONCE_MAX + 1)]
+    assert await world.journal.append(await decided(world.journal, tenant, store, *events)) == Stored()
+    assert await holds(world.other, tenant, store, *events)
+
+    more = [an_event() for _ in range(3 * COPIED_AT_ONCE_MAX + 1)]
+    mine = await decided(world.journal, tenant, store, *more)
+    theirs = await decided(world.other, tenant, elsewhere, an_event(event_id=more[-1].event_id))
+    assert await world.other.append(theirs) == Stored()
+    assert isinstance(await world.journal.append(mine), Moved)  # found by the last COPY of four
+    assert await holds(world.other, tenant, store, *events)
 
 
 async def test_the_same_event_id_in_another_tenant_is_nobodys_business(world: World) -> None:
