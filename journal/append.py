@@ -240,12 +240,16 @@ def _beliefs(groups: Sequence[Group], locks: list[int]) -> list[Any]:
 
 async def _copy(connection: Connection, groups: Sequence[Group], checkpoint: Checkpoint) -> None:
     checkpoint("append.fenced")
-    rows = chain.from_iterable(map(_rows, groups))
-    while part := list(islice(rows, COPIED_AT_ONCE_MAX)):
-        await connection.copy_records_to_table(
-            "ves_events", schema_name="record", columns=_COLUMNS, records=part
-        )
+    await copy_rows(connection, "ves_events", _COLUMNS, chain.from_iterable(map(_rows, groups)))
     checkpoint("append.copied")
+
+
+async def copy_rows(
+    connection: Connection, table: str, columns: Sequence[str], rows: Iterator[tuple[Any, ...]]
+) -> None:
+    """All of them into a table of ``record``, inside the transaction that there is."""
+    while part := list(islice(rows, COPIED_AT_ONCE_MAX)):
+        await connection.copy_records_to_table(table, schema_name="record", columns=columns, records=part)
 
 
 def _reached(group: Group | LegacyGroup) -> dict[Uuid, Head]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from journal.append import ADVANCE_ARGUMENTS, beliefs
+from journal.append import ADVANCE_ARGUMENTS, beliefs, copy_rows
 from journal.facts import read_facts
 from journal.locks import begin_sharing
 from journal.port import (
@@ -87,8 +87,8 @@ async def _store(connection: Connection, group: LegacyGroup, checkpoint: Checkpo
     if moved is not None:
         raise Undo(Moved(moved))
     checkpoint("append_legacy.fenced")
-    rows = [tuple(getattr(event, name) for name in _FIELDS) for event in stored_legacy_events(group)]
-    await connection.copy_records_to_table("events", schema_name="record", columns=COLUMNS, records=rows)
+    rows = (tuple(getattr(event, name) for name in _FIELDS) for event in stored_legacy_events(group))
+    await copy_rows(connection, "events", COLUMNS, rows)
     checkpoint("append_legacy.copied")
     return Stored()
 

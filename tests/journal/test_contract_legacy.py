@@ -9,6 +9,7 @@ from journal_builders import AUDIT, an_api_key, an_event, decided, question, uui
 from journal_worlds import World
 from legacy_builders import a_legacy_event, a_legacy_group, legacy_decided, legacy_question
 
+from journal.append import COPIED_AT_ONCE_MAX
 from journal.port import Away, Journal, JournalAway, JournalOutcomeUnknown, LegacyGroup, Moved, Stored
 from ves.legacy import LegacyEvent
 from ves.records import NEW_STREAM, CommandName, EntityName, Uuid
@@ -152,6 +153,22 @@ async def test_an_event_id_that_appeared_in_another_store_moves_the_whole_group(
     assert facts.taken == {doubled.event_id}
     assert not facts.used_commands
     assert not facts.entity_versions
+
+
+async def test_a_group_of_several_copies_is_one_group(world: World) -> None:
+    tenant, store, elsewhere = uuid(), uuid(), uuid()
+    events = [a_legacy_event() for _ in range(2 * COPIED_AT_ONCE_MAX + 1)]
+    mine = await legacy_decided(world.journal, tenant, store, *events)
+    assert await world.journal.append_legacy(mine) == Stored()
+    assert await holds(world.other, tenant, store, *events)
+
+    more = [a_legacy_event() for _ in range(2 * COPIED_AT_ONCE_MAX + 1)]
+    mine = await legacy_decided(world.journal, tenant, store, *more)
+    again = a_legacy_event(event_id=more[-1].event_id)
+    theirs = await legacy_decided(world.other, tenant, elsewhere, again)
+    assert await world.other.append_legacy(theirs) == Stored()
+    assert isinstance(await world.journal.append_legacy(mine), Moved)  # found by the last COPY of three
+    assert await holds(world.other, tenant, store, *events)
 
 
 async def test_the_same_event_id_in_another_tenant_is_nobodys_business(world: World) -> None:
