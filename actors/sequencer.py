@@ -27,6 +27,7 @@ from actors.given_numbers import GivenNumbers
 from actors.legacy_group import LegacyAttempts, LegacyDone
 from actors.mailbox import EndOfLife, Inbox, Letter, Ref, ask_all
 from actors.messages import Append, Appended, AppendLegacy, Message, Seal, Sealed
+from actors.right_of_way import Passage, RightOfWay
 from actors.settled_tenants import SettledTenants
 from journal.port import (
     Away,
@@ -51,8 +52,8 @@ AWAY_PAUSE_S = (0.05, 1.0)
 """First and longest pause between tries while the database is away."""
 SEALED_TOGETHER_MIN = 64
 """Events in a part: fewer are not worth another way to a process and back."""
-LARGE_EVENTS = 256
-"""Of a group whose steps let others in between."""
+SEALED_AT_ONCE_MAX = 64
+"""Events of a large group that are sealed between two moments in which others may pass: two milliseconds."""
 _NOTHING_SEALED = Sealed(0, [])
 """Of a group without rows: no key signs for it."""
 
@@ -99,10 +100,11 @@ class Sequencer:
         chance: random.Random,
         tally: Tally,
         settled_tenants: SettledTenants,
+        right_of_way: RightOfWay,
         key_age_max_us: int | None = None,
     ) -> None:
-        """``settled_tenants``: the process's, known to every life. ``key_age_max_us``: new events signed by
-        older agent keys are refused."""
+        """``settled_tenants``, ``right_of_way``: the process's, known to every life. ``key_age_max_us``: new
+        events signed by older agent keys are refused."""
         self._tenant_id = tenant_id
         self._journal = journal
         self._encryptors = encryptors
@@ -111,11 +113,13 @@ class Sequencer:
         self._chance = chance
         self._tally = tally
         self._settled_tenants = settled_tenants
+        self._right_of_way = right_of_way
         self._key_age_max_us = key_age_max_us
         self._legacy = LegacyAttempts(
             tenant_id=tenant_id,
             journal=journal,
             encryptors=encryptors,
+            right_of_way=right_of_way,
             seal_deadline_s=limits.seal_deadline_s,
         )
         self._settled = False
@@ -191,44 +195,59 @@ class Sequencer:
     async def _try(self, requests: list[Request]) -> Done | Moved | Away | NotNow:
         """One round of read, decide, seal, append. Everything but Done means that nothing was stored."""
         events = sum(len(request.batch.outcomes) for request in requests)
+        with self._right_of_way.group(self._tenant_id, events) as passage:
+            return await self._walk(requests, passage)
+
+    async def _walk(self, requests: list[Request], passage: Passage) -> Done | Moved | Away | NotNow:
         question = ask(self._tenant_id, requests)
-        await _let_others_in(events)
+        await passage.step()
         try:
             facts = await self._journal.read_facts(question)
         except JournalAway as error:
             return Away(str(error))
         checkpoint("sequencer.read")
         plan = decide(requests, facts, key_age_max_us=self._key_age_max_us)
-        await _let_others_in(events)
+        await passage.step()
         try:
-            sealed = await self._seal(plan)
+            sealed = await self._seal(plan, passage)
         except NotNow as reason:  # the encryptors' (sealing stores nothing, so doing it twice is harmless)
             return reason
         checkpoint("sequencer.sealed")
         if not plan.numbered and not plan.depends_on_state:
             return Done(plan, sealed, self._sequencer_id)
-        await _let_others_in(events)
+        await passage.step()
         try:
             outcome = await self._journal.append(self._group(plan, sealed, facts))
         except JournalOutcomeUnknown as error:
             raise OutcomeUnknown(str(error)) from error
         checkpoint("sequencer.appended")
         # Durable from here on, if Stored: everything above can be repeated, everything below is unafraid.
-        await _let_others_in(events)
+        await passage.step()
         return Done(plan, sealed, self._sequencer_id) if isinstance(outcome, Stored) else outcome
 
-    async def _seal(self, plan: Plan) -> Sealed:
+    async def _seal(self, plan: Plan, passage: Passage) -> Sealed:
         events = plan.numbered
         if not events:
             return _NOTHING_SEALED
-        count = min(self._limits.sealed_at_once, len(events) // SEALED_TOGETHER_MIN)
-        if count > 1:
-            parts = await self._seal_parts(_divided(events, count))
-            if len({part.sequencer_key_version for part in parts}) == 1:
-                return Sealed(parts[0].sequencer_key_version, [one for part in parts for one in part.events])
+        parts: list[Sealed] = []
+        while (begin := sum(len(part.events) for part in parts)) < len(events):
+            if passage.is_large_beside_others:
+                await passage.step()
+                parts += await self._seal_parts([events[begin : begin + SEALED_AT_ONCE_MAX]])
+            else:
+                parts += await self._seal_parts(self._divided(events[begin:]))
+        if len({part.sequencer_key_version for part in parts}) > 1:
             # The receipt key was changed between two parts: a group is signed by one key.
-        [sealed] = await self._seal_parts([events])
-        return sealed
+            parts = await self._seal_parts([events])
+        if len(parts) == 1:
+            return parts[0]
+        return Sealed(parts[0].sequencer_key_version, [one for part in parts for one in part.events])
+
+    def _divided(self, events: list[NumberedEvent]) -> list[list[NumberedEvent]]:
+        """In order, into parts of nearly the same size, for as many encryptors as they are worth."""
+        count = max(1, min(self._limits.sealed_at_once, len(events) // SEALED_TOGETHER_MIN))
+        size = -(-len(events) // count)
+        return [events[start : start + size] for start in range(0, len(events), size)]
 
     async def _seal_parts(self, parts: list[list[NumberedEvent]]) -> list[Sealed]:
         letters = [Seal(tenant_id=self._tenant_id, events=events) for events in parts]
@@ -273,14 +292,6 @@ Outcome = Done | LegacyDone | Moved | Away | NotNow
 Attempt = Callable[[], Awaitable[Outcome]]
 
 
-async def _let_others_in(events: int) -> None:
-    """Between two steps of a group of so many: each takes milliseconds of a large one, and every request of
-    the house would wait for all of them at once (ADR 46). A small group does not go around for nothing. Never
-    cancelled: what is durable is told."""
-    if events >= LARGE_EVENTS:
-        await trio.lowlevel.cancel_shielded_checkpoint()
-
-
 def _request_of(letter: Letter[Appended]) -> Request:
     message = letter.message
     assert isinstance(message, Append)
@@ -308,12 +319,6 @@ def _appended(request: RequestPlan, receipts: list[Receipt]) -> Appended:
         sequence_end=request.sequence_end,
         head_sequence=request.head_sequence,
     )
-
-
-def _divided(events: list[NumberedEvent], count: int) -> list[list[NumberedEvent]]:
-    """In order, into parts of nearly the same size."""
-    size = -(-len(events) // count)
-    return [events[start : start + size] for start in range(0, len(events), size)]
 
 
 def _refuse(letters: list[Letter[Any]], why: str, retry_after_s: float) -> None:

@@ -57,6 +57,7 @@ from actors.rate_limits import LIMITED, RateLimits
 from actors.rate_sharing import RateKeeper, Sharing
 from actors.receipt_key import ReceiptKeyInUse
 from actors.registry import KeyRegistry
+from actors.right_of_way import RightOfWay
 from actors.schema_checker import SchemaChecker
 from actors.security_events import SecurityEvents
 from actors.sequencer import GroupLimits, Sequencer, Tally
@@ -162,6 +163,7 @@ def build(
     given = given or GivenNumbers(None)
     tally = Tally(given=given)
     settled_tenants = SettledTenants()
+    right_of_way = RightOfWay()
     security = SecurityEvents()
     rate_limits = rate_limits_of(settings)
     at_rest = at_rest_of(secrets, security)
@@ -255,6 +257,7 @@ def build(
             chance=ports.chance,
             tally=tally,
             settled_tenants=settled_tenants,
+            right_of_way=right_of_way,
             key_age_max_us=settings.agent_key_age_enforced_us,
         )
 
@@ -405,6 +408,7 @@ def build(
         key_ages=key_ages,
         lag=lag,
         tally=tally,
+        right_of_way=right_of_way,
         strays=strays,
         front_ends=tuple if hall is None else hall.look,
         anchoring=None if anchor is None else anchor.anchoring,

@@ -19,6 +19,7 @@ from actors.key_ages import KeyAges
 from actors.mailbox import Ref
 from actors.policies import PolicyBook
 from actors.rate_limits import RateLimits
+from actors.right_of_way import RightOfWay
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
 from actors.small_bodies import SmallBodies
@@ -97,6 +98,8 @@ class House:
     lag: LoopLag
     tally: Tally
     """What the sequencers count together."""
+    right_of_way: RightOfWay
+    """Who goes first, between tenants with little and large groups."""
     strays: Callable[[], int]
     """Failures on the database driver's side that nobody waited for; not zero is worth an alert."""
     front_ends: Callable[[], Sequence[FrontEndView]] = tuple

@@ -13,6 +13,7 @@ import trio.testing
 from actors.key_ages import KeyAgePolicy, KeyAges, KeyWatch
 from actors.mailbox import Inbox, Mailbox, Ref
 from actors.messages import Append, Appended, Seal, Sealed
+from actors.right_of_way import RightOfWay
 from actors.security_events import SecurityEvents
 from actors.sequencer import GroupLimits, Sequencer, Tally
 from actors.settled_tenants import SettledTenants
@@ -170,6 +171,7 @@ async def test_enforced_an_old_key_signs_nothing_new_and_its_replays_are_answere
             chance=random.Random(1),
             tally=Tally(),
             settled_tenants=SettledTenants(),
+            right_of_way=RightOfWay(),
             key_age_max_us=settings.agent_key_age_enforced_us,
         )
         nursery.start_soon(actor.run, Inbox(sequencer))

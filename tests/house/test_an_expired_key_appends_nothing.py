@@ -10,6 +10,7 @@ import trio
 from actors.errors import CredentialExpired
 from actors.mailbox import Inbox, Mailbox, Ref
 from actors.messages import Append
+from actors.right_of_way import RightOfWay
 from actors.sequencer import GroupLimits, Sequencer, Tally
 from actors.settled_tenants import SettledTenants
 from journal.memory import MemoryDatabase, MemoryJournal
@@ -42,6 +43,7 @@ async def test_a_key_that_has_ended_by_the_databases_clock_appends_nothing() -> 
         chance=random.Random(1),
         tally=Tally(),
         settled_tenants=SettledTenants(),
+        right_of_way=RightOfWay(),
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sequencer.run, Inbox(mailbox))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from actors.messages import Seal, Sealed
-from actors.sequencer import LARGE_EVENTS
+from actors.right_of_way import LARGE_EVENTS
 from tests.house.test_sealing_in_parts import appended_in_parts, many, numbers, sealed
 
 

@@ -12,6 +12,7 @@ import trio
 from actors.errors import Unavailable
 from actors.mailbox import Inbox, Mailbox, Ref
 from actors.messages import Append, Appended, Seal, Sealed
+from actors.right_of_way import RightOfWay
 from actors.sequencer import SEALED_TOGETHER_MIN, GroupLimits, Sequencer, Tally
 from actors.settled_tenants import SettledTenants
 from journal.memory import MemoryDatabase, MemoryJournal
@@ -30,7 +31,9 @@ def sealed(message: Seal, version: int = 1) -> Sealed:
 
 
 @asynccontextmanager
-async def appended_in_parts(seal: Seals, parts: int) -> AsyncIterator[tuple[Ref, MemoryDatabase]]:
+async def appended_in_parts(
+    seal: Seals, parts: int, right_of_way: RightOfWay | None = None
+) -> AsyncIterator[tuple[Ref, MemoryDatabase]]:
     database = MemoryDatabase(now_us=lambda: 1_000_000)
     journal = MemoryJournal(database, node_id=bytes(16))
     key = an_agent_key(TENANT.bytes, agent=AGENT.bytes)
@@ -45,6 +48,7 @@ async def appended_in_parts(seal: Seals, parts: int) -> AsyncIterator[tuple[Ref,
         chance=random.Random(1),
         tally=Tally(),
         settled_tenants=SettledTenants(),
+        right_of_way=right_of_way or RightOfWay(),
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sequencer.run, Inbox(mailbox))

@@ -11,6 +11,7 @@ import trio
 
 from actors.errors import DeadlinePassed, NotNow, OutcomeUnknown, Unavailable
 from actors.messages import Append, Seal, Sealed
+from actors.right_of_way import RightOfWay
 from actors.sequencer import GroupLimits, Sequencer, Tally
 from actors.settled_tenants import SettledTenants
 from journal.memory import MemoryDatabase, MemoryJournal
@@ -66,6 +67,7 @@ class Town:
             chance=random.Random(1),
             tally=Tally(),
             settled_tenants=self.settled_tenants,
+            right_of_way=RightOfWay(),
         )
 
     async def _seal(self, message: Seal) -> Sealed:

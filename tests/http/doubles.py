@@ -48,6 +48,7 @@ from actors.messages import (
     Verify,
 )
 from actors.policies import PolicyBook
+from actors.right_of_way import RightOfWay
 from actors.security_events import SecurityEvents
 from actors.sequencer import Tally
 from actors.token_keys import KeySet
@@ -865,6 +866,7 @@ class Cardboard:
             key_ages=KeyAges(),
             lag=LoopLag(),
             tally=Tally(),
+            right_of_way=RightOfWay(),
             strays=lambda: 0,
             front_ends=lambda: self.look_at_front_ends(),
             anchoring=self.anchoring,

@@ -368,12 +368,14 @@ async def test_what_the_node_says_about_itself() -> None:
             house.journal.away = False
         async with house.client(BOOTSTRAP, admin=True) as admin:
             house.house.tally.moved = 3
+            house.house.right_of_way.waited_s = 0.25
             detailed = (await admin.get("/health/detailed")).json()
             assert detailed["tree"]["tree"]["name"] == "root"
             metrics = (await admin.get("/metrics")).text
             assert 'sequencer_mailbox_depth{address="sequencers"} 6.0' in metrics
             assert 'path="/ready",status="503"' in metrics
             assert "sequencer_appends_moved_total 3.0" in metrics
+            assert "sequencer_gave_way_seconds_total 0.25" in metrics
             assert str(TENANT) not in metrics
 
 

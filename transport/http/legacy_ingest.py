@@ -27,15 +27,16 @@ async def ingest(visit: Visit) -> LegacyIngestReply:
     house = visit.house
     body = await visit.body(bytes_max=house.settings.max_body_size_bytes)
     size, tenant_id = len(body), visit.who.scope.tenant_id
-    async with visit.door.large_bodies.turn(tenant_id, size, patience_s=visit.remaining_s / 2):
-        batch = await _verify(visit, body)
-    del body  # the wait for the sequencer needs it no more
-    if isinstance(batch, BodyRefused):
-        raise refused_body(batch)
-    if isinstance(batch, EmptyBatch):
-        return _reply(_NOTHING)
-    count_verified(visit, batch)
-    appended = await _append(visit, batch)
+    with house.right_of_way.request(tenant_id, size):
+        async with visit.door.large_bodies.turn(tenant_id, size, patience_s=visit.remaining_s / 2):
+            batch = await _verify(visit, body)
+        del body  # the wait for the sequencer needs it no more
+        if isinstance(batch, BodyRefused):
+            raise refused_body(batch)
+        if isinstance(batch, EmptyBatch):
+            return _reply(_NOTHING)
+        count_verified(visit, batch)
+        appended = await _append(visit, batch)
     visit.door.metrics.ingested(appended.events_accepted, 0, appended.rejections)
     return _reply(appended)
 

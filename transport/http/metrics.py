@@ -142,6 +142,11 @@ class _Inhabitants:
             "Groups decided anew because another writer was first.",
             self._house.tally.moved,
         )
+        yield _counter(
+            "sequencer_gave_way_seconds",
+            "For so long large groups let tenants pass that have little under way.",
+            self._house.right_of_way.waited_s,
+        )
         events = CounterMetricFamily(
             "sequencer_security_events", "What somebody should look at.", labels=["kind"]
         )

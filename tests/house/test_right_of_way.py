@@ -1,0 +1,195 @@
+"""Who has little under way goes first: for whom a large group waits, how long, and how it is sealed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from actors.messages import Seal, Sealed
+from actors.right_of_way import LARGE_EVENTS, LATELY_S, LITTLE_BYTES, PATIENCE_S, Passage, RightOfWay
+from actors.sequencer import SEALED_AT_ONCE_MAX
+from tests.house.test_sealing_in_parts import appended_in_parts, many, numbers, sealed, stored
+
+LARGE, LITTLE, THIRD = b"1" * 16, b"2" * 16, b"3" * 16
+WHILE_S = PATIENCE_S / 4
+
+
+@asynccontextmanager
+async def under_way(
+    way: RightOfWay, tenant_id: bytes | None, seconds: float, size: int = 1
+) -> AsyncIterator[None]:
+    """A request that has begun, and ends by itself."""
+
+    async def be(task_status: trio.TaskStatus[None]) -> None:
+        with way.request(tenant_id, size):
+            task_status.started()
+            await trio.sleep(seconds)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(be)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def seconds_of_a_step(passage: Passage) -> float:
+    began = trio.current_time()
+    await passage.step()
+    return trio.current_time() - began
+
+
+async def test_a_large_group_lets_pass_who_has_little_under_way(autojump_clock: MockClock) -> None:
+    way = RightOfWay()
+    with way.group(LARGE, LARGE_EVENTS) as passage:
+        assert await seconds_of_a_step(passage) == 0
+        async with under_way(way, LITTLE, WHILE_S), under_way(way, THIRD, 2 * WHILE_S):
+            assert await seconds_of_a_step(passage) == pytest.approx(2 * WHILE_S)
+        assert await seconds_of_a_step(passage) == 0
+    assert way.waited_s == pytest.approx(2 * WHILE_S)
+    assert way.tenants == 0, "nobody is remembered"
+
+
+async def test_its_patience_is_for_the_whole_group(autojump_clock: MockClock) -> None:
+    way = RightOfWay()
+    for _ in range(2):
+        with way.group(LARGE, LARGE_EVENTS) as passage:
+            async with under_way(way, LITTLE, WHILE_S):
+                assert await seconds_of_a_step(passage) == pytest.approx(WHILE_S)
+            async with under_way(way, LITTLE, 9):
+                assert await seconds_of_a_step(passage) == pytest.approx(PATIENCE_S - WHILE_S)
+                assert await seconds_of_a_step(passage) == 0
+    assert way.waited_s == pytest.approx(2 * PATIENCE_S)
+
+
+async def test_it_goes_on_when_those_it_waits_for_have_more_under_way(autojump_clock: MockClock) -> None:
+    way = RightOfWay()
+    with way.group(LARGE, LARGE_EVENTS) as passage:
+        async with under_way(way, LITTLE, 9), trio.open_nursery() as nursery:
+
+            async def bring_more() -> None:
+                await trio.sleep(WHILE_S)
+                async with under_way(way, LITTLE, 9, LITTLE_BYTES):
+                    await trio.sleep(9)
+
+            nursery.start_soon(bring_more)
+            assert await seconds_of_a_step(passage) == pytest.approx(WHILE_S)
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("tenant_id", "size"), [(LITTLE, LITTLE_BYTES), (LARGE, 1), (None, 1)], ids=["much", "its own", "whose?"]
+)
+async def test_for_these_it_does_not_wait(
+    tenant_id: bytes | None, size: int, autojump_clock: MockClock
+) -> None:
+    way = RightOfWay()
+    with way.group(LARGE, LARGE_EVENTS) as passage:
+        async with under_way(way, tenant_id, 9, size):
+            assert await seconds_of_a_step(passage) == 0
+            assert not passage.is_large_beside_others
+
+
+async def test_two_large_groups_do_not_wait_for_each_other(autojump_clock: MockClock) -> None:
+    way = RightOfWay()
+    async with under_way(way, LARGE, 9), under_way(way, LITTLE, 9):
+        with way.group(LARGE, LARGE_EVENTS) as one, way.group(LITTLE, LARGE_EVENTS) as other:
+            assert await seconds_of_a_step(one) == 0
+            assert await seconds_of_a_step(other) == 0
+        with way.group(LARGE, LARGE_EVENTS) as one:
+            assert await seconds_of_a_step(one) == pytest.approx(PATIENCE_S), "the other one is little again"
+
+
+async def test_a_small_group_waits_for_nobody(autojump_clock: MockClock) -> None:
+    way = RightOfWay()
+    with way.group(LARGE, LARGE_EVENTS - 1) as passage:
+        async with under_way(way, LITTLE, 9):
+            assert await seconds_of_a_step(passage) == 0
+            assert not passage.is_large_beside_others
+
+
+async def test_a_wait_is_never_cancelled(autojump_clock: MockClock) -> None:
+    way = RightOfWay()
+    with way.group(LARGE, LARGE_EVENTS) as passage:
+        async with under_way(way, LITTLE, WHILE_S):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                assert await seconds_of_a_step(passage) == pytest.approx(WHILE_S)
+
+
+async def test_it_works_in_short_steps_only_while_others_come(autojump_clock: MockClock) -> None:
+    way = RightOfWay()
+    with way.group(LARGE, LARGE_EVENTS) as passage:
+        assert not passage.is_large_beside_others, "nobody came yet"
+        with way.request(LITTLE, 1):
+            pass
+        with way.request(LARGE, 1), way.request(THIRD, LITTLE_BYTES):
+            pass
+        await trio.sleep(LATELY_S / 2)
+        assert passage.is_large_beside_others
+        await trio.sleep(LATELY_S / 2)
+        assert not passage.is_large_beside_others
+        with way.request(THIRD, 1):
+            assert passage.is_large_beside_others
+
+
+async def test_who_came_before_its_own_tenant_is_not_forgotten(autojump_clock: MockClock) -> None:
+    way = RightOfWay()
+    with way.request(LITTLE, 1):
+        pass
+    await trio.sleep(LATELY_S / 2)
+    for _ in range(2):
+        with way.request(LARGE, 1):
+            pass
+    with way.group(LARGE, LARGE_EVENTS) as passage:
+        assert passage.is_large_beside_others
+        await trio.sleep(LATELY_S / 2)
+        assert not passage.is_large_beside_others
+
+
+async def sizes_sealed(events: int, way: RightOfWay, versions: list[int]) -> list[int]:
+    """By one of four encryptors that the parts are asked of, one after the other or together."""
+    sizes: list[int] = []
+    under_way_now = most_at_once = 0
+
+    async def seal(message: Seal) -> Sealed:
+        nonlocal under_way_now, most_at_once
+        sizes.append(len(message.events))
+        under_way_now += 1
+        most_at_once = max(most_at_once, under_way_now)
+        await trio.sleep(0.001)
+        under_way_now -= 1
+        return sealed(message, versions.pop(0) if versions else 1)
+
+    async with appended_in_parts(seal, 4, way) as (sequencer, database):
+        answer = await sequencer.ask(many(events), deadline_s=10)
+    assert numbers(answer) == [(n, n) for n in range(1, events + 1)]
+    assert stored(database) == events
+    assert way.tenants == 0
+    assert most_at_once == (4 if len(sizes) == 4 and len(set(sizes)) == 1 else 1)
+    return sizes
+
+
+async def test_beside_others_a_large_group_is_sealed_in_short_steps_and_is_one_group_all_the_same(
+    autojump_clock: MockClock,
+) -> None:
+    way = RightOfWay()
+    assert await sizes_sealed(260, way, []) == [65, 65, 65, 65], "alone: by all encryptors at once"
+    async with under_way(way, LITTLE, WHILE_S):
+        assert await sizes_sealed(260, way, []) == [*[SEALED_AT_ONCE_MAX] * 4, 4]
+    assert way.waited_s == pytest.approx(WHILE_S)
+    with way.request(LITTLE, 1):
+        pass
+    assert await sizes_sealed(260, way, [1, 1, 2, 2, 2]) == [*[SEALED_AT_ONCE_MAX] * 4, 4, 260]
+
+
+async def test_a_group_stays_large_until_it_is_over_whatever_becomes_of_it() -> None:
+    way = RightOfWay()
+    scope = trio.CancelScope()
+    with scope, way.group(LARGE, LARGE_EVENTS), way.request(LITTLE, 1):
+        assert way.tenants == 2
+        scope.cancel()
+        await trio.sleep_forever()
+    assert way.tenants == 0
