@@ -9,10 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.messages import Seal, Sealed
+from actors.messages import AppendedLegacy, AppendLegacy, Seal, SealAtRest, Sealed
 from actors.right_of_way import LARGE_EVENTS, LATELY_S, LITTLE_BYTES, PATIENCE_S, Passage, RightOfWay
 from actors.sequencer import SEALED_AT_ONCE_MAX
 from tests.house.test_sealing_in_parts import appended_in_parts, many, numbers, sealed, stored
+from tests.http.doubles import AGENT, STORE, TENANT
+from ves.legacy import LegacyBatch, LegacyEvent
 
 LARGE, LITTLE, THIRD = b"1" * 16, b"2" * 16, b"3" * 16
 WHILE_S = PATIENCE_S / 4
@@ -183,6 +185,39 @@ async def test_beside_others_a_large_group_is_sealed_in_short_steps_and_is_one_g
     with way.request(LITTLE, 1):
         pass
     assert await sizes_sealed(260, way, [1, 1, 2, 2, 2]) == [*[SEALED_AT_ONCE_MAX] * 4, 4, 260]
+
+
+def unsigned_event(number: int) -> LegacyEvent:
+    return LegacyEvent(
+        event_id=number.to_bytes(16, "big"),
+        source_agent=AGENT.bytes,
+        entity_type="order",
+        entity_id=str(number),
+        event_type="order.created",
+        created_at_us=1,
+        payload=b"{}",
+        payload_hash=bytes(32),
+        signature=None,
+        command_id=None,
+        base_version=None,
+    )
+
+
+async def seal_bytes(message: SealAtRest) -> list[bytes]:
+    return [value.content for value in message.values]
+
+
+@pytest.mark.parametrize(("events", "waits_s"), [(LARGE_EVENTS, PATIENCE_S), (LARGE_EVENTS - 1, 0)])
+async def test_a_large_legacy_group_lets_pass_too(
+    events: int, waits_s: float, autojump_clock: MockClock
+) -> None:
+    way = RightOfWay()
+    unsigned = [unsigned_event(n) for n in range(events)]
+    letter = AppendLegacy(LegacyBatch(TENANT.bytes, STORE.bytes, AGENT.bytes, [*unsigned]), None)
+    async with appended_in_parts(seal_bytes, 4, way) as (sequencer, _), under_way(way, LITTLE, 9):
+        answer: AppendedLegacy = await sequencer.ask(letter, deadline_s=10)
+    assert (answer.events_accepted, answer.sequence_end) == (events, events)
+    assert way.waited_s == pytest.approx(waits_s)
 
 
 async def test_a_group_stays_large_until_it_is_over_whatever_becomes_of_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -21,7 +22,7 @@ from tests.http.doubles import AGENT, TENANT, CardboardRef, batch, verified
 from tests.journal.journal_builders import an_agent_key
 from ves.records import Receipt, SealedEvent
 
-Seals = Callable[[Seal], Awaitable[Sealed]]
+Seals = Callable[[Any], Awaitable[Any]]
 
 
 def sealed(message: Seal, version: int = 1) -> Sealed:
