@@ -14,6 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from config.machine import installed_memory
+
 TICK = os.sysconf("SC_CLK_TCK")
 PACKAGES = (
     "trio",
@@ -49,7 +51,7 @@ def machine(folder: Path) -> Machine:
     return Machine(
         _cpu_model(),
         len(os.sched_getaffinity(0)),
-        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
+        installed_memory() >> 20,
         f"{platform.system()} {platform.release()}",
         platform.python_version(),
         {name: version(name) for name in PACKAGES},

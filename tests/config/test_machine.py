@@ -13,19 +13,26 @@ from config.settings import Settings
 
 @pytest.mark.parametrize(
     ("told", "cores"),
-    [("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8), ("nonsense", 8)],
+    [
+        ("max 100000", 8),
+        ("150000 100000", 2),
+        ("50000 100000", 1),
+        ("1600000 100000", 8),
+        ("nonsense", 8),
+        ("1 0", 8),
+    ],
 )
 def test_a_quota_of_the_control_group_counts(
     told: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     (tmp_path / "cpu.max").write_text(told + "\n")
-    assert usable_cores(tmp_path) == cores
+    assert usable_cores(tmp_path, tmp_path / "none") == cores
 
 
 def test_without_a_control_group_the_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
-    assert usable_cores(tmp_path) == 2
+    assert usable_cores(tmp_path, tmp_path / "none") == 2
 
 
 @pytest.mark.parametrize(
@@ -36,8 +43,42 @@ def test_a_memory_limit_of_the_control_group_counts(
 ) -> None:
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1024 * 1024}.__getitem__)
     (tmp_path / "memory.max").write_text(told + "\n")
-    assert usable_memory(tmp_path) == mib * 1024 * 1024
-    assert usable_memory(tmp_path / "none") == 4096 * 1024 * 1024
+    assert usable_memory(tmp_path, tmp_path / "none") == mib * 1024 * 1024
+    assert usable_memory(tmp_path / "none", tmp_path / "none") == 4096 * 1024 * 1024
+
+
+UNIT = "system.slice/sequencer.service"
+
+
+@pytest.mark.parametrize(
+    ("membership", "cores", "mib"),
+    [
+        (f"0::/{UNIT}\n", 2, 1024),
+        (f"4:memory:/elsewhere\n1:name=systemd:/{UNIT}\n0::/{UNIT}\n", 2, 1024),
+        ("0::/system.slice\n", 3, 2048),
+        ("0::/\n", 8, 4096),
+        (f"0::/../{UNIT}\n", 8, 4096),
+        ("0::/of/a/group/that/we/do/not/see\n", 8, 4096),
+        ("4:memory:/elsewhere\n", 8, 4096),
+        ("nonsense", 8, 4096),
+    ],
+)
+def test_the_limits_of_our_group_count_and_of_those_it_is_in(
+    membership: str, cores: int, mib: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1024 * 1024}.__getitem__)
+    told = tmp_path / "membership"
+    told.write_text(membership)
+    top = tmp_path / "top"
+    unit = top / UNIT
+    unit.mkdir(parents=True)
+    (unit / "cpu.max").write_text("150000 100000\n")
+    (unit / "memory.max").write_text(f"{2**30}\n")
+    (unit.parent / "cpu.max").write_text("300000 100000\n")
+    (unit.parent / "memory.max").write_text(f"{2**31}\n")
+    assert usable_cores(top, told) == cores
+    assert usable_memory(top, told) == mib * 1024 * 1024
 
 
 def test_the_pools_follow_workers_unless_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
