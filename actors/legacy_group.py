@@ -12,7 +12,7 @@ from actors.errors import CredentialExpired, CredentialRevoked, NotNow, OutcomeU
 from actors.faults import checkpoint
 from actors.mailbox import Letter, Ref
 from actors.messages import AppendedLegacy, AppendLegacy, RowBytes, SealAtRest
-from actors.right_of_way import Passage, RightOfWay
+from actors.right_of_way import Passage
 from journal.port import (
     Away,
     CommandUse,
@@ -59,32 +59,18 @@ class LegacyDone:
 class LegacyAttempts:
     """How a tenant's legacy events get into the journal."""
 
-    def __init__(
-        self,
-        *,
-        tenant_id: Uuid,
-        journal: Journal,
-        encryptors: Ref,
-        right_of_way: RightOfWay,
-        seal_deadline_s: float,
-    ) -> None:
+    def __init__(self, *, tenant_id: Uuid, journal: Journal, encryptors: Ref, seal_deadline_s: float) -> None:
         self._tenant_id = tenant_id
         self._journal = journal
         self._encryptors = encryptors
-        self._right_of_way = right_of_way
         self._seal_deadline_s = seal_deadline_s
 
-    async def attempt(self, letters: list[Letter[AppendedLegacy]]) -> LegacyDone | Moved | Away | NotNow:
+    async def attempt(
+        self, letters: list[Letter[AppendedLegacy]], passage: Passage
+    ) -> LegacyDone | Moved | Away | NotNow:
         """One round of read, decide, seal, append. Everything but LegacyDone means that nothing was stored.
         Raises OutcomeUnknown."""
         requests = [_request_of(letter) for letter in letters]
-        events = sum(len(request.batch.outcomes) for request in requests)
-        with self._right_of_way.group(self._tenant_id, events) as passage:
-            return await self._walk(requests, passage)
-
-    async def _walk(
-        self, requests: list[LegacyRequest], passage: Passage
-    ) -> LegacyDone | Moved | Away | NotNow:
         question = ask_legacy(self._tenant_id, requests)
         await passage.step()
         try:
@@ -108,7 +94,7 @@ class LegacyAttempts:
             raise OutcomeUnknown(str(error)) from error
         checkpoint("sequencer.legacy_appended")
         # Durable from here on, if Stored.
-        await passage.step()
+        await passage.turn()
         return LegacyDone(plan) if isinstance(outcome, Stored) else outcome
 
     async def _seal(self, numbered: list[NumberedLegacyEvent]) -> list[bytes]:

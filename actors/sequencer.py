@@ -2,7 +2,8 @@
 
 Takes whatever requests have gathered while the last group went to disk, reads what the journal knows of
 them, lets ``ves.decide`` plan, has the plan sealed, appends it in one transaction, and only then answers. No
-timer: the busier the tenant, the bigger the group. One group is in flight at a time.
+timer: the busier the tenant, the bigger the group. One group is in flight at a time; a large one lets tenants
+pass that have little under way (``actors.right_of_way``).
 
 Legacy events go the same way in a transaction of their own (``actors.legacy_group``), right after the signed
 ones that were taken with them.
@@ -119,7 +120,6 @@ class Sequencer:
             tenant_id=tenant_id,
             journal=journal,
             encryptors=encryptors,
-            right_of_way=right_of_way,
             seal_deadline_s=limits.seal_deadline_s,
         )
         self._settled = False
@@ -151,17 +151,22 @@ class Sequencer:
         signed = [letter for letter in letters if isinstance(letter.message, Append)]
         if signed:
             requests = [_request_of(letter) for letter in signed]
-            await self._sequence(signed, lambda: self._try(requests))
+            await self._sequence(signed, lambda passage: self._try(requests, passage))
         if len(signed) < len(letters):
             unsigned = [letter for letter in letters if isinstance(letter.message, AppendLegacy)]
-            await self._sequence(unsigned, lambda: self._legacy.attempt(unsigned))
+            await self._sequence(unsigned, lambda passage: self._legacy.attempt(unsigned, passage))
 
     async def _sequence(self, letters: list[Letter[Any]], attempt: Attempt) -> None:
         """Every letter is answered or refused, or this life ends with OutcomeUnknown."""
+        events = sum(map(_count_of, letters))
+        with self._right_of_way.group(self._tenant_id, events) as passage:
+            await self._sequence_on(passage, letters, attempt)
+
+    async def _sequence_on(self, passage: Passage, letters: list[Letter[Any]], attempt: Attempt) -> None:
         give_up_at = trio.current_time() + (0.0 if self._pause_s else AWAY_PATIENCE_S)
         moves = 0
         while True:
-            outcome = await self._settled_first(attempt)
+            outcome = await self._settled_first(attempt, passage)
             if isinstance(outcome, Done | LegacyDone):
                 self._pause_s = 0.0
                 if isinstance(outcome, Done):
@@ -172,6 +177,7 @@ class Sequencer:
             if isinstance(outcome, Moved):
                 moves += 1
                 self._tally.moved += 1
+                passage.hurry()
                 if moves > MOVED_MAX:
                     return _refuse(letters, "the stream is contended by other nodes", 1.0)
                 await trio.sleep(self._chance.uniform(0, 0.01 * 2**moves))
@@ -183,22 +189,17 @@ class Sequencer:
                 return await trio.sleep(self._pause_s)
             await trio.sleep(self._pause_s)
 
-    async def _settled_first(self, attempt: Attempt) -> Outcome:
+    async def _settled_first(self, attempt: Attempt, passage: Passage) -> Outcome:
         if not self._settled:
             try:
                 await self._journal.settle(self._tenant_id)
             except JournalAway as error:
                 return Away(str(error))
             self._settled = True
-        return await attempt()
+        return await attempt(passage)
 
-    async def _try(self, requests: list[Request]) -> Done | Moved | Away | NotNow:
+    async def _try(self, requests: list[Request], passage: Passage) -> Done | Moved | Away | NotNow:
         """One round of read, decide, seal, append. Everything but Done means that nothing was stored."""
-        events = sum(len(request.batch.outcomes) for request in requests)
-        with self._right_of_way.group(self._tenant_id, events) as passage:
-            return await self._walk(requests, passage)
-
-    async def _walk(self, requests: list[Request], passage: Passage) -> Done | Moved | Away | NotNow:
         question = ask(self._tenant_id, requests)
         await passage.step()
         try:
@@ -222,36 +223,38 @@ class Sequencer:
             raise OutcomeUnknown(str(error)) from error
         checkpoint("sequencer.appended")
         # Durable from here on, if Stored: everything above can be repeated, everything below is unafraid.
-        await passage.step()
+        await passage.turn()
         return Done(plan, sealed, self._sequencer_id) if isinstance(outcome, Stored) else outcome
 
     async def _seal(self, plan: Plan, passage: Passage) -> Sealed:
         events = plan.numbered
         if not events:
             return _NOTHING_SEALED
+        encryptors = self._limits.sealed_at_once
+        give_up_at = trio.current_time() + self._limits.seal_deadline_s
         parts: list[Sealed] = []
-        while (begin := sum(len(part.events) for part in parts)) < len(events):
+        rest = events
+        while rest:
             if passage.is_large_beside_others:
                 await passage.step()
-                parts += await self._seal_parts([events[begin : begin + SEALED_AT_ONCE_MAX]])
+                # One encryptor is left to the others.
+                asked = _divided(rest[: SEALED_AT_ONCE_MAX * max(1, encryptors - 1)], SEALED_AT_ONCE_MAX)
             else:
-                parts += await self._seal_parts(self._divided(events[begin:]))
+                count = max(1, min(encryptors, len(rest) // SEALED_TOGETHER_MIN))
+                asked = _divided(rest, -(-len(rest) // count))
+            parts += await self._seal_parts(asked, give_up_at)
+            rest = rest[sum(map(len, asked)) :]
         if len({part.sequencer_key_version for part in parts}) > 1:
             # The receipt key was changed between two parts: a group is signed by one key.
-            parts = await self._seal_parts([events])
+            parts = await self._seal_parts([events], trio.current_time() + self._limits.seal_deadline_s)
         if len(parts) == 1:
             return parts[0]
         return Sealed(parts[0].sequencer_key_version, [one for part in parts for one in part.events])
 
-    def _divided(self, events: list[NumberedEvent]) -> list[list[NumberedEvent]]:
-        """In order, into parts of nearly the same size, for as many encryptors as they are worth."""
-        count = max(1, min(self._limits.sealed_at_once, len(events) // SEALED_TOGETHER_MIN))
-        size = -(-len(events) // count)
-        return [events[start : start + size] for start in range(0, len(events), size)]
-
-    async def _seal_parts(self, parts: list[list[NumberedEvent]]) -> list[Sealed]:
+    async def _seal_parts(self, parts: list[list[NumberedEvent]], give_up_at: float) -> list[Sealed]:
         letters = [Seal(tenant_id=self._tenant_id, events=events) for events in parts]
-        return await ask_all(self._encryptors, letters, deadline_s=self._limits.seal_deadline_s)
+        deadline_s = max(0.0, give_up_at - trio.current_time())
+        return await ask_all(self._encryptors, letters, deadline_s=deadline_s)
 
     def _group(self, plan: Plan, sealed: Sealed, facts: Facts) -> Group:
         return Group(
@@ -289,7 +292,13 @@ class Done:
 
 
 Outcome = Done | LegacyDone | Moved | Away | NotNow
-Attempt = Callable[[], Awaitable[Outcome]]
+Attempt = Callable[[Passage], Awaitable[Outcome]]
+
+
+def _count_of(letter: Letter[Any]) -> int:
+    message = letter.message
+    assert isinstance(message, Append | AppendLegacy)
+    return len(message.batch.outcomes)
 
 
 def _request_of(letter: Letter[Appended]) -> Request:
@@ -319,6 +328,11 @@ def _appended(request: RequestPlan, receipts: list[Receipt]) -> Appended:
         sequence_end=request.sequence_end,
         head_sequence=request.head_sequence,
     )
+
+
+def _divided(events: list[NumberedEvent], size: int) -> list[list[NumberedEvent]]:
+    """In order, the last part perhaps smaller."""
+    return [events[start : start + size] for start in range(0, len(events), size)]
 
 
 def _refuse(letters: list[Letter[Any]], why: str, retry_after_s: float) -> None:

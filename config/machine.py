@@ -42,7 +42,7 @@ def _quota(told: str) -> int | None:
     try:
         limit, period = told.split()
         return None if limit == "max" else math.ceil(int(limit) / int(period))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ArithmeticError):
         return None
 
 

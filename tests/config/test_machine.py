@@ -20,6 +20,7 @@ from config.settings import Settings
         ("1600000 100000", 8),
         ("nonsense", 8),
         ("1 0", 8),
+        ("9" * 400 + " 1", 8),
     ],
 )
 def test_a_quota_of_the_control_group_counts(
@@ -47,20 +48,26 @@ def test_a_memory_limit_of_the_control_group_counts(
     assert usable_memory(tmp_path / "none", tmp_path / "none") == 4096 * 1024 * 1024
 
 
-UNIT = "system.slice/sequencer.service"
+UNIT = "our.slice/sequencer.service"
+LIMITS = {  # cores, MiB
+    ".": (7, 3584),
+    "our.slice": (3, 2048),
+    "our.slice/sequencer.service": (4, 1024),
+    "../our.slice/sequencer.service": (1, 1),
+}
 
 
 @pytest.mark.parametrize(
     ("membership", "cores", "mib"),
     [
-        (f"0::/{UNIT}\n", 2, 1024),
-        (f"4:memory:/elsewhere\n1:name=systemd:/{UNIT}\n0::/{UNIT}\n", 2, 1024),
-        ("0::/system.slice\n", 3, 2048),
-        ("0::/\n", 8, 4096),
-        (f"0::/../{UNIT}\n", 8, 4096),
-        ("0::/of/a/group/that/we/do/not/see\n", 8, 4096),
-        ("4:memory:/elsewhere\n", 8, 4096),
-        ("nonsense", 8, 4096),
+        (f"0::/{UNIT}\n", 3, 1024),
+        (f"4:memory:/elsewhere\n1:name=systemd:/{UNIT}\n0::/{UNIT}\n", 3, 1024),
+        (f"4:memory:/{UNIT}\n", 7, 3584),
+        ("0::/our.slice\n", 3, 2048),
+        ("0::/\n", 7, 3584),
+        (f"0::/../{UNIT}\n", 7, 3584),
+        ("0::/of/a/group/that/we/do/not/see\n", 7, 3584),
+        ("nonsense", 7, 3584),
     ],
 )
 def test_the_limits_of_our_group_count_and_of_those_it_is_in(
@@ -71,14 +78,13 @@ def test_the_limits_of_our_group_count_and_of_those_it_is_in(
     told = tmp_path / "membership"
     told.write_text(membership)
     top = tmp_path / "top"
-    unit = top / UNIT
-    unit.mkdir(parents=True)
-    (unit / "cpu.max").write_text("150000 100000\n")
-    (unit / "memory.max").write_text(f"{2**30}\n")
-    (unit.parent / "cpu.max").write_text("300000 100000\n")
-    (unit.parent / "memory.max").write_text(f"{2**31}\n")
+    top.mkdir()
+    for group, (its_cores, its_mib) in LIMITS.items():
+        (top / group).mkdir(parents=True, exist_ok=True)
+        (top / group / "cpu.max").write_text(f"{its_cores}00000 100000\n")
+        (top / group / "memory.max").write_text(f"{its_mib << 20}\n")
     assert usable_cores(top, told) == cores
-    assert usable_memory(top, told) == mib * 1024 * 1024
+    assert usable_memory(top, told) == mib << 20
 
 
 def test_the_pools_follow_workers_unless_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,52 +5,51 @@ from __future__ import annotations
 import pytest
 import trio
 
-from actors.messages import Verify, VerifyLegacy
-from actors.right_of_way import LARGE_EVENTS, LITTLE_BYTES
-from tests.http.doubles import (
-    AGENT,
-    INGEST,
-    JSON,
-    OTHER_TENANT,
-    STORE,
-    TENANT,
-    batch,
-    serving,
-    until,
-    verified,
-)
+from actors import right_of_way
+from actors.messages import Append, Appended, AppendedLegacy, AppendLegacy, Verify, VerifyLegacy
+from actors.right_of_way import LARGE_EVENTS, LITTLE_BYTES, Passage
+from tests.house.test_right_of_way import unsigned_event
+from tests.http.doubles import AGENT, INGEST, JSON, OTHER_TENANT, STORE, TENANT, batch, serving, verified
 from ves.legacy import LegacyBatch
 from ves.records import VerifiedBatch
 
 
 @pytest.mark.parametrize("path", [INGEST, "/api/v1/events/ingest"])
-async def test_a_large_group_of_another_tenant_waits_until_a_small_request_is_answered(path: str) -> None:
-    arrived, may_answer = trio.Event(), trio.Event()
+async def test_a_large_group_of_another_tenant_waits_until_a_small_request_is_answered(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(right_of_way, "PATIENCE_S", 1.0)
+    in_hand, may_answer, stepped = trio.Event(), trio.Event(), trio.Event()
 
     async def verify(message: Verify | VerifyLegacy) -> VerifiedBatch | LegacyBatch:
-        arrived.set()
-        await may_answer.wait()
         if isinstance(message, VerifyLegacy):
-            return LegacyBatch(TENANT.bytes, STORE.bytes, AGENT.bytes, [])
+            return LegacyBatch(TENANT.bytes, STORE.bytes, AGENT.bytes, [unsigned_event(1)])
         return batch(verified())
 
-    async def no_head(*_: object) -> int:
-        return 0
+    async def append(message: Append | AppendLegacy) -> Appended | AppendedLegacy:
+        in_hand.set()
+        await may_answer.wait()
+        if isinstance(message, AppendLegacy):
+            return AppendedLegacy([], 1, 1, 1, 1)
+        return Appended([], 0, 1, 1, 1, 1)
+
+    async def step(passage: Passage) -> None:
+        await passage.step()
+        stepped.set()
 
     async with serving() as house:
         house.verifiers.reply = verify
-        house.journal.read_legacy_head = no_head
+        house.sequencer.reply = append
         way = house.house.right_of_way
         async with house.client(house.api_key("write")) as client, trio.open_nursery() as nursery:
             nursery.start_soon(lambda: client.post(path, content=b"{}", headers=JSON))
-            await arrived.wait()
-            with way.group(OTHER_TENANT.bytes, LARGE_EVENTS) as passage:
-                assert passage.is_large_beside_others
-                nursery.start_soon(passage.step)
-                await trio.testing.wait_all_tasks_blocked()
-                assert way.waited_s == 0, "it waits"
+            await in_hand.wait()
+            with way.group(OTHER_TENANT.bytes, LARGE_EVENTS) as passage, trio.fail_after(5):
+                nursery.start_soon(step, passage)
+                await trio.sleep(0.05)
+                assert not stepped.is_set()
                 may_answer.set()
-                await until(lambda: way.waited_s > 0)
+                await stepped.wait()
 
 
 async def test_a_long_body_has_no_right_of_way() -> None:
