@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.asking import read_facts
 from actors.errors import CredentialExpired, CredentialRevoked, NotNow, OutcomeUnknown
 from actors.faults import checkpoint
 from actors.mailbox import Letter, Ref
@@ -72,11 +73,12 @@ class LegacyAttempts:
         Raises OutcomeUnknown."""
         requests = [_request_of(letter) for letter in letters]
         question = ask_legacy(self._tenant_id, requests)
-        await passage.step()
         try:
-            facts = await self._journal.read_facts(question)
+            facts = await read_facts(self._journal, question, passage)
         except JournalAway as error:
             return Away(str(error))
+        if isinstance(facts, Moved):
+            return facts
         checkpoint("sequencer.legacy_read")
         plan = decide_legacy(requests, facts)
         await passage.step()
@@ -89,7 +91,8 @@ class LegacyAttempts:
             return LegacyDone(plan)
         await passage.step()
         try:
-            outcome = await self._journal.append_legacy(_group(plan, payloads, facts))
+            group = _group(plan, payloads, facts)
+            outcome = await self._journal.append_legacy(group, passage.in_transaction)
         except JournalOutcomeUnknown as error:
             raise OutcomeUnknown(str(error)) from error
         checkpoint("sequencer.legacy_appended")

@@ -1,4 +1,4 @@
-"""Who is on the way with little goes first: a large group lets them pass between its steps (ADR 47).
+"""Who is on the way with little goes first: a large group lets them pass between its steps (ADR 47, 48).
 
 A large group takes both pools, the core and the database for a tenth of a second. So between two of its
 steps it waits while other tenants have something under way, but little; in all about as long as its events
@@ -14,6 +14,7 @@ from types import TracebackType
 
 import trio
 
+from journal.port import Passing
 from ves.records import Uuid
 
 LARGE_EVENTS = 256
@@ -54,6 +55,8 @@ class RightOfWay:
         """Tenants that have little under way."""
         self._waiting = trio.lowlevel.ParkingLot()
         """Large groups."""
+        self._is_held_up = False
+        """One of them is waiting in the middle of its transaction."""
         self._last: Uuid | None = None
         """Who came last with little …"""
         self._last_at = -LATELY_S
@@ -134,6 +137,11 @@ class Passage:
         """Short steps are worth their price."""
         return False
 
+    @property
+    def in_transaction(self) -> Passing | None:
+        """How it lets others pass there, if it is large beside others."""
+        return None
+
     async def step(self) -> None:
         """Before a step of a large group: whoever has little goes first, and everybody has a turn. A small
         one does not go around for nothing."""
@@ -159,6 +167,10 @@ class _LargePassage(Passage):
     def is_large_beside_others(self) -> bool:
         return self._patience_s > 0 and self._way._others_came_lately(self._tenant_id)
 
+    @property
+    def in_transaction(self) -> Passing | None:
+        return _InTransaction(self) if self.is_large_beside_others else None
+
     async def step(self) -> None:
         await self.turn()
         if self._way._little and self._patience_s > 0:
@@ -169,6 +181,26 @@ class _LargePassage(Passage):
 
     def hurry(self) -> None:
         self._patience_s = 0
+
+
+class _InTransaction:
+    """Only one group at a time waits with a connection in its hands: those it lets pass need one too."""
+
+    def __init__(self, passage: _LargePassage) -> None:
+        self._passage = passage
+
+    @property
+    def is_due(self) -> bool:
+        way = self._passage._way
+        return way._little > 0 and self._passage._patience_s > 0 and not way._is_held_up
+
+    async def step(self) -> None:
+        way = self._passage._way
+        way._is_held_up = True
+        try:
+            await self._passage.step()
+        finally:
+            way._is_held_up = False
 
 
 class _Request:

@@ -22,6 +22,7 @@ from typing import Any
 
 import trio
 
+from actors.asking import read_facts
 from actors.errors import CredentialExpired, CredentialRevoked, NotNow, OutcomeUnknown, Unavailable
 from actors.faults import checkpoint
 from actors.given_numbers import GivenNumbers
@@ -201,11 +202,12 @@ class Sequencer:
     async def _try(self, requests: list[Request], passage: Passage) -> Done | Moved | Away | NotNow:
         """One round of read, decide, seal, append. Everything but Done means that nothing was stored."""
         question = ask(self._tenant_id, requests)
-        await passage.step()
         try:
-            facts = await self._journal.read_facts(question)
+            facts = await read_facts(self._journal, question, passage)
         except JournalAway as error:
             return Away(str(error))
+        if isinstance(facts, Moved):
+            return facts
         checkpoint("sequencer.read")
         plan = decide(requests, facts, key_age_max_us=self._key_age_max_us)
         await passage.step()
@@ -218,7 +220,7 @@ class Sequencer:
             return Done(plan, sealed, self._sequencer_id)
         await passage.step()
         try:
-            outcome = await self._journal.append(self._group(plan, sealed, facts))
+            outcome = await self._journal.append(self._group(plan, sealed, facts), passage.in_transaction)
         except JournalOutcomeUnknown as error:
             raise OutcomeUnknown(str(error)) from error
         checkpoint("sequencer.appended")

@@ -186,6 +186,13 @@ async def cross(unit: Callable[[], Awaitable[T]]) -> T:
     return task.result()
 
 
+async def on_trio(act: Callable[[], Awaitable[T]]) -> T:
+    """For a unit: its answer, from Trio's side. It should not take long: the unit's deadline may pass, but it
+    goes on until ``act`` is over, if that is shielded."""
+    answer: T = await trio_asyncio.trio_as_aio(act)()
+    return answer
+
+
 async def _awaited(unit: Callable[[], Awaitable[T]]) -> T:
     return await unit()
 

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import msgspec
+from msgspec.structs import replace
 
+from journal.aio import on_trio
 from journal.arrays import numbers, texts, uuids
 from journal.facts import read_facts
 from journal.locks import begin_sharing, begin_together, tenant_lock
@@ -27,6 +29,7 @@ from journal.port import (
     JournalAway,
     LegacyGroup,
     Moved,
+    Passing,
     Stored,
     VersionStep,
 )
@@ -79,6 +82,8 @@ AT_ONCE_MAX = 64
 COPIED_AT_ONCE_MAX = 128
 """Events of one COPY. A group of more takes several, and between two of them everybody else has a turn, here
 and in the database (ADR 46)."""
+ADVANCED_AT_ONCE_MAX = 250
+"""Entities, or command ids, that one statement advances of a group that lets others pass (ADR 48)."""
 _BUSY = "busy"
 """What ``record.ves_advance_groups`` says of a tenant whose key lock was not free."""
 _TOGETHER_LOCK_TIMEOUT_S = 0.1
@@ -99,14 +104,16 @@ class GoAlone(msgspec.Struct, frozen=True):
     """Nothing of this group was stored, for certain, perhaps only because of those it was together with."""
 
 
-async def append(units: Units, group: Group, checkpoint: Checkpoint) -> Stored | Moved | Away:
-    """Waits for whoever holds a lock. Raises JournalOutcomeUnknown once COMMIT was sent and not clearly
-    answered."""
+async def append(
+    units: Units, group: Group, checkpoint: Checkpoint, passing: Passing | None = None
+) -> Stored | Moved | Away:
+    """Waits for whoever holds a lock. ``passing``: in short statements, and lets others pass between them.
+    Raises JournalOutcomeUnknown once COMMIT was sent and not clearly answered."""
     try:
         if not group.numbered:
             return await _check_fence(units, group)
         return await units.write(
-            lambda connection: _store(connection, group, checkpoint),
+            lambda connection: _store(connection, group, checkpoint, passing),
             begin=begin_sharing(group.fence.tenant_id),
             named="append",
         )
@@ -146,12 +153,38 @@ async def _check_fence(units: Units, group: Group) -> Stored | Moved:
     return Stored() if facts.fence == fence else Moved("the fence")
 
 
-async def _store(connection: Connection, group: Group, checkpoint: Checkpoint) -> Stored:
-    [moved], undone = await _advance(connection, [group], [])
-    if (what := moved or undone) is not None:
-        raise Undo(Moved(what))
-    await _copy(connection, [group], checkpoint)
+async def _store(
+    connection: Connection, group: Group, checkpoint: Checkpoint, passing: Passing | None
+) -> Stored:
+    for part in [group] if passing is None else _advanced_apart(group):
+        await _let_pass(passing)
+        [moved], undone = await _advance(connection, [part], [])
+        if (what := moved or undone) is not None:
+            raise Undo(Moved(what))
+    await _copy(connection, [group], checkpoint, passing)
     return Stored()
+
+
+async def _let_pass(passing: Passing | None) -> None:
+    if passing is not None and passing.is_due:
+        await on_trio(passing.step)
+
+
+def _advanced_apart(group: Group) -> Iterator[Group]:
+    """What advances it, step by step. The first step moves the streams' counters: a second writer for one of
+    them waits there. Then entities that have a version, new ones and command ids, each in the order of their
+    names: as in one statement, so no two writers wait for each other in a circle."""
+    in_order = sorted(group.versions, key=lambda step: (step.believed == 0, *step.entity))
+    uses = sorted(group.commands, key=lambda use: use.command)
+    heads = group.fence.heads
+    while in_order or uses or heads:
+        versions, in_order = in_order[:ADVANCED_AT_ONCE_MAX], in_order[ADVANCED_AT_ONCE_MAX:]
+        room = 0 if in_order else ADVANCED_AT_ONCE_MAX - len(versions)
+        commands, uses = uses[:room], uses[room:]
+        fence = replace(group.fence, heads=heads)
+        numbered = group.numbered if heads else []
+        yield replace(group, fence=fence, numbered=numbered, versions=versions, commands=commands)
+        heads = {}
 
 
 async def _store_at_once(
@@ -174,7 +207,7 @@ async def _store_together(
     advanced = [group for group, what in zip(in_order, moved, strict=True) if what is None]
     if not advanced:
         raise Undo(answers)
-    await _copy(connection, advanced, checkpoint)
+    await _copy(connection, advanced, checkpoint, None)
     return answers
 
 
@@ -218,7 +251,7 @@ def _beliefs(groups: Sequence[Group], locks: list[int]) -> list[Any]:
         versions += [(g, step) for step in group.versions]
         commands += [(g, use) for use in group.commands]
     fences = [group.fence for group in groups]
-    columns = [list(column) for column in zip(*streams, strict=True)]
+    columns = [[row[n] for row in streams] for n in range(5)]
     return [
         [fence.tenant_id for fence in fences],
         locks,
@@ -238,17 +271,24 @@ def _beliefs(groups: Sequence[Group], locks: list[int]) -> list[Any]:
     ]
 
 
-async def _copy(connection: Connection, groups: Sequence[Group], checkpoint: Checkpoint) -> None:
+async def _copy(
+    connection: Connection, groups: Sequence[Group], checkpoint: Checkpoint, passing: Passing | None
+) -> None:
     checkpoint("append.fenced")
-    await copy_rows(connection, "ves_events", _COLUMNS, chain.from_iterable(map(_rows, groups)))
+    await copy_rows(connection, "ves_events", _COLUMNS, chain.from_iterable(map(_rows, groups)), passing)
     checkpoint("append.copied")
 
 
 async def copy_rows(
-    connection: Connection, table: str, columns: Sequence[str], rows: Iterator[tuple[Any, ...]]
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: Iterator[tuple[Any, ...]],
+    passing: Passing | None,
 ) -> None:
     """All of them into a table of ``record``, inside the transaction that there is."""
     while part := list(islice(rows, COPIED_AT_ONCE_MAX)):
+        await _let_pass(passing)
         await connection.copy_records_to_table(table, schema_name="record", columns=columns, records=part)
 
 

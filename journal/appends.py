@@ -20,7 +20,7 @@ from journal.append import GoAlone, append, append_together
 from journal.combining import LaneLimits, Lanes, NoTurn
 from journal.expected import Expected
 from journal.facts import read_facts
-from journal.port import Away, Group, JournalAway, LegacyGroup, Moved, Stored
+from journal.port import Away, Group, JournalAway, LegacyGroup, Moved, Passing, Stored
 from journal.units import Checkpoint, Units
 from ves.records import Facts, Question
 
@@ -77,9 +77,9 @@ class Appends:
         [facts] = await cross(lambda: self.units.read(lambda c: read_facts(c, [question])))
         return facts
 
-    async def append(self, group: Group) -> Stored | Moved | Away:
+    async def append(self, group: Group, passing: Passing | None = None) -> Stored | Moved | Away:
         if not 0 < len(group.numbered) < LARGE:
-            return await self._append_alone(group)
+            return await self._append_alone(group, passing)
         try:
             outcome = await self._groups.ask(group)
         except NoTurn as error:
@@ -91,11 +91,13 @@ class Appends:
             result = await self._append_alone(group)
         return result
 
-    async def _append_alone(self, group: Group) -> Stored | Moved | Away:
-        return await cross(lambda: append(self.units, group, self._checkpoint))
+    async def _append_alone(self, group: Group, passing: Passing | None = None) -> Stored | Moved | Away:
+        return await cross(lambda: append(self.units, group, self._checkpoint, passing))
 
-    async def append_legacy(self, group: LegacyGroup) -> Stored | Moved | Away:
-        return await cross(lambda: legacy.append(self.units, group, self._checkpoint))
+    async def append_legacy(
+        self, group: LegacyGroup, passing: Passing | None = None
+    ) -> Stored | Moved | Away:
+        return await cross(lambda: legacy.append(self.units, group, self._checkpoint, passing))
 
     async def _read_together(self, questions: Sequence[Question]) -> Sequence[Facts | JournalAway | GoAlone]:
         try:

@@ -21,6 +21,7 @@ from journal.port import (
     LegacyEventPage,
     LegacyGroup,
     Moved,
+    Passing,
     Stored,
     stored_legacy_events,
 )
@@ -56,13 +57,15 @@ _STREAM_PAGE, _ENTITY_PAGE = page_statements(
 )
 
 
-async def append(units: Units, group: LegacyGroup, checkpoint: Checkpoint) -> Stored | Moved | Away:
+async def append(
+    units: Units, group: LegacyGroup, checkpoint: Checkpoint, passing: Passing | None = None
+) -> Stored | Moved | Away:
     """Raises JournalOutcomeUnknown once COMMIT was sent and not clearly answered."""
     try:
         if not group.numbered:
             return await _check_fence(units, group)
         return await units.write(
-            lambda connection: _store(connection, group, checkpoint),
+            lambda connection: _store(connection, group, checkpoint, passing),
             begin=begin_sharing(group.fence.tenant_id),
             named="append_legacy",
         )
@@ -82,13 +85,15 @@ async def _check_fence(units: Units, group: LegacyGroup) -> Stored | Moved:
     return Stored() if facts.fence == fence else Moved("the fence")
 
 
-async def _store(connection: Connection, group: LegacyGroup, checkpoint: Checkpoint) -> Stored:
+async def _store(
+    connection: Connection, group: LegacyGroup, checkpoint: Checkpoint, passing: Passing | None
+) -> Stored:
     moved = await connection.fetchval(_ADVANCE, *beliefs(group))
     if moved is not None:
         raise Undo(Moved(moved))
     checkpoint("append_legacy.fenced")
     rows = (tuple(getattr(event, name) for name in _FIELDS) for event in stored_legacy_events(group))
-    await copy_rows(connection, "events", COLUMNS, rows)
+    await copy_rows(connection, "events", COLUMNS, rows, passing)
     checkpoint("append_legacy.copied")
     return Stored()
 

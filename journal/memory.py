@@ -77,6 +77,7 @@ from journal.port import (
     MadeCommitment,
     Moved,
     NotTogether,
+    Passing,
     PendingCommitment,
     PinnedTenant,
     PolicyChanges,
@@ -328,11 +329,13 @@ class MemoryJournal(MemoryNode):
     async def read_facts(self, question: Question) -> Facts:
         return await self._read("read_facts", lambda database: _facts(database, question))
 
-    async def append(self, group: Group) -> Stored | Moved | Away:
+    async def append(self, group: Group, passing: Passing | None = None) -> Stored | Moved | Away:
         locks = {n.store_id for n in group.numbered} | {n.event.event_id for n in group.numbered}
         return await self._append_group("append", group, locks, self._append)
 
-    async def append_legacy(self, group: LegacyGroup) -> Stored | Moved | Away:
+    async def append_legacy(
+        self, group: LegacyGroup, passing: Passing | None = None
+    ) -> Stored | Moved | Away:
         locks = {("legacy", name) for n in group.numbered for name in (n.store_id, n.event.event_id)}
         return await self._append_group("append_legacy", group, locks, self._append_legacy)
 

@@ -84,6 +84,20 @@ class PlaintextRemains(JournalError):
     the commands that help."""
 
 
+class Passing(Protocol):
+    """How a large group lets others pass in the middle of its transaction. Asked where nothing but the
+    transaction is under way: between two statements."""
+
+    @property
+    def is_due(self) -> bool:
+        """Somebody is there to be let pass."""
+        ...
+
+    async def step(self) -> None:
+        """Returns when they have passed, or there is no more patience: soon. Never raises."""
+        ...
+
+
 # What append says.
 
 
@@ -832,11 +846,14 @@ class Journal(AnchorRecord, Protocol):
         """One statement, one snapshot."""
         ...
 
-    async def append(self, group: Group) -> Stored | Moved | Away:
-        """One transaction. Raises JournalOutcomeUnknown (never JournalAway)."""
+    async def append(self, group: Group, passing: Passing | None = None) -> Stored | Moved | Away:
+        """One transaction. ``passing``: of short statements, between which others are let pass. Raises
+        JournalOutcomeUnknown (never JournalAway)."""
         ...
 
-    async def append_legacy(self, group: LegacyGroup) -> Stored | Moved | Away:
+    async def append_legacy(
+        self, group: LegacyGroup, passing: Passing | None = None
+    ) -> Stored | Moved | Away:
         """The same for legacy events. An entity's version that a VES append moved is ``Moved``, and the
         other way round."""
         ...

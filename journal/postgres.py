@@ -77,6 +77,7 @@ from journal.port import (
     LegacyLeafSource,
     MadeCommitment,
     Moved,
+    Passing,
     PendingCommitment,
     PinnedTenant,
     PolicyChanges,
@@ -220,11 +221,13 @@ class PostgresJournal:
     async def read_facts(self, question: Question) -> Facts:
         return await self._appends.read_facts(question)
 
-    async def append(self, group: Group) -> Stored | Moved | Away:
-        return await self._appends.append(group)
+    async def append(self, group: Group, passing: Passing | None = None) -> Stored | Moved | Away:
+        return await self._appends.append(group, passing)
 
-    async def append_legacy(self, group: LegacyGroup) -> Stored | Moved | Away:
-        return await self._appends.append_legacy(group)
+    async def append_legacy(
+        self, group: LegacyGroup, passing: Passing | None = None
+    ) -> Stored | Moved | Away:
+        return await self._appends.append_legacy(group, passing)
 
     # Reading back.
 

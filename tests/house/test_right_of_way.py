@@ -10,14 +10,17 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from actors.asking import ASKED_AT_ONCE_MAX
 from actors.messages import AppendedLegacy, AppendLegacy, Seal, SealAtRest, Sealed
 from actors.right_of_way import LARGE_EVENTS, LATELY_S, LITTLE_BYTES, PATIENCE_S, Passage, RightOfWay
 from actors.sequencer import SEALED_AT_ONCE_MAX
 from journal.memory import MemoryJournal
-from journal.port import Away, Group, Moved, Stored
+from journal.port import Away, Group, Moved, Passing, Stored
 from tests.house.test_sealing_in_parts import appended_in_parts, many, numbers, sealed, stored
 from tests.http.doubles import AGENT, STORE, TENANT
+from tests.journal.journal_builders import an_event, decided
 from ves.legacy import LegacyBatch, LegacyEvent
+from ves.records import Facts, Question
 
 LARGE, LITTLE, THIRD = b"1" * 16, b"2" * 16, b"3" * 16
 PATIENT_S = LARGE_EVENTS * PATIENCE_S
@@ -282,7 +285,10 @@ async def test_a_group_that_is_decided_anew_does_not_wait_anew(
     outcomes: list[Moved] = [Moved("another was first")] * 3
     append = MemoryJournal.append
 
-    async def moved_at_first(journal: MemoryJournal, group: Group) -> Stored | Moved | Away:
+    async def moved_at_first(
+        journal: MemoryJournal, group: Group, passing: Passing | None
+    ) -> Stored | Moved | Away:
+        assert passing is None, "it has waited enough"
         return outcomes.pop() if outcomes else await append(journal, group)
 
     async def seal(message: Seal) -> Sealed:
@@ -294,6 +300,91 @@ async def test_a_group_that_is_decided_anew_does_not_wait_anew(
     assert stored(database) == LARGE_EVENTS
     assert not outcomes
     assert way.waited_s == pytest.approx(PATIENT_S)
+
+
+async def test_beside_others_facts_are_asked_in_parts(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    read = MemoryJournal.read_facts
+
+    async def read_facts(journal: MemoryJournal, question: Question) -> Facts:
+        asked.append(len(question.event_ids))
+        return await read(journal, question)
+
+    async def seal(message: Seal) -> Sealed:
+        return sealed(message)
+
+    monkeypatch.setattr(MemoryJournal, "read_facts", read_facts)
+    way = RightOfWay()
+    async with appended_in_parts(seal, 1, way) as (sequencer, database):
+        await sequencer.ask(many(2 * ASKED_AT_ONCE_MAX + 1), deadline_s=10)
+        with way.request(LITTLE, 1):
+            pass
+        await sequencer.ask(many(LARGE_EVENTS - 1), deadline_s=10)
+        batch = many(2 * ASKED_AT_ONCE_MAX + 1)
+        answer = await sequencer.ask(batch, deadline_s=10)
+        again = await sequencer.ask(batch, deadline_s=10)
+    whole = 2 * ASKED_AT_ONCE_MAX + 1
+    assert asked == [whole, LARGE_EVENTS - 1, *[whole // 3] * 6]
+    assert stored(database) == 2 * whole + LARGE_EVENTS - 1
+    assert answer.events_accepted == again.events_replayed == whole
+    assert numbers(again) == numbers(answer), "every one of them was found"
+
+
+async def test_an_append_between_two_parts_of_the_facts_is_seen(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    read = MemoryJournal.read_facts
+
+    async def read_facts(journal: MemoryJournal, question: Question) -> Facts:
+        asked.append(len(question.event_ids))
+        facts = await read(journal, question)
+        if len(asked) == 1:  # another node
+            event = an_event(agent=AGENT.bytes)
+            assert await journal.append(await decided(journal, TENANT.bytes, STORE.bytes, event)) == Stored()
+        return facts
+
+    async def seal(message: Seal) -> Sealed:
+        return sealed(message)
+
+    monkeypatch.setattr(MemoryJournal, "read_facts", read_facts)
+    way = RightOfWay()
+    async with appended_in_parts(seal, 1, way) as (sequencer, database), under_way(way, LITTLE, WHILE_S):
+        answer = await sequencer.ask(many(2 * ASKED_AT_ONCE_MAX), deadline_s=10)
+    assert asked == [ASKED_AT_ONCE_MAX, 1, ASKED_AT_ONCE_MAX, 2 * ASKED_AT_ONCE_MAX], "anew, in one statement"
+    assert [number for number, _ in numbers(answer)] == list(range(2, 2 * ASKED_AT_ONCE_MAX + 2))
+    assert stored(database) == 2 * ASKED_AT_ONCE_MAX + 1
+
+
+async def test_in_a_transaction_only_one_group_waits(autojump_clock: MockClock) -> None:
+    way = RightOfWay()
+    with way.group(LARGE, LARGE_EVENTS) as one, way.group(THIRD, LARGE_EVENTS) as other:
+        assert one.in_transaction is None, "nobody else is there"
+        async with under_way(way, LITTLE, WHILE_S):
+            first, second = one.in_transaction, other.in_transaction
+            assert first
+            assert second
+            assert first.is_due
+            assert second.is_due
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(first.step)
+                await trio.testing.wait_all_tasks_blocked()
+                assert not second.is_due
+            assert way.waited_s == pytest.approx(WHILE_S)
+            assert not second.is_due, "who was let pass is gone"
+        async with under_way(way, LITTLE, 9):
+            assert second.is_due
+            await first.step()
+            assert way.waited_s == pytest.approx(PATIENT_S), "of the whole group"
+            assert not first.is_due
+            assert second.is_due
+            other.hurry()
+            assert not second.is_due
+            assert one.in_transaction is other.in_transaction is None
+            with way.group(b"4" * 16, LARGE_EVENTS - 1) as small:
+                assert small.in_transaction is None
 
 
 async def test_a_group_stays_large_until_it_is_over_whatever_becomes_of_it() -> None:
