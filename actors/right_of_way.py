@@ -195,6 +195,8 @@ class _InTransaction:
         return way._little > 0 and self._passage._patience_s > 0 and not way._is_held_up
 
     async def step(self) -> None:
+        if not self.is_due:  # it was when asked, some turns ago
+            return
         way = self._passage._way
         way._is_held_up = True
         try:

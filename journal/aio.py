@@ -187,9 +187,14 @@ async def cross(unit: Callable[[], Awaitable[T]]) -> T:
 
 
 async def on_trio(act: Callable[[], Awaitable[T]]) -> T:
-    """For a unit: its answer, from Trio's side. It should not take long: the unit's deadline may pass, but it
-    goes on until ``act`` is over, if that is shielded."""
+    """For a unit: its answer, from Trio's side. It should not take long: if the unit's deadline passes and
+    ``act`` is shielded, the unit is cancelled when ``act`` is over."""
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled_before = task.cancelling()
     answer: T = await trio_asyncio.trio_as_aio(act)()
+    if task.cancelling() > cancelled_before:  # a shielded act answers all the same, and asyncio forgets
+        raise asyncio.CancelledError
     return answer
 
 

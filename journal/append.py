@@ -173,7 +173,9 @@ async def _let_pass(passing: Passing | None) -> None:
 def _advanced_apart(group: Group) -> Iterator[Group]:
     """What advances it, step by step. The first step moves the streams' counters: a second writer for one of
     them waits there. Then entities that have a version, new ones and command ids, each in the order of their
-    names: as in one statement, so no two writers wait for each other in a circle."""
+    names: as in one statement, so no two writers of signed events wait for each other in a circle. Legacy
+    ones take known and new entities in one order; PostgreSQL ends such a circle, and one of the two is
+    decided anew."""
     in_order = sorted(group.versions, key=lambda step: (step.believed == 0, *step.entity))
     uses = sorted(group.commands, key=lambda use: use.command)
     heads = group.fence.heads

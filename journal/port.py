@@ -94,7 +94,8 @@ class Passing(Protocol):
         ...
 
     async def step(self) -> None:
-        """Returns when they have passed, or there is no more patience: soon. Never raises."""
+        """Returns when they have passed, or there is no more patience: soon. Never raises, and whoever
+        cancels it waits until then."""
         ...
 
 

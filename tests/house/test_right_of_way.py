@@ -11,7 +11,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from actors.asking import ASKED_AT_ONCE_MAX
-from actors.messages import AppendedLegacy, AppendLegacy, Seal, SealAtRest, Sealed
+from actors.messages import Append, AppendedLegacy, AppendLegacy, Seal, SealAtRest, Sealed
 from actors.right_of_way import LARGE_EVENTS, LATELY_S, LITTLE_BYTES, PATIENCE_S, Passage, RightOfWay
 from actors.sequencer import SEALED_AT_ONCE_MAX
 from journal.memory import MemoryJournal
@@ -358,6 +358,46 @@ async def test_an_append_between_two_parts_of_the_facts_is_seen(
     assert stored(database) == 2 * ASKED_AT_ONCE_MAX + 1
 
 
+@pytest.mark.parametrize("signed", [True, False])
+async def test_beside_others_the_journal_is_told_how_to_let_pass(
+    signed: bool, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Passing | None] = []
+    asked: list[int] = []
+    name = "append" if signed else "append_legacy"
+    append, read = getattr(MemoryJournal, name), MemoryJournal.read_facts
+
+    async def watched(journal: MemoryJournal, group: Group, passing: Passing | None) -> Stored | Moved | Away:
+        told.append(passing)
+        outcome: Stored | Moved | Away = await append(journal, group, passing)
+        return outcome
+
+    async def read_facts(journal: MemoryJournal, question: Question) -> Facts:
+        asked.append(len(question.event_ids))
+        return await read(journal, question)
+
+    async def seal(message: Seal | SealAtRest) -> Sealed | list[bytes]:
+        return sealed(message) if isinstance(message, Seal) else await seal_bytes(message)
+
+    monkeypatch.setattr(MemoryJournal, name, watched)
+    monkeypatch.setattr(MemoryJournal, "read_facts", read_facts)
+
+    def letter(first: int) -> Append | AppendLegacy:
+        if signed:
+            return many(LARGE_EVENTS)
+        unsigned = [unsigned_event(n) for n in range(first, first + LARGE_EVENTS)]
+        return AppendLegacy(LegacyBatch(TENANT.bytes, STORE.bytes, AGENT.bytes, [*unsigned]), None)
+
+    way = RightOfWay()
+    async with appended_in_parts(seal, 1, way) as (sequencer, _):
+        await sequencer.ask(letter(0), deadline_s=10)
+        with way.request(LITTLE, 1):
+            pass
+        await sequencer.ask(letter(LARGE_EVENTS), deadline_s=10)
+    assert [passing is None for passing in told] == [True, False]
+    assert asked == [LARGE_EVENTS, LARGE_EVENTS // 2, LARGE_EVENTS // 2]
+
+
 async def test_in_a_transaction_only_one_group_waits(autojump_clock: MockClock) -> None:
     way = RightOfWay()
     with way.group(LARGE, LARGE_EVENTS) as one, way.group(THIRD, LARGE_EVENTS) as other:
@@ -372,6 +412,10 @@ async def test_in_a_transaction_only_one_group_waits(autojump_clock: MockClock) 
                 nursery.start_soon(first.step)
                 await trio.testing.wait_all_tasks_blocked()
                 assert not second.is_due
+                began = trio.current_time()
+                await second.step()  # it was due when it was asked
+                assert trio.current_time() == began
+                assert not second.is_due, "the first one still waits"
             assert way.waited_s == pytest.approx(WHILE_S)
             assert not second.is_due, "who was let pass is gone"
         async with under_way(way, LITTLE, 9):
