@@ -168,12 +168,17 @@ class _LargePassage(Passage):
         return self._patience_s > 0 and self._way._others_came_lately(self._tenant_id)
 
     @property
+    def is_due(self) -> bool:
+        """Somebody is there to be let pass, and there is patience left."""
+        return self._way._little > 0 and self._patience_s > 0
+
+    @property
     def in_transaction(self) -> Passing | None:
-        return _InTransaction(self) if self.is_large_beside_others else None
+        return _InTransaction(self._way, self) if self.is_large_beside_others else None
 
     async def step(self) -> None:
         await self.turn()
-        if self._way._little and self._patience_s > 0:
+        if self.is_due:
             self._patience_s = await self._way._let_pass(self._patience_s)
 
     async def turn(self) -> None:
@@ -186,23 +191,22 @@ class _LargePassage(Passage):
 class _InTransaction:
     """Only one group at a time waits with a connection in its hands: those it lets pass need one too."""
 
-    def __init__(self, passage: _LargePassage) -> None:
+    def __init__(self, way: RightOfWay, passage: _LargePassage) -> None:
+        self._way = way
         self._passage = passage
 
     @property
     def is_due(self) -> bool:
-        way = self._passage._way
-        return way._little > 0 and self._passage._patience_s > 0 and not way._is_held_up
+        return self._passage.is_due and not self._way._is_held_up
 
     async def step(self) -> None:
         if not self.is_due:  # it was when asked, some turns ago
             return
-        way = self._passage._way
-        way._is_held_up = True
+        self._way._is_held_up = True
         try:
             await self._passage.step()
         finally:
-            way._is_held_up = False
+            self._way._is_held_up = False
 
 
 class _Request:

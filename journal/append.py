@@ -176,17 +176,16 @@ def _advanced_apart(group: Group) -> Iterator[Group]:
     names: as in one statement, so no two writers of signed events wait for each other in a circle. Legacy
     ones take known and new entities in one order; PostgreSQL ends such a circle, and one of the two is
     decided anew."""
-    in_order = sorted(group.versions, key=lambda step: (step.believed == 0, *step.entity))
-    uses = sorted(group.commands, key=lambda use: use.command)
-    heads = group.fence.heads
-    while in_order or uses or heads:
-        versions, in_order = in_order[:ADVANCED_AT_ONCE_MAX], in_order[ADVANCED_AT_ONCE_MAX:]
-        room = 0 if in_order else ADVANCED_AT_ONCE_MAX - len(versions)
-        commands, uses = uses[:room], uses[room:]
-        fence = replace(group.fence, heads=heads)
-        numbered = group.numbered if heads else []
-        yield replace(group, fence=fence, numbered=numbered, versions=versions, commands=commands)
-        heads = {}
+    versions = sorted(group.versions, key=lambda step: (step.believed == 0, *step.entity))
+    in_order = [*versions, *sorted(group.commands, key=lambda use: use.command)]
+    first, rest = group, replace(group, fence=replace(group.fence, heads={}), numbered=[])
+    for start in range(0, max(1, len(in_order)), ADVANCED_AT_ONCE_MAX):
+        part = in_order[start : start + ADVANCED_AT_ONCE_MAX]
+        yield replace(
+            rest if start else first,
+            versions=[one for one in part if isinstance(one, VersionStep)],
+            commands=[one for one in part if isinstance(one, CommandUse)],
+        )
 
 
 async def _store_at_once(

@@ -1,4 +1,4 @@
-"""A large question in parts, and the parts' answers as one: what was true of all of them at the last one."""
+"""A large question in parts, and the parts' answers as one, as far as they belong together."""
 
 from __future__ import annotations
 

@@ -240,7 +240,8 @@ CredentialId = Uuid | IssuedToken
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What a group needs to know, all of one tenant, answered by one statement in one snapshot."""
+    """What a group needs to know, all of one tenant, answered by one statement in one snapshot; a large one
+    perhaps in parts (``ves.questions``)."""
 
     tenant_id: Uuid
     store_ids: frozenset[Uuid]
@@ -265,7 +266,7 @@ class Fence(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """The journal's answer to a Question, as of one snapshot."""
+    """The journal's answer to a Question, as of one snapshot, or joined of several under one fence."""
 
     now_us: int
     """The database's clock."""

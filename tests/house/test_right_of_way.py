@@ -261,8 +261,22 @@ def unsigned_event(number: int) -> LegacyEvent:
     )
 
 
-async def seal_bytes(message: SealAtRest) -> list[bytes]:
-    return [value.content for value in message.values]
+async def seal(message: Seal | SealAtRest) -> Sealed | list[bytes]:
+    return sealed(message) if isinstance(message, Seal) else [value.content for value in message.values]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many event ids each question for facts had."""
+    sizes: list[int] = []
+    read = MemoryJournal.read_facts
+
+    async def read_facts(journal: MemoryJournal, question: Question) -> Facts:
+        sizes.append(len(question.event_ids))
+        return await read(journal, question)
+
+    monkeypatch.setattr(MemoryJournal, "read_facts", read_facts)
+    return sizes
 
 
 @pytest.mark.parametrize(("events", "waits_s"), [(LARGE_EVENTS, PATIENT_S), (LARGE_EVENTS - 1, 0)])
@@ -272,7 +286,7 @@ async def test_a_large_legacy_group_lets_pass_too(
     way = RightOfWay()
     unsigned = [unsigned_event(n) for n in range(events)]
     letter = AppendLegacy(LegacyBatch(TENANT.bytes, STORE.bytes, AGENT.bytes, [*unsigned]), None)
-    async with appended_in_parts(seal_bytes, 4, way) as (sequencer, _), under_way(way, LITTLE, 9):
+    async with appended_in_parts(seal, 4, way) as (sequencer, _), under_way(way, LITTLE, 9):
         answer: AppendedLegacy = await sequencer.ask(letter, deadline_s=10)
     assert (answer.events_accepted, answer.sequence_end) == (events, events)
     assert way.waited_s == pytest.approx(waits_s)
@@ -291,9 +305,6 @@ async def test_a_group_that_is_decided_anew_does_not_wait_anew(
         assert passing is None, "it has waited enough"
         return outcomes.pop() if outcomes else await append(journal, group)
 
-    async def seal(message: Seal) -> Sealed:
-        return sealed(message)
-
     monkeypatch.setattr(MemoryJournal, "append", moved_at_first)
     async with appended_in_parts(seal, 1, way) as (sequencer, database), under_way(way, LITTLE, 9):
         await sequencer.ask(many(LARGE_EVENTS), deadline_s=10)
@@ -302,20 +313,7 @@ async def test_a_group_that_is_decided_anew_does_not_wait_anew(
     assert way.waited_s == pytest.approx(PATIENT_S)
 
 
-async def test_beside_others_facts_are_asked_in_parts(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-    read = MemoryJournal.read_facts
-
-    async def read_facts(journal: MemoryJournal, question: Question) -> Facts:
-        asked.append(len(question.event_ids))
-        return await read(journal, question)
-
-    async def seal(message: Seal) -> Sealed:
-        return sealed(message)
-
-    monkeypatch.setattr(MemoryJournal, "read_facts", read_facts)
+async def test_beside_others_facts_are_asked_in_parts(asked: list[int], autojump_clock: MockClock) -> None:
     way = RightOfWay()
     async with appended_in_parts(seal, 1, way) as (sequencer, database):
         await sequencer.ask(many(2 * ASKED_AT_ONCE_MAX + 1), deadline_s=10)
@@ -333,21 +331,16 @@ async def test_beside_others_facts_are_asked_in_parts(
 
 
 async def test_an_append_between_two_parts_of_the_facts_is_seen(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    asked: list[int], autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
     read = MemoryJournal.read_facts
 
     async def read_facts(journal: MemoryJournal, question: Question) -> Facts:
-        asked.append(len(question.event_ids))
         facts = await read(journal, question)
         if len(asked) == 1:  # another node
             event = an_event(agent=AGENT.bytes)
             assert await journal.append(await decided(journal, TENANT.bytes, STORE.bytes, event)) == Stored()
         return facts
-
-    async def seal(message: Seal) -> Sealed:
-        return sealed(message)
 
     monkeypatch.setattr(MemoryJournal, "read_facts", read_facts)
     way = RightOfWay()
@@ -360,27 +353,18 @@ async def test_an_append_between_two_parts_of_the_facts_is_seen(
 
 @pytest.mark.parametrize("signed", [True, False])
 async def test_beside_others_the_journal_is_told_how_to_let_pass(
-    signed: bool, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    signed: bool, asked: list[int], autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Passing | None] = []
-    asked: list[int] = []
     name = "append" if signed else "append_legacy"
-    append, read = getattr(MemoryJournal, name), MemoryJournal.read_facts
+    append = getattr(MemoryJournal, name)
 
     async def watched(journal: MemoryJournal, group: Group, passing: Passing | None) -> Stored | Moved | Away:
         told.append(passing)
         outcome: Stored | Moved | Away = await append(journal, group, passing)
         return outcome
 
-    async def read_facts(journal: MemoryJournal, question: Question) -> Facts:
-        asked.append(len(question.event_ids))
-        return await read(journal, question)
-
-    async def seal(message: Seal | SealAtRest) -> Sealed | list[bytes]:
-        return sealed(message) if isinstance(message, Seal) else await seal_bytes(message)
-
     monkeypatch.setattr(MemoryJournal, name, watched)
-    monkeypatch.setattr(MemoryJournal, "read_facts", read_facts)
 
     def letter(first: int) -> Append | AppendLegacy:
         if signed:
