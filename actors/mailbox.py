@@ -321,9 +321,12 @@ class Inbox:
         letters_max: int,
         weight_max: int = sys.maxsize,
         weigh: Callable[[Message[Any]], int] = lambda _message: 0,
+        wanted: Callable[[], int] = lambda: 1,
+        gathering_s: float = 0.0,
     ) -> list[Letter[Any]]:
         """The next letter and whatever has gathered behind it, in order: at most ``letters_max``, together at
-        most ``weight_max`` heavy (the first one always comes). No timer: waits only for the first.
+        most ``weight_max`` heavy (the first one always comes). Waits for the first; then, ``gathering_s`` at
+        most, until there are as many as are ``wanted`` at each moment.
 
         A letter that cost a life comes alone, so that no neighbour pays for it a second time.
         """
@@ -331,6 +334,10 @@ class Inbox:
         group = [first]
         if first.lives_cost:
             return group
+        if wanted() > 1 + self._mailbox.depth:
+            await self._gather(wanted, gathering_s)
+            if self._stop or self._resumed is not None:  # meanwhile: no further letter is for this one
+                return group
         weight = weigh(first.message)
         while len(group) < letters_max and (candidate := self._mailbox.peek()) is not None:
             weight += weigh(candidate.message)
@@ -338,6 +345,18 @@ class Inbox:
                 break
             group.append(self._pick_up(self._mailbox.pop()))
         return group
+
+    async def _gather(self, wanted: Callable[[], int], gathering_s: float) -> None:
+        """Returns when so many wait behind the one in hand, or it is no use to wait any longer."""
+        mailbox = self._mailbox
+        try:
+            with trio.move_on_after(gathering_s):
+                while wanted() > 1 + mailbox.depth:
+                    if mailbox.closed or self._stop or self._resumed is not None:
+                        return
+                    await mailbox.wait(self)
+        finally:
+            mailbox.wake_reader()  # who was woken and takes not all passes the call on
 
     async def pause(self, seconds: float) -> None:
         """Between two rounds of those who work by the clock: returns after ``seconds``, or when resumed if

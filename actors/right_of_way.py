@@ -24,6 +24,13 @@ LITTLE_BYTES = 128 * 1024
 PATIENCE_S = 0.00005
 """Of a group for each of its events, all its waits together: about as long as two cores take for one. So
 whatever others do, waiting alone leaves a tenant with large groups 20,000 events a second."""
+GATHERED_SHARE = 4
+"""A quarter of a tenant's requests under way are worth waiting for before a group of them is written: as they
+come at the rate at which they are answered, that takes a quarter of the time they are under way anyway."""
+GATHERED_BYTES = 512 * 1024
+"""But no more of them than this: some eight hundred events, and their group is large."""
+MUCH_BYTES = 256 * 1024
+"""Of a tenant's requests under way, from which on its groups wait for more of them."""
 LATELY_S = 1.0
 """So long after its last request somebody counts as coming again."""
 
@@ -72,6 +79,13 @@ class RightOfWay:
         """For the time that a request with a body of so many bytes is under way. None: whose events they are
         stands in its body only. Nobody waits for those: they may be of the very group that would."""
         return nullcontext() if tenant_id is None else _Request(self, tenant_id, size)
+
+    def worth_waiting_for(self, tenant_id: Uuid) -> int:
+        """So many of its requests, before a group of them is written (ADR 49)."""
+        traffic = self._traffic.get(tenant_id)
+        if traffic is None or traffic.bytes < MUCH_BYTES:
+            return 1
+        return min(traffic.requests // GATHERED_SHARE, GATHERED_BYTES * traffic.requests // traffic.bytes)
 
     def group(self, tenant_id: Uuid, events: int) -> AbstractContextManager[Passage]:
         """For the time that a group of so many events is written."""

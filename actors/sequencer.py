@@ -1,9 +1,10 @@
 """The sequencer: one per tenant, owner of the numbers of its streams and of the group being written.
 
 Takes whatever requests have gathered while the last group went to disk, reads what the journal knows of
-them, lets ``ves.decide`` plan, has the plan sealed, appends it in one transaction, and only then answers. No
-timer: the busier the tenant, the bigger the group. One group is in flight at a time; a large one lets tenants
-pass that have little under way (``actors.right_of_way``).
+them, lets ``ves.decide`` plan, has the plan sealed, appends it in one transaction, and only then answers. The
+busier the tenant, the bigger the group; while much of its is still being verified, a small one waits a moment
+for it. One group is in flight at a time; a large one lets tenants pass that have little under way. Of both
+knows ``actors.right_of_way``.
 
 Legacy events go the same way in a transaction of their own (``actors.legacy_group``), right after the signed
 ones that were taken with them.
@@ -52,6 +53,8 @@ AWAY_PATIENCE_S = 2.0
 """How long a group waits for a database that has just gone away: hides a restart, not an outage."""
 AWAY_PAUSE_S = (0.05, 1.0)
 """First and longest pause between tries while the database is away."""
+GATHERING_S = 0.03
+"""So long a group waits at most for more of its tenant's requests."""
 SEALED_TOGETHER_MIN = 64
 """Events in a part: fewer are not worth another way to a process and back."""
 SEALED_AT_ONCE_MAX = 64
@@ -139,7 +142,11 @@ class Sequencer:
 
     async def _next_group(self, inbox: Inbox) -> list[Letter[Any]]:
         letters = await inbox.take_group(
-            letters_max=self._limits.letters_max, weight_max=self._limits.bytes_max, weigh=self._weigh
+            letters_max=self._limits.letters_max,
+            weight_max=self._limits.bytes_max,
+            weigh=self._weigh,
+            wanted=lambda: self._right_of_way.worth_waiting_for(self._tenant_id),
+            gathering_s=GATHERING_S,
         )
         return [letter for letter in letters if not letter.abandoned]
 

@@ -3,7 +3,7 @@
 A sequencer knows only its own tenant. What several ask at the same time becomes one statement, what several
 append at the same time one transaction, with one COMMIT to wait for. A group that is large enough to be
 worth a transaction has its own, and so makes nobody wait. While the events of many tenants are on their way,
-small groups wait a moment for each other (ADR 44). Whoever has to wait for a lock, or may be to blame for
+small groups wait a moment for each other (ADR 44, 49). Whoever has to wait for a lock, or may be to blame for
 the failure of others, goes alone. Decides who goes with whom, never what is stored.
 """
 
@@ -33,11 +33,8 @@ LARGE = 256
 _FACTS_LANES = 1
 _APPEND_LANES = 2
 """While one waits for the disk, the other one fills."""
-_GATHERED_SHARE = 8
-"""An eighth of the tenants whose events are on their way is worth waiting for: as they come at the rate at
-which they are answered, that takes about an eighth of the time that each of them is under way anyway."""
 _GATHERING_S = 0.02
-"""At most, for those who do not come."""
+"""So long a small group waits at most for others; for how many, ``journal.expected`` says."""
 
 
 class Appends:
@@ -51,18 +48,15 @@ class Appends:
             self._read_together,
             limits=_limits(_FACTS_LANES, units),
             weigh=lambda question: len(question.event_ids),
-            wanted=self._wanted,
+            wanted=lambda question: self.expected.worth_waiting_for(question.tenant_id),
         )
         self._groups = Lanes[Group, Stored | Moved | Away | GoAlone](
             self._append_together,
             limits=_limits(_APPEND_LANES, units),
             weigh=lambda group: len(group.numbered),
             apart=lambda group: group.fence.tenant_id,
-            wanted=self._wanted,
+            wanted=lambda group: self.expected.worth_waiting_for(group.fence.tenant_id),
         )
-
-    def _wanted(self) -> int:
-        return len(self.expected) // _GATHERED_SHARE
 
     async def read_facts(self, question: Question) -> Facts:
         if len(question.event_ids) < LARGE:

@@ -1,9 +1,9 @@
 """Those who ask at the same time go together: whoever finds a free lane takes along all that wait.
 
 No task of its own: while one combination is under way the next one gathers, and when it is over the first of
-those who wait leads it. While many are on their way, a leader waits until some of them have come. First come,
-first taken, within the limits of one combination. Decides who goes together and tells each his answer; what
-is done with them is not its business.
+those who wait leads it. While others are on their way, a leader waits until as much has come as any of those
+who wait finds worth it. First come, first taken, within the limits of one combination. Decides who goes
+together and tells each his answer; what is done with them is not its business.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Lanes(Generic[A, B]):
         limits: LaneLimits,
         weigh: Callable[[A], int],
         apart: Callable[[A], Hashable] | None = None,
-        wanted: Callable[[], int] = lambda: 1,
+        wanted: Callable[[A], int] = lambda _: 0,
     ) -> None:
-        """``apart``: two requests of which it says the same never go together. ``wanted``: so many are worth
-        waiting for, as things are."""
+        """``apart``: two requests of which it says the same never go together. ``wanted``: a
+        combination that weighs so much is worth waiting for, to this one, when it comes."""
         self._act = act
         self._limits = limits
         self._weigh = weigh
@@ -68,11 +68,11 @@ class Lanes(Generic[A, B]):
         """Raises NoTurn, or what ``act`` raised; whoever was only taken along hears JournalOutcomeUnknown of
         that. A caller that is cancelled while it waits has begun nothing; once taken, it is told."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        member = _Member[A, B](request)
+        member = _Member[A, B](request, self._weigh(request), self._wanted(request))
         self._waiting.append(member)
         self._call_leader()
         if self._leader is not member:
-            if self._is_enough():
+            if self._leader is not None and self._is_enough():
                 self._enough.set()
             await self._wait(member)
         if self._leader is member:
@@ -82,10 +82,11 @@ class Lanes(Generic[A, B]):
         return member.told()
 
     def _is_enough(self) -> bool:
-        """Waiting for more would bring nothing."""
-        if len(self._waiting) >= min(self._wanted(), self._limits.members_max):
+        """Waiting for more would bring nothing, or not enough to one of them."""
+        if len(self._waiting) >= self._limits.members_max:
             return True
-        return sum(self._weigh(member.request) for member in self._waiting) >= self._limits.weight_max
+        wanted = min(member.wanted for member in self._waiting)
+        return sum(member.weight for member in self._waiting) >= min(wanted, self._limits.weight_max)
 
     async def _gather(self, leader: _Member[A, B]) -> list[_Member[A, B]]:
         """Those who go together. A leader who is cancelled meanwhile has begun nothing."""
@@ -152,13 +153,13 @@ class Lanes(Generic[A, B]):
         weight = 0
         while self._waiting and len(taken) < self._limits.members_max:
             member = self._waiting[0]
-            weight += self._weigh(member.request)
+            weight += member.weight
             if taken and weight > self._limits.weight_max:
                 break
             self._waiting.popleft()
             kind = member if self._apart is None else self._apart(member.request)
             if kind in kinds:
-                weight -= self._weigh(member.request)
+                weight -= member.weight
                 passed.append(member)
             else:
                 kinds.add(kind)
@@ -168,10 +169,12 @@ class Lanes(Generic[A, B]):
 
 
 class _Member(Generic[A, B]):
-    __slots__ = ("answers", "request", "task", "why")
+    __slots__ = ("answers", "request", "task", "wanted", "weight", "why")
 
-    def __init__(self, request: A) -> None:
+    def __init__(self, request: A, weight: int, wanted: int) -> None:
         self.request = request
+        self.weight = weight
+        self.wanted = wanted
         self.task: trio.lowlevel.Task | None = None
         self.answers: list[B] = []
         """One, once it was told."""

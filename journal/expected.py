@@ -5,41 +5,102 @@ A hint and nothing else: what it says changes how many small groups go together,
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from types import TracebackType
 
 from ves.records import Uuid
 
+SHARE = 8
+"""An eighth of what is on its way is worth waiting for: as it comes at the rate at which it is answered, that
+takes about an eighth of the time that each of it is under way anyway."""
+_LEARNED_KEPT = 0.9
+"""Of what earlier requests taught of an event's size, for each one more."""
+
 
 class Expected:
-    """Tenants, each counted once, however many requests it has under way."""
+    """Requests under way. How many events are in one is estimated by its size, as the last ones were, until
+    it was read."""
 
     def __init__(self) -> None:
-        self._requests: dict[Uuid | None, int] = {}
+        self._tenants: dict[Uuid | None, _Tenant] = {}
+        self._all = _Tenant()
+        self._event_bytes = 0.0
+        self._events = 0.0
+        """In so many bytes, lately."""
 
     def __len__(self) -> int:
-        return len(self._requests)
+        """Tenants, each counted once, however many requests it has under way."""
+        return len(self._tenants)
 
-    def of(self, tenant_id: Uuid | None) -> AbstractContextManager[None]:
-        """For the time of one request. None: whose events they are stands in its body only."""
-        return _Request(self._requests, tenant_id)
+    def of(self, tenant_id: Uuid | None, size: int) -> Request:
+        """For the time of one request with a body of so many bytes. None: whose events they are stands in its
+        body only."""
+        return Request(self, tenant_id, size)
+
+    def worth_waiting_for(self, tenant_id: Uuid) -> int:
+        """Events of several tenants together, for this one: an eighth of what the others have on their way,
+        who count for no more than itself. So whoever has little under way does not wait for those who have
+        much, and nobody waits who is alone."""
+        mine = self._count(self._tenants.get(tenant_id, _NOTHING))
+        others = min(self._count(self._all) - mine, (len(self._tenants) - 1) * mine)
+        return max(0, int(others)) // SHARE
+
+    def _count(self, tenant: _Tenant) -> float:
+        return tenant.events + (tenant.unread * self._events / self._event_bytes if self._event_bytes else 0)
+
+    def _changes(
+        self, tenant_id: Uuid | None, *, requests: int = 0, unread: int = 0, events: int = 0
+    ) -> None:
+        tenant = self._tenants.get(tenant_id)
+        if tenant is None:
+            tenant = self._tenants[tenant_id] = _Tenant()
+        for one in (tenant, self._all):
+            one.requests += requests
+            one.unread += unread
+            one.events += events
+        if not tenant.requests:
+            del self._tenants[tenant_id]
+
+    def _learns(self, size: int, events: int) -> None:
+        self._event_bytes = self._event_bytes * _LEARNED_KEPT + size
+        self._events = self._events * _LEARNED_KEPT + events
 
 
-class _Request:
-    __slots__ = ("_requests", "_tenant_id")
+class _Tenant:
+    __slots__ = ("events", "requests", "unread")
 
-    def __init__(self, requests: dict[Uuid | None, int], tenant_id: Uuid | None) -> None:
-        self._requests = requests
+    def __init__(self) -> None:
+        self.requests = 0
+        self.unread = 0
+        """Bytes."""
+        self.events = 0
+        """Of those that were read."""
+
+
+_NOTHING = _Tenant()
+
+
+class Request:
+    """One that is under way, from entering until leaving."""
+
+    __slots__ = ("_events", "_expected", "_tenant_id", "_unread")
+
+    def __init__(self, expected: Expected, tenant_id: Uuid | None, size: int) -> None:
+        self._expected = expected
         self._tenant_id = tenant_id
+        self._unread = size
+        self._events = 0
 
-    def __enter__(self) -> None:
-        self._requests[self._tenant_id] = self._requests.get(self._tenant_id, 0) + 1
+    def has(self, events: int) -> None:
+        """It was read."""
+        self._expected._learns(self._unread, events)
+        self._expected._changes(self._tenant_id, unread=-self._unread, events=events)
+        self._unread, self._events = 0, events
+
+    def __enter__(self) -> Request:
+        self._expected._changes(self._tenant_id, requests=1, unread=self._unread)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        left = self._requests[self._tenant_id] - 1
-        if left:
-            self._requests[self._tenant_id] = left
-        else:
-            del self._requests[self._tenant_id]
+        self._expected._changes(self._tenant_id, requests=-1, unread=-self._unread, events=-self._events)

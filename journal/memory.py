@@ -58,6 +58,7 @@ from journal.port import (
     EntityPage,
     EventPage,
     EventSchema,
+    Expectation,
     Group,
     JournalAway,
     JournalOutcomeUnknown,
@@ -310,6 +311,16 @@ class MemoryNode:
         chain.append((text, entry_hash(chain[-1][1] if chain else ZERO_HASH, text)))
 
 
+class _Unheeded:
+    """Here no group waits for another one."""
+
+    def has(self, events: int) -> None:
+        pass
+
+
+_UNHEEDED = _Unheeded()
+
+
 class MemoryJournal(MemoryNode):
     """See ``journal.port.Journal`` for what each method promises."""
 
@@ -320,8 +331,8 @@ class MemoryJournal(MemoryNode):
 
     # The write path.
 
-    def expecting(self, tenant_id: Uuid | None) -> AbstractContextManager[None]:
-        return nullcontext()
+    def expecting(self, tenant_id: Uuid | None, size: int) -> AbstractContextManager[Expectation]:
+        return nullcontext(_UNHEEDED)
 
     async def settle(self, tenant_id: Uuid) -> None:
         await self._write("settle", lambda database: Refused(None), behind=_of_tenant(tenant_id))

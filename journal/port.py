@@ -84,6 +84,14 @@ class PlaintextRemains(JournalError):
     the commands that help."""
 
 
+class Expectation(Protocol):
+    """Of one request with events, for the time that it is under way."""
+
+    def has(self, events: int) -> None:
+        """It was read, once: so many are in it."""
+        ...
+
+
 class Passing(Protocol):
     """How a large group lets others pass in the middle of its transaction. Asked where nothing but the
     transaction is under way: between two statements."""
@@ -838,9 +846,10 @@ class Journal(AnchorRecord, Protocol):
         anything is read."""
         ...
 
-    def expecting(self, tenant_id: Uuid | None) -> AbstractContextManager[None]:
-        """While events of this tenant are on their way to ``append``; None: of one that is not known yet. A
-        hint: how many tenants are expected decides how long small groups wait for each other."""
+    def expecting(self, tenant_id: Uuid | None, size: int) -> AbstractContextManager[Expectation]:
+        """While events of this tenant are on their way to ``append``, in a body of ``size`` bytes; None: of
+        one that is not known yet. A hint: what is expected decides how long small groups wait for each
+        other."""
         ...
 
     async def read_facts(self, question: Question) -> Facts:

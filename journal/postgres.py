@@ -61,6 +61,7 @@ from journal.port import (
     EntityPage,
     EventPage,
     EventSchema,
+    Expectation,
     Group,
     JournalVitals,
     KeyConflict,
@@ -212,8 +213,8 @@ class PostgresJournal:
 
     # The write path.
 
-    def expecting(self, tenant_id: Uuid | None) -> AbstractContextManager[None]:
-        return self._appends.expected.of(tenant_id)
+    def expecting(self, tenant_id: Uuid | None, size: int) -> AbstractContextManager[Expectation]:
+        return self._appends.expected.of(tenant_id, size)
 
     async def settle(self, tenant_id: Uuid) -> None:
         await self._write_alone("settle", tenant_id, lambda c: append.settle(c, tenant_id))

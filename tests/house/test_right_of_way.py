@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 import trio
@@ -12,8 +12,18 @@ from trio.testing import MockClock
 
 from actors.asking import ASKED_AT_ONCE_MAX
 from actors.messages import Append, AppendedLegacy, AppendLegacy, Seal, SealAtRest, Sealed
-from actors.right_of_way import LARGE_EVENTS, LATELY_S, LITTLE_BYTES, PATIENCE_S, Passage, RightOfWay
-from actors.sequencer import SEALED_AT_ONCE_MAX
+from actors.right_of_way import (
+    GATHERED_BYTES,
+    GATHERED_SHARE,
+    LARGE_EVENTS,
+    LATELY_S,
+    LITTLE_BYTES,
+    MUCH_BYTES,
+    PATIENCE_S,
+    Passage,
+    RightOfWay,
+)
+from actors.sequencer import GATHERING_S, SEALED_AT_ONCE_MAX
 from journal.memory import MemoryJournal
 from journal.port import Away, Group, Moved, Passing, Stored
 from tests.house.test_sealing_in_parts import appended_in_parts, many, numbers, sealed, stored
@@ -413,6 +423,61 @@ async def test_in_a_transaction_only_one_group_waits(autojump_clock: MockClock) 
             assert one.in_transaction is other.in_transaction is None
             with way.group(b"4" * 16, LARGE_EVENTS - 1) as small:
                 assert small.in_transaction is None
+
+
+@pytest.mark.parametrize(
+    ("requests", "size", "wanted"),
+    [
+        (0, 1, 1),
+        (64, MUCH_BYTES // 64 - 1, 1),  # little altogether
+        (64, MUCH_BYTES // 64, 64 // GATHERED_SHARE),
+        (8, MUCH_BYTES // 4, 8 // GATHERED_SHARE),
+        (64, GATHERED_BYTES // 10, 10),  # so many make a large group
+        (64, GATHERED_BYTES, 1),
+        (64, 4 * GATHERED_BYTES, 0),
+        (3, GATHERED_BYTES, 0),
+    ],
+)
+async def test_of_much_that_is_under_way_a_share_is_worth_waiting_for(
+    requests: int, size: int, wanted: int
+) -> None:
+    way = RightOfWay()
+    with ExitStack() as stack:
+        for _ in range(requests):
+            stack.enter_context(way.request(LARGE, size))
+        stack.enter_context(way.request(LITTLE, 1))
+        assert way.worth_waiting_for(LARGE) == wanted
+        assert way.worth_waiting_for(LITTLE) == way.worth_waiting_for(THIRD) == 1
+
+
+async def test_a_sequencer_waits_for_more_of_its_tenants_requests_while_much_is_under_way(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[int] = []
+    append = MemoryJournal.append
+
+    async def watched(journal: MemoryJournal, group: Group, passing: Passing | None) -> Stored | Moved | Away:
+        groups.append(len(group.numbered))
+        return await append(journal, group, passing)
+
+    monkeypatch.setattr(MemoryJournal, "append", watched)
+    way = RightOfWay()
+    began = trio.current_time()
+    with ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(way.request(TENANT.bytes, MUCH_BYTES // 8))
+        async with (
+            appended_in_parts(seal, 1, way, letters_max=9) as (sequencer, _),
+            trio.open_nursery() as nursery,
+        ):
+            for _ in range(4):
+                nursery.start_soon(lambda: sequencer.ask(many(10), deadline_s=10))
+                await trio.testing.wait_all_tasks_blocked()
+            assert groups == [20, 20], "a quarter of eight"
+            assert trio.current_time() == began
+            await sequencer.ask(many(10), deadline_s=10)
+            assert trio.current_time() == pytest.approx(began + GATHERING_S), "no other one came"
+            assert groups == [20, 20, 10]
 
 
 async def test_a_group_stays_large_until_it_is_over_whatever_becomes_of_it() -> None:

@@ -33,19 +33,21 @@ def sealed(message: Seal, version: int = 1) -> Sealed:
 
 @asynccontextmanager
 async def appended_in_parts(
-    seal: Seals, parts: int, right_of_way: RightOfWay | None = None
+    seal: Seals, parts: int, right_of_way: RightOfWay | None = None, *, letters_max: int = 1
 ) -> AsyncIterator[tuple[Ref, MemoryDatabase]]:
     database = MemoryDatabase(now_us=lambda: 1_000_000)
     journal = MemoryJournal(database, node_id=bytes(16))
     key = an_agent_key(TENANT.bytes, agent=AGENT.bytes)
     await journal.register_agent_key(key, AuditEntry("test", "agent_key.register", "", None))
-    mailbox = Mailbox("sequencer", letters_max=1)
+    mailbox = Mailbox("sequencer", letters_max=letters_max)
     sequencer = Sequencer(
         tenant_id=TENANT.bytes,
         journal=journal,
         encryptors=CardboardRef("encryptors", seal),  # type: ignore[arg-type]
         sequencer_id=bytes(16),
-        limits=GroupLimits(letters_max=1, events_max=1000, bytes_max=1_000_000, sealed_at_once=parts),
+        limits=GroupLimits(
+            letters_max=letters_max, events_max=1000, bytes_max=1_000_000, sealed_at_once=parts
+        ),
         chance=random.Random(1),
         tally=Tally(),
         settled_tenants=SettledTenants(),

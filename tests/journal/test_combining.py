@@ -204,31 +204,49 @@ GATHERING = replace(LIMITS, gathering_s=600)
 
 
 class Crowd:
-    """As many as are said to be worth waiting for."""
+    """So much is said to be worth waiting for, to all who come or to each."""
 
-    def __init__(self, wanted: int) -> None:
+    def __init__(self, wanted: int | dict[int, int]) -> None:
         self.wanted = wanted
 
+    def wanted_by(self, request: int) -> int:
+        return self.wanted if isinstance(self.wanted, int) else self.wanted[request]
+
     def lanes(self, door: Door, limits: LaneLimits = GATHERING) -> Lanes[int, int]:
-        return Lanes(door.act, limits=limits, weigh=lambda n: n % 100, wanted=lambda: self.wanted)
+        return Lanes(door.act, limits=limits, weigh=lambda n: n % 100, wanted=self.wanted_by)
 
 
-async def test_a_leader_waits_until_as_many_have_come_as_are_wanted() -> None:
+async def test_a_leader_waits_until_as_much_has_come_as_is_wanted() -> None:
     door, answers = Door(), dict[int, object]()
-    asked = Crowd(3).lanes(door)
+    asked = Crowd(6).lanes(door)
     async with trio.open_nursery() as nursery:
         await asking(nursery, asked, [1, 2], answers)
         assert door.seen == []
         await asking(nursery, asked, [3], answers)
         assert door.seen == [[1, 2, 3]]
-        await asking(nursery, asked, [4, 5], answers)
+        await asking(nursery, asked, [4, 101], answers)
         door.open.release()
         await wait_all_tasks_blocked()
         assert door.seen == [[1, 2, 3]], "the next leader waits too"
-        await asking(nursery, asked, [101], answers)
-        assert door.seen == [[1, 2, 3], [4, 5, 101]]
+        await asking(nursery, asked, [201], answers)
+        assert door.seen == [[1, 2, 3], [4, 101, 201]]
         door.open.release()
-    assert answers == {request: -request for request in (1, 2, 3, 4, 5, 101)}
+    assert answers == {request: -request for request in (1, 2, 3, 4, 101, 201)}
+
+
+async def test_nobody_waits_for_more_than_is_worth_it_to_himself() -> None:
+    door, answers = Door(), dict[int, object]()
+    asked = Crowd({1: 9, 2: 9, 101: 4, 7: 7}).lanes(door)
+    async with trio.open_nursery() as nursery:
+        await asking(nursery, asked, [1, 2], answers)
+        assert door.seen == []
+        await asking(nursery, asked, [101], answers)
+        assert door.seen == [[1, 2, 101]], "whoever came last takes the others along"
+        door.open.release()
+        await wait_all_tasks_blocked()
+        await asking(nursery, asked, [7], answers)
+        assert door.seen[1:] == [[7]], "it brings enough itself"
+        door.open.release()
 
 
 @pytest.mark.parametrize(
@@ -291,20 +309,20 @@ async def test_a_leader_who_is_cancelled_while_it_gathers_has_begun_nothing_and_
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lead)
         await wait_all_tasks_blocked()
-        await asking(nursery, asked, [2], answers)
+        await asking(nursery, asked, [101], answers)
         leader.cancel()
         await wait_all_tasks_blocked()
         assert door.seen == []
-        await asking(nursery, asked, [3, 4], answers)
-        assert door.seen == [[2, 3, 4]]
+        await asking(nursery, asked, [201, 301], answers)
+        assert door.seen == [[101, 201, 301]]
         door.open.release()
-    assert answers == {2: -2, 3: -3, 4: -4}
+    assert answers == {101: -101, 201: -201, 301: -301}
     async with trio.open_nursery() as nursery:  # and the last of all who is cancelled leaves the lane free
         with trio.CancelScope() as scope:
             scope.cancel()
             await asked.ask(5)
-        await asking(nursery, asked, [6, 101, 201], answers)
-        assert door.seen[1:] == [[6, 101, 201]]
+        await asking(nursery, asked, [401, 501, 601], answers)
+        assert door.seen[1:] == [[401, 501, 601]]
         door.open.release()
 
 
@@ -313,9 +331,10 @@ async def test_a_lane_that_becomes_free_while_another_leader_gathers_is_not_lost
     asked = crowd.lanes(door, replace(GATHERING, lanes=2))
     async with trio.open_nursery() as nursery:
         await asking(nursery, asked, [1], answers)
-        crowd.wanted = 3
+        crowd.wanted = 10
         await asking(nursery, asked, [8, 3], answers)
         assert door.seen == [[1], [8]], "enough by weight; who came last was too much"
+        crowd.wanted = 5
         await asking(nursery, asked, [101], answers)
         door.open.release()
         door.open.release()
@@ -336,7 +355,7 @@ async def test_who_is_left_over_when_a_leader_has_gathered_gets_the_lane_that_be
     asked = crowd.lanes(door, replace(GATHERING, lanes=2))
     async with trio.open_nursery() as nursery:
         await asking(nursery, asked, [1], answers)
-        crowd.wanted = 2
+        crowd.wanted = 10
         await asking(nursery, asked, [2], answers)  # gathers
         door.open.release()
         await wait_all_tasks_blocked()  # 1 is over, its lane free

@@ -1,27 +1,97 @@
-"""Whose events are on their way: counted by tenant, whatever becomes of their requests."""
+"""What is on its way: counted by tenant, whatever becomes of the requests; what of it is waited for."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 
-from journal.expected import Expected
+from journal.expected import SHARE, Expected
 
 ONE, OTHER = b"1" * 16, b"2" * 16
 
 
+def read(expected: Expected, tenant_id: bytes | None, events: int, requests: ExitStack) -> None:
+    """A request with so many events is under way until ``requests`` are over, and was read."""
+    requests.enter_context(expected.of(tenant_id, 1_000)).has(events)
+
+
 def test_a_tenant_counts_once_until_its_last_request_is_over() -> None:
     expected = Expected()
-    with expected.of(ONE):
-        with expected.of(ONE), expected.of(OTHER):
+    with expected.of(ONE, 1):
+        with expected.of(ONE, 1), expected.of(OTHER, 1):
             assert len(expected) == 2
         assert len(expected) == 1
-        with expected.of(None), expected.of(None):
+        with expected.of(None, 1), expected.of(None, 1):
             assert len(expected) == 2, "one that is not known yet"
     assert len(expected) == 0
 
 
-def test_a_request_that_fails_is_not_expected_any_more() -> None:
+@pytest.mark.parametrize("was_read", [False, True])
+def test_a_request_that_fails_is_not_expected_any_more(was_read: bool) -> None:
     expected = Expected()
-    with pytest.raises(ZeroDivisionError), expected.of(ONE):
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with expected.of(OTHER, 1_000_000) as request:
+            if was_read:
+                request.has(1_000)
+            raise ZeroDivisionError
+
+    with ExitStack() as requests:
+        read(expected, ONE, 800, requests)
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        assert len(expected) == 1
+        assert expected.worth_waiting_for(ONE) == 0
     assert len(expected) == 0
+
+
+def test_who_is_alone_waits_for_nobody() -> None:
+    expected = Expected()
+    with ExitStack() as requests:
+        for _ in range(64):
+            read(expected, ONE, 100, requests)
+        assert expected.worth_waiting_for(ONE) == 0
+        assert expected.worth_waiting_for(OTHER) == 0, "nothing of it is known to be under way"
+
+
+def test_a_share_of_what_the_others_have_is_worth_waiting_for() -> None:
+    expected = Expected()
+    tenants = [bytes([n]) * 16 for n in range(10)]
+    with ExitStack() as requests:
+        for tenant in tenants:
+            for _ in range(4):
+                read(expected, tenant, 10, requests)
+        assert {expected.worth_waiting_for(tenant) for tenant in tenants} == {9 * 40 // SHARE}
+
+
+def test_who_has_little_does_not_wait_for_those_who_have_much() -> None:
+    expected = Expected()
+    with ExitStack() as requests:
+        read(expected, ONE, 5, requests)
+        for _ in range(16):
+            read(expected, OTHER, 1_000, requests)
+        assert expected.worth_waiting_for(ONE) == 0
+        assert expected.worth_waiting_for(OTHER) == 0, "nor they for it"
+
+
+def test_what_was_not_read_yet_counts_as_much_as_its_size_lately_meant() -> None:
+    expected = Expected()
+    with ExitStack() as requests:
+        read(expected, ONE, 8, requests)
+        requests.enter_context(expected.of(OTHER, 1_000))
+        assert expected.worth_waiting_for(ONE) == 8 // SHARE
+        for _ in range(100):  # events are ten times as large now
+            with expected.of(OTHER, 10_000) as request:
+                request.has(8)
+        requests.enter_context(expected.of(OTHER, 9_000))
+        assert expected.worth_waiting_for(ONE) == 8 // SHARE
+        requests.enter_context(expected.of(ONE, 70_000))
+        requests.enter_context(expected.of(OTHER, 70_000))
+        assert expected.worth_waiting_for(ONE) == 64 // SHARE
+
+
+def test_nothing_is_known_of_sizes_before_the_first_was_read() -> None:
+    expected = Expected()
+    with expected.of(ONE, 70_000), expected.of(OTHER, 70_000):
+        assert expected.worth_waiting_for(ONE) == 0

@@ -65,8 +65,8 @@ async def test_while_many_are_expected_those_who_come_one_by_one_share_a_commit(
     ):
         groups = [await decided(journal, uuid(), uuid(), an_event()) for _ in range(4)]
         with ExitStack() as expected:
-            for _ in range(32):
-                expected.enter_context(journal.expecting(uuid()))
+            for tenant_id in [*(group.fence.tenant_id for group in groups), *(uuid() for _ in range(29))]:
+                expected.enter_context(journal.expecting(tenant_id, 1_000)).has(1)
             async with trio.open_nursery() as nursery:
                 for group in groups:
                     await trio.testing.wait_all_tasks_blocked()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import inhabitants
 import pytest
 import trio
+import trio.testing
 from inhabitants import Boom, Echo, EchoAgain, Echoer, Hang, address, alive, view
 from trio.testing import wait_all_tasks_blocked
 
@@ -353,3 +355,82 @@ async def test_asking_oneself_is_a_cycle():
 def test_a_letter_shows_no_content_when_printed():
     assert "secret" not in repr(Letter(Boom("secret")))
     assert "Hang" in repr(Letter(Hang()))
+
+
+# A group that waits for more.
+
+PATIENCE_S = 0.03
+
+
+async def gathered(inbox: Inbox, wanted: int | Callable[[], int], into: list[list[int]]) -> None:
+    group = await inbox.take_group(
+        letters_max=10, wanted=wanted if callable(wanted) else lambda: wanted, gathering_s=PATIENCE_S
+    )
+    into.append([letter.message.n for letter in group])
+
+
+async def test_a_group_waits_until_as_many_have_come_as_are_wanted(autojump_clock):
+    mailbox, ref = address("patient")
+    groups: list[list[int]] = []
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gathered, Inbox(mailbox), 3, groups)
+        for n in range(3):
+            await trio.testing.wait_all_tasks_blocked()
+            assert groups == []
+            ref.tell(Echo(n))
+    assert groups == [[0, 1, 2]]
+    assert trio.current_time() == began
+
+
+async def test_a_group_waits_no_longer_than_it_may_nor_for_those_who_are_wanted_no_more(autojump_clock):
+    mailbox, ref = address("patient")
+    groups: list[list[int]] = []
+    ref.tell(Echo(1))
+    began = trio.current_time()
+    await gathered(Inbox(mailbox), 3, groups)
+    assert trio.current_time() == pytest.approx(began + PATIENCE_S)
+    wanted = [3]
+    ref.tell(Echo(2))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gathered, Inbox(mailbox), lambda: wanted[0], groups)
+        await trio.testing.wait_all_tasks_blocked()
+        wanted[0] = 2
+        ref.tell(Echo(3))
+    assert groups == [[1], [2, 3]]
+    assert trio.current_time() == pytest.approx(began + PATIENCE_S)
+
+
+@pytest.mark.parametrize("how", ["stop", "suspend", "close"])
+async def test_a_group_that_waits_takes_no_further_letter_once_its_reader_is_not_to(autojump_clock, how: str):
+    mailbox, ref = address("patient")
+    inbox = Inbox(mailbox)
+    groups: list[list[int]] = []
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gathered, inbox, 3, groups)
+        ref.tell(Echo(1))
+        await trio.testing.wait_all_tasks_blocked()
+        if how == "suspend":
+            inbox.suspend()
+        else:
+            inbox.request_stop(drain=how == "close")
+        if how != "close":
+            ref.tell(Echo(2))
+    assert groups == [[1]]
+    assert trio.current_time() == began
+    assert mailbox.depth == (how != "close")
+
+
+async def test_who_ends_while_it_gathers_leaves_what_has_come_meanwhile():
+    mailbox, ref = address("patient")
+    with trio.CancelScope() as life:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gathered, Inbox(mailbox), 9, [])
+            ref.tell(Echo(1))
+            await trio.testing.wait_all_tasks_blocked()
+            ref.tell(Echo(2))
+            life.cancel()
+    groups: list[list[int]] = []
+    await gathered(Inbox(mailbox), 1, groups)
+    assert groups == [[2]], "the first one is in the hand of a life that has ended"

@@ -27,12 +27,16 @@ async def ingest(visit: Visit) -> IngestReply:
     house = visit.house
     body = await visit.body(bytes_max=house.settings.max_body_size_bytes)
     size, tenant_id = len(body), visit.who.tenant_id
-    with house.journal.expecting(tenant_id), house.right_of_way.request(tenant_id, size):
+    with (
+        house.journal.expecting(tenant_id, size) as expected,
+        house.right_of_way.request(tenant_id, size),
+    ):
         async with visit.door.large_bodies.turn(tenant_id, size, patience_s=visit.remaining_s / 2):
             batch = await _verify(visit, body)
         del body  # the wait for the sequencer needs it no more
         if isinstance(batch, BodyRefused):
             raise refused_body(batch)
+        expected.has(len(batch.outcomes))
         count_verified(visit, batch)
         appended = await _append(visit, batch)
     refusals = [verdict for verdict in appended.verdicts if isinstance(verdict, Refusal)]
