@@ -72,7 +72,10 @@ class Appends:
         return facts
 
     async def append(self, group: Group, passing: Passing | None = None) -> Stored | Moved | Away:
-        if not 0 < len(group.numbered) < LARGE:
+        events = len(group.numbered)
+        if events:
+            self.expected.goes(group.fence.tenant_id, by_itself=events >= LARGE)
+        if not 0 < events < LARGE:
             return await self._append_alone(group, passing)
         try:
             outcome = await self._groups.ask(group)

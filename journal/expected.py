@@ -22,7 +22,10 @@ class Expected:
 
     def __init__(self) -> None:
         self._tenants: dict[Uuid | None, _Tenant] = {}
-        self._all = _Tenant()
+        self._together = _Tenant()
+        """All that those have whose groups go with others …"""
+        self._tenants_together = 0
+        """… and how many tenants that are."""
         self._event_bytes = 0.0
         self._events = 0.0
         """In so many bytes, lately."""
@@ -39,10 +42,24 @@ class Expected:
     def worth_waiting_for(self, tenant_id: Uuid) -> int:
         """Events of several tenants together, for this one: an eighth of what the others have on their way,
         who count for no more than itself. So whoever has little under way does not wait for those who have
-        much, and nobody waits who is alone."""
-        mine = self._count(self._tenants.get(tenant_id, _NOTHING))
-        others = min(self._count(self._all) - mine, (len(self._tenants) - 1) * mine)
-        return max(0, int(others)) // SHARE
+        much, and nobody waits who is alone, or beside those alone whose groups go by themselves."""
+        tenant = self._tenants.get(tenant_id)
+        if tenant is None:
+            return 0
+        mine, others, all_others = self._count(tenant), self._tenants_together, self._count(self._together)
+        if not tenant.by_itself:
+            others -= 1
+            all_others -= mine
+        return int(max(0, min(all_others, others * mine))) // SHARE
+
+    def goes(self, tenant_id: Uuid, *, by_itself: bool) -> None:
+        """Its newest group, and so perhaps the next one."""
+        tenant = self._tenants.get(tenant_id)
+        if tenant is not None and tenant.by_itself != by_itself:
+            tenant.by_itself = by_itself
+            sign = -1 if by_itself else 1
+            self._tenants_together += sign
+            self._together.add(sign * tenant.requests, sign * tenant.unread, sign * tenant.events)
 
     def _count(self, tenant: _Tenant) -> float:
         return tenant.events + (tenant.unread * self._events / self._event_bytes if self._event_bytes else 0)
@@ -53,12 +70,13 @@ class Expected:
         tenant = self._tenants.get(tenant_id)
         if tenant is None:
             tenant = self._tenants[tenant_id] = _Tenant()
-        for one in (tenant, self._all):
-            one.requests += requests
-            one.unread += unread
-            one.events += events
+            self._tenants_together += 1
+        tenant.add(requests, unread, events)
+        if not tenant.by_itself:
+            self._together.add(requests, unread, events)
         if not tenant.requests:
             del self._tenants[tenant_id]
+            self._tenants_together -= not tenant.by_itself
 
     def _learns(self, size: int, events: int) -> None:
         self._event_bytes = self._event_bytes * _LEARNED_KEPT + size
@@ -66,7 +84,7 @@ class Expected:
 
 
 class _Tenant:
-    __slots__ = ("events", "requests", "unread")
+    __slots__ = ("by_itself", "events", "requests", "unread")
 
     def __init__(self) -> None:
         self.requests = 0
@@ -74,9 +92,12 @@ class _Tenant:
         """Bytes."""
         self.events = 0
         """Of those that were read."""
+        self.by_itself = False
 
-
-_NOTHING = _Tenant()
+    def add(self, requests: int, unread: int, events: int) -> None:
+        self.requests += requests
+        self.unread += unread
+        self.events += events
 
 
 class Request:

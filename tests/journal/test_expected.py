@@ -75,6 +75,29 @@ def test_who_has_little_does_not_wait_for_those_who_have_much() -> None:
         assert expected.worth_waiting_for(OTHER) == 0, "nor they for it"
 
 
+def test_who_goes_by_itself_is_not_waited_for() -> None:
+    expected = Expected()
+    tenants = [bytes([n]) * 16 for n in range(5)]
+    with ExitStack() as requests:
+        for tenant in tenants:
+            read(expected, tenant, 80, requests)
+        for _ in range(2):
+            expected.goes(tenants[0], by_itself=True)
+        read(expected, tenants[0], 80, requests)
+        assert {expected.worth_waiting_for(tenant) for tenant in tenants[1:]} == {3 * 80 // SHARE}
+        assert expected.worth_waiting_for(tenants[0]) == 4 * 80 // SHARE, "if its next one is small"
+        expected.goes(tenants[0], by_itself=False)
+        assert {expected.worth_waiting_for(tenant) for tenant in tenants[1:]} == {4 * 80 // SHARE}
+        expected.goes(tenants[0], by_itself=True)
+    for by_itself in (True, False):
+        expected.goes(ONE, by_itself=by_itself)  # whose requests are over
+    with ExitStack() as requests:
+        read(expected, ONE, 80, requests)
+        assert expected.worth_waiting_for(ONE) == 0, "nothing is left of the others"
+        read(expected, OTHER, 80, requests)
+        assert expected.worth_waiting_for(ONE) == 80 // SHARE
+
+
 def test_what_was_not_read_yet_counts_as_much_as_its_size_lately_meant() -> None:
     expected = Expected()
     with ExitStack() as requests:

@@ -81,6 +81,20 @@ async def test_while_many_are_expected_those_who_come_one_by_one_share_a_commit(
             assert await journal.append(alone) == Stored(), "nobody is expected any more"
 
 
+async def test_nobody_waits_for_a_tenant_whose_groups_go_by_themselves(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appends, "_GATHERING_S", 60)
+    async with open_loop(), open_journal(server.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
+        small = await decided(journal, uuid(), uuid(), an_event())
+        large = await decided(journal, uuid(), uuid(), *(an_event() for _ in range(appends.LARGE)))
+        with ExitStack() as expected, trio.fail_after(30):
+            for group in (small, large):
+                expected.enter_context(journal.expecting(group.fence.tenant_id, 1_000)).has(16)
+            assert await journal.append(large) == Stored()
+            assert await journal.append(small) == Stored()
+
+
 async def test_a_moved_group_is_left_out_and_the_others_are_stored(postgres: PostgresWorld) -> None:
     found = await some_groups(postgres, 4)
     await postgres.other.register_agent_key(an_agent_key(found[1][0]), AUDIT)
