@@ -82,7 +82,7 @@ class Sealing:
             return Unsealed(str(lie))
 
     def _seal(self, tenant_id: Uuid, events: list[NumberedEvent]) -> list[SealedEvent]:
-        """One kind of work after the other, for all of them: a tenth faster than event by event."""
+        """One kind of work after the other, for all of them: 2 µs an event less than one by one."""
         rows = [
             (tenant_id, one.store_id, one.event.event_id, one.sequence_number, one.event.event_signing_hash)
             for one in events
