@@ -288,32 +288,7 @@ class Inbox:
     async def take(self) -> Letter[Any]:
         """The next letter. What was told before counts as done now; what was asked stays in hand until it is
         answered. Raises EndOfLife when this incarnation is to end: let it pass."""
-        self._lay_down()
-        mailbox = self._mailbox
-        if mailbox.depth:
-            await trio.lowlevel.checkpoint()
-        try:
-            while True:
-                if self._stop:
-                    raise EndOfLife("asked to stop")
-                if self._resumed is not None:
-                    mailbox.wake_reader()
-                    await self._resumed.wait()
-                    continue
-                if mailbox.peek() is not None:
-                    self._ends_when_empty = False
-                    return self._pick_up(mailbox.pop())
-                if mailbox.closed or self._ends_when_empty:
-                    raise EndOfLife("nothing left to do")
-                self._waiting_since = trio.current_time()
-                await mailbox.wait(self)
-                self._waiting_since = None
-                # A kill that comes together with a letter must find the letter in the mailbox, not in hand.
-                await trio.lowlevel.checkpoint_if_cancelled()
-        finally:
-            # Whoever leaves without the letter it was woken for passes the call on to the next reader.
-            self._waiting_since = None
-            mailbox.wake_reader()
+        return await self._take_when(lambda: 1, 1, 0.0)
 
     async def take_group(
         self,
@@ -326,18 +301,14 @@ class Inbox:
     ) -> list[Letter[Any]]:
         """The next letter and whatever has gathered behind it, in order: at most ``letters_max``, together at
         most ``weight_max`` heavy (the first one always comes). Waits for the first; then, ``gathering_s`` at
-        most, until there are as many as are ``wanted`` at each moment.
+        most, until there are as many as are ``wanted`` at each moment. None is in hand while it waits.
 
         A letter that cost a life comes alone, so that no neighbour pays for it a second time.
         """
-        first = await self.take()
+        first = await self._take_when(wanted, letters_max, gathering_s)
         group = [first]
         if first.lives_cost:
             return group
-        if wanted() > 1 + self._mailbox.depth:
-            await self._gather(wanted, gathering_s)
-            if self._stop or self._resumed is not None:  # meanwhile: no further letter is for this one
-                return group
         weight = weigh(first.message)
         while len(group) < letters_max and (candidate := self._mailbox.peek()) is not None:
             weight += weigh(candidate.message)
@@ -346,17 +317,57 @@ class Inbox:
             group.append(self._pick_up(self._mailbox.pop()))
         return group
 
-    async def _gather(self, wanted: Callable[[], int], gathering_s: float) -> None:
-        """Returns when so many wait behind the one in hand, or it is no use to wait any longer."""
+    async def _take_when(
+        self, wanted: Callable[[], int], letters_max: int, gathering_s: float
+    ) -> Letter[Any]:
+        self._lay_down()
         mailbox = self._mailbox
+        if mailbox.depth:
+            await trio.lowlevel.checkpoint()
         try:
-            with trio.move_on_after(gathering_s):
-                while wanted() > 1 + mailbox.depth:
-                    if mailbox.closed or self._stop or self._resumed is not None:
-                        return
-                    await mailbox.wait(self)
+            first = await self._until_letter()
+            if gathering_s and not first.lives_cost:
+                # No more than there is room for.
+                enough = min(letters_max, mailbox.letters_max)
+                if min(wanted(), enough) > mailbox.depth:
+                    await self._gather(wanted, enough, gathering_s)
+                    await self._until_letter()  # it may be somebody else's by now
+            return self._pick_up(mailbox.pop())
         finally:
-            mailbox.wake_reader()  # who was woken and takes not all passes the call on
+            # Whoever leaves without the letter it was woken for passes the call on to the next reader.
+            self._waiting_since = None
+            mailbox.wake_reader()
+
+    async def _until_letter(self) -> Letter[Any]:
+        """The next one, still in the mailbox. Raises EndOfLife."""
+        mailbox = self._mailbox
+        while True:
+            if self._stop:
+                raise EndOfLife("asked to stop")
+            if self._resumed is not None:
+                mailbox.wake_reader()
+                await self._resumed.wait()
+                continue
+            if (letter := mailbox.peek()) is not None:
+                self._ends_when_empty = False
+                return letter
+            if mailbox.closed or self._ends_when_empty:
+                raise EndOfLife("nothing left to do")
+            self._waiting_since = trio.current_time()
+            await mailbox.wait(self)
+            self._waiting_since = None
+            # A kill that comes together with a letter must find the letter in the mailbox, not in hand.
+            await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def _gather(self, wanted: Callable[[], int], enough: int, seconds: float) -> None:
+        """Returns when so many have come, or it is no use to wait any longer."""
+        mailbox = self._mailbox
+        with trio.move_on_after(seconds):
+            while min(wanted(), enough) > mailbox.depth:
+                if mailbox.closed or self._stop or self._resumed is not None:
+                    return
+                await mailbox.wait(self)
+                await trio.lowlevel.checkpoint_if_cancelled()
 
     async def pause(self, seconds: float) -> None:
         """Between two rounds of those who work by the clock: returns after ``seconds``, or when resumed if

@@ -2,9 +2,9 @@
 
 A sequencer knows only its own tenant. What several ask at the same time becomes one statement, what several
 append at the same time one transaction, with one COMMIT to wait for. A group that is large enough to be
-worth a transaction has its own, and so makes nobody wait. While the events of many tenants are on their way,
-small groups wait a moment for each other (ADR 44, 49). Whoever has to wait for a lock, or may be to blame for
-the failure of others, goes alone. Decides who goes with whom, never what is stored.
+worth a transaction has its own, and so makes nobody wait. While others have as much on their way, small
+groups wait a moment for each other (ADR 44, 49). Whoever has to wait for a lock, or may be to blame for the
+failure of others, goes alone. Decides who goes with whom, never what is stored.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Appends:
         )
 
     async def read_facts(self, question: Question) -> Facts:
-        if len(question.event_ids) < LARGE:
+        if len(question.event_ids) >= LARGE:
+            self.expected.goes(question.tenant_id, by_itself=True)
+        else:
             try:
                 answer = await self._questions.ask(question)
             except NoTurn as error:

@@ -91,6 +91,9 @@ class Lanes(Generic[A, B]):
     async def _gather(self, leader: _Member[A, B]) -> list[_Member[A, B]]:
         """Those who go together. A leader who is cancelled meanwhile has begun nothing."""
         if not self._is_enough():
+            for member in self._waiting:  # what was worth it when it came may have gone since
+                member.wanted = min(member.wanted, self._wanted(member.request))
+        if not self._is_enough():
             self._enough = trio.Event()
             try:
                 with trio.move_on_after(self._limits.gathering_s):

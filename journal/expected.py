@@ -14,6 +14,10 @@ SHARE = 8
 takes about an eighth of the time that each of it is under way anyway."""
 _LEARNED_KEPT = 0.9
 """Of what earlier requests taught of an event's size, for each one more."""
+_EVENT_BYTES_MAX = 4096
+"""An event counts for no more when sizes are learned, or one rare large one would make all others nothing."""
+_ALONE_MAX = 1000
+"""Tenants remembered whose newest group went by itself, the last ones."""
 
 
 class Expected:
@@ -26,6 +30,8 @@ class Expected:
         """All that those have whose groups go with others …"""
         self._tenants_together = 0
         """… and how many tenants that are."""
+        self._alone: dict[Uuid, None] = {}
+        """Whose newest group went by itself, with or without requests under way."""
         self._event_bytes = 0.0
         self._events = 0.0
         """In so many bytes, lately."""
@@ -36,13 +42,14 @@ class Expected:
 
     def of(self, tenant_id: Uuid | None, size: int) -> Request:
         """For the time of one request with a body of so many bytes. None: whose events they are stands in its
-        body only."""
+        body only. Nobody waits for those: they may go by themselves, or be of whoever would wait."""
         return Request(self, tenant_id, size)
 
     def worth_waiting_for(self, tenant_id: Uuid) -> int:
         """Events of several tenants together, for this one: an eighth of what the others have on their way,
-        who count for no more than itself. So whoever has little under way does not wait for those who have
-        much, and nobody waits who is alone, or beside those alone whose groups go by themselves."""
+        all together for no more than if each had as much as itself. So whoever has little under way does not
+        wait for one who has much, and nobody waits who is alone, or beside those alone whose groups go by
+        themselves."""
         tenant = self._tenants.get(tenant_id)
         if tenant is None:
             return 0
@@ -54,6 +61,11 @@ class Expected:
 
     def goes(self, tenant_id: Uuid, *, by_itself: bool) -> None:
         """Its newest group, and so perhaps the next one."""
+        self._alone.pop(tenant_id, None)
+        if by_itself:
+            self._alone[tenant_id] = None
+            if len(self._alone) > _ALONE_MAX:
+                del self._alone[next(iter(self._alone))]
         tenant = self._tenants.get(tenant_id)
         if tenant is not None and tenant.by_itself != by_itself:
             tenant.by_itself = by_itself
@@ -69,8 +81,8 @@ class Expected:
     ) -> None:
         tenant = self._tenants.get(tenant_id)
         if tenant is None:
-            tenant = self._tenants[tenant_id] = _Tenant()
-            self._tenants_together += 1
+            tenant = self._tenants[tenant_id] = _Tenant(tenant_id is None or tenant_id in self._alone)
+            self._tenants_together += not tenant.by_itself
         tenant.add(requests, unread, events)
         if not tenant.by_itself:
             self._together.add(requests, unread, events)
@@ -79,20 +91,20 @@ class Expected:
             self._tenants_together -= not tenant.by_itself
 
     def _learns(self, size: int, events: int) -> None:
-        self._event_bytes = self._event_bytes * _LEARNED_KEPT + size
+        self._event_bytes = self._event_bytes * _LEARNED_KEPT + min(size, events * _EVENT_BYTES_MAX)
         self._events = self._events * _LEARNED_KEPT + events
 
 
 class _Tenant:
     __slots__ = ("by_itself", "events", "requests", "unread")
 
-    def __init__(self) -> None:
+    def __init__(self, by_itself: bool = False) -> None:
         self.requests = 0
         self.unread = 0
         """Bytes."""
         self.events = 0
         """Of those that were read."""
-        self.by_itself = False
+        self.by_itself = by_itself
 
     def add(self, requests: int, unread: int, events: int) -> None:
         self.requests += requests

@@ -297,6 +297,20 @@ async def test_a_crowd_that_is_gone_is_waited_for_no_more() -> None:
         door.open.release()
 
 
+async def test_a_leader_does_not_wait_for_a_crowd_that_went_while_it_waited_for_a_lane() -> None:
+    door, answers, crowd = Door(), dict[int, object](), Crowd(1)
+    asked = crowd.lanes(door)
+    async with trio.open_nursery() as nursery:
+        await asking(nursery, asked, [1], answers)
+        crowd.wanted = 9
+        await asking(nursery, asked, [2], answers)
+        crowd.wanted = 2
+        door.open.release()
+        await wait_all_tasks_blocked()
+        assert door.seen == [[1], [2]]
+        door.open.release()
+
+
 async def test_a_leader_who_is_cancelled_while_it_gathers_has_begun_nothing_and_another_one_leads() -> None:
     door, answers = Door(), dict[int, object]()
     asked = Crowd(3).lanes(door)

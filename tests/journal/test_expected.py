@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
+import journal.expected
 from journal.expected import SHARE, Expected
 
 ONE, OTHER = b"1" * 16, b"2" * 16
@@ -118,3 +119,72 @@ def test_nothing_is_known_of_sizes_before_the_first_was_read() -> None:
     expected = Expected()
     with expected.of(ONE, 70_000), expected.of(OTHER, 70_000):
         assert expected.worth_waiting_for(ONE) == 0
+
+
+def test_whose_groups_go_by_themselves_is_not_waited_for_when_it_comes_again() -> None:
+    expected = Expected()
+    with ExitStack() as requests:
+        for _ in range(16):
+            read(expected, ONE, 1, requests)
+        expected.goes(OTHER, by_itself=True)  # and its only request is over
+        with ExitStack() as again:
+            read(expected, OTHER, 1_000, again)
+            assert expected.worth_waiting_for(ONE) == 0
+        expected.goes(OTHER, by_itself=False)
+        with ExitStack() as again:
+            read(expected, OTHER, 1_000, again)
+            assert expected.worth_waiting_for(ONE) == 16 // SHARE
+
+
+def test_only_so_many_are_remembered_the_last_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal.expected, "_ALONE_MAX", 2)
+    expected = Expected()
+    tenants = [bytes([n]) * 16 for n in range(3)]
+    for tenant in (*tenants, tenants[1]):
+        expected.goes(tenant, by_itself=True)
+    with ExitStack() as requests:
+        read(expected, ONE, 80, requests)
+        waited_for = []
+        for tenant in tenants:
+            with ExitStack() as its_own:
+                read(expected, tenant, 80, its_own)
+                waited_for.append(expected.worth_waiting_for(ONE) > 0)
+    assert waited_for == [True, False, False]
+
+
+def test_requests_of_a_tenant_that_is_not_known_yet_are_not_waited_for() -> None:
+    expected = Expected()
+    with ExitStack() as requests:
+        for _ in range(64):
+            read(expected, ONE, 1, requests)
+            read(expected, None, 100, requests)
+        assert expected.worth_waiting_for(ONE) == 0
+        read(expected, OTHER, 64, requests)
+        assert expected.worth_waiting_for(ONE) == 64 // SHARE
+    assert len(expected) == 0
+
+
+def test_the_others_count_for_no_more_than_if_each_had_as_much_as_oneself() -> None:
+    expected = Expected()
+    with ExitStack() as requests:
+        read(expected, ONE, 16, requests)
+        read(expected, OTHER, 1_600, requests)
+        for n in range(20):
+            read(expected, bytes([n]) * 16, 1, requests)
+        assert expected.worth_waiting_for(ONE) == 21 * 16 // SHARE
+        assert expected.worth_waiting_for(bytes(16)) == 21 // SHARE
+        assert expected.worth_waiting_for(OTHER) == (16 + 20) // SHARE
+
+
+def test_one_rare_large_event_does_not_make_nothing_of_all_others() -> None:
+    expected = Expected()
+    with ExitStack() as requests:
+        for _ in range(100):
+            read(expected, ONE, 1, requests)
+        for _ in range(20):
+            with expected.of(OTHER, 600 * 20) as request:
+                request.has(20)
+        with expected.of(OTHER, 1_000_000) as request:
+            request.has(1)
+        requests.enter_context(expected.of(OTHER, 600 * 80))
+        assert expected.worth_waiting_for(ONE) >= 40 // SHARE

@@ -401,36 +401,85 @@ async def test_a_group_waits_no_longer_than_it_may_nor_for_those_who_are_wanted_
     assert trio.current_time() == pytest.approx(began + PATIENCE_S)
 
 
+@pytest.mark.parametrize(("letters_max", "taken"), [(2, 2), (10, 3)], ids=["in a group", "in the mailbox"])
+async def test_a_group_waits_for_no_more_than_there_is_room_for(autojump_clock, letters_max: int, taken: int):
+    mailbox = Mailbox("small", letters_max=3)
+    began = trio.current_time()
+    for n in range(3):
+        Ref(mailbox).tell(Echo(n))
+    group = await Inbox(mailbox).take_group(
+        letters_max=letters_max, wanted=lambda: 99, gathering_s=PATIENCE_S
+    )
+    assert len(group) == taken
+    assert trio.current_time() == began
+
+
+async def test_a_letter_that_cost_a_life_waits_for_nobody(autojump_clock):
+    mailbox, ref = address("patient")
+    ref.tell(Echo(1))
+    began = trio.current_time()
+    letter = mailbox.peek()
+    assert letter is not None
+    letter.lives_cost = 1
+    groups: list[list[int]] = []
+    await gathered(Inbox(mailbox), 3, groups)
+    assert groups == [[1]]
+    assert trio.current_time() == began
+
+
 @pytest.mark.parametrize("how", ["stop", "suspend", "close"])
-async def test_a_group_that_waits_takes_no_further_letter_once_its_reader_is_not_to(autojump_clock, how: str):
+async def test_who_waits_for_more_and_is_not_to_go_on_has_taken_nothing(autojump_clock, how: str):
     mailbox, ref = address("patient")
     inbox = Inbox(mailbox)
     groups: list[list[int]] = []
+    ended: list[EndOfLife] = []
+
+    async def be_patient() -> None:
+        try:
+            await gathered(inbox, 3, groups)
+        except EndOfLife as end:
+            ended.append(end)
+
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(gathered, inbox, 3, groups)
+        nursery.start_soon(be_patient)
         ref.tell(Echo(1))
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         if how == "suspend":
             inbox.suspend()
         else:
             inbox.request_stop(drain=how == "close")
-        if how != "close":
+        await wait_all_tasks_blocked()
+        assert groups == ([[1]] if how == "close" else [])
+        if how == "suspend":
             ref.tell(Echo(2))
-    assert groups == [[1]]
+            await wait_all_tasks_blocked()
+            assert mailbox.depth == 2
+            inbox.resume()
+    assert groups == {"stop": [], "suspend": [[1, 2]], "close": [[1]]}[how]
+    assert len(ended) == (how == "stop")
+    assert mailbox.depth == (how == "stop"), "it is the next life's"
     assert trio.current_time() == began
-    assert mailbox.depth == (how != "close")
 
 
-async def test_who_ends_while_it_gathers_leaves_what_has_come_meanwhile():
+@pytest.mark.parametrize("wanted", [9, 2], ids=["before it has come", "together with the last one"])
+async def test_who_is_killed_while_it_gathers_has_begun_nothing(autojump_clock, wanted: int):
     mailbox, ref = address("patient")
-    with trio.CancelScope() as life:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(gathered, Inbox(mailbox), 9, [])
-            ref.tell(Echo(1))
-            await trio.testing.wait_all_tasks_blocked()
-            ref.tell(Echo(2))
-            life.cancel()
-    groups: list[list[int]] = []
-    await gathered(Inbox(mailbox), 1, groups)
-    assert groups == [[2]], "the first one is in the hand of a life that has ended"
+    answers: list[int] = []
+
+    async def ask(n: int) -> None:
+        answers.append(await ref.ask(Echo(n), deadline_s=10))
+
+    async with trio.open_nursery() as callers:
+        with trio.CancelScope() as life:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(gathered, Inbox(mailbox), wanted, [])
+                callers.start_soon(ask, 1)
+                await wait_all_tasks_blocked()
+                callers.start_soon(ask, 2)
+                await trio.lowlevel.checkpoint()
+                life.cancel()
+        assert mailbox.depth == 2
+        for letter in await Inbox(mailbox).take_group(letters_max=10):
+            letter.answer(letter.message.n)
+    assert sorted(answers) == [1, 2], "nobody was told that the outcome is not known"
