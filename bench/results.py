@@ -97,7 +97,12 @@ class Limits(msgspec.Struct, kw_only=True):
     """A page of memory touched before each run (``bench/first_touch.py``)."""
 
     def signatures_per_s(self) -> float:
-        """Events a second one core can verify and sign a receipt for, and do nothing else."""
+        """Events a second one core verifies and signs a receipt for, and does nothing else: for as long as it is asked
+        to, like the other limits and whatever is compared with it."""
+        return 1e6 / (statistics.median(self.verify_us_median) + statistics.median(self.sign_us_median))
+
+    def signatures_per_s_at_best(self) -> float:
+        """The same in the fastest milliseconds of each round, which no second is made of."""
         return 1e6 / (statistics.median(self.verify_us) + statistics.median(self.sign_us))
 
 

@@ -49,10 +49,10 @@ def results(*, elsewhere: float = 0.0) -> Results:
         ),
     ]
     limits = Limits(
-        verify_us=[50.0, 60.0, 50.0],
-        verify_us_median=[55.0, 65.0, 55.0],
-        sign_us=[14.0, 12.5, 12.0],
-        sign_us_median=[15.0, 15.0, 15.0],
+        verify_us=[45.0, 55.0, 45.0],
+        verify_us_median=[50.0, 60.0, 50.0],
+        sign_us=[11.25, 11.25, 11.25],
+        sign_us_median=[14.0, 12.5, 12.0],
         verify_us_all_cores=[60.0, 62.0, 58.0],
         sign_us_all_cores=[16.0, 16.0, 16.0],
         copy_rows_per_s=[80_000.0, 80_000.0, 10_000.0],
