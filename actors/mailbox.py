@@ -301,7 +301,8 @@ class Inbox:
     ) -> list[Letter[Any]]:
         """The next letter and whatever has gathered behind it, in order: at most ``letters_max``, together at
         most ``weight_max`` heavy (the first one always comes). Waits for the first; then, ``gathering_s`` at
-        most, until there are as many as are ``wanted`` at each moment. None is in hand while it waits.
+        most, until there are as many as are ``wanted`` at each moment, or as a group or the mailbox may hold,
+        whatever they weigh. None is in hand while it waits.
 
         A letter that cost a life comes alone, so that no neighbour pays for it a second time.
         """

@@ -18,7 +18,7 @@ from journal import legacy
 from journal.aio import cross
 from journal.append import GoAlone, append, append_together
 from journal.combining import LaneLimits, Lanes, NoTurn
-from journal.expected import Expected
+from journal.expected import LARGE, Expected
 from journal.facts import read_facts
 from journal.port import Away, Group, JournalAway, LegacyGroup, Moved, Passing, Stored
 from journal.units import Checkpoint, Units
@@ -28,8 +28,6 @@ TOGETHER_MAX = 64
 """Tenants in one statement or transaction."""
 ROWS_MAX = 512
 """Events in one statement or transaction of several tenants: some 10 ms of PostgreSQL's work."""
-LARGE = 256
-"""Events of a group that goes by itself: what a transaction costs is spread over many already."""
 _FACTS_LANES = 1
 _APPEND_LANES = 2
 """While one waits for the disk, the other one fills."""
@@ -59,9 +57,7 @@ class Appends:
         )
 
     async def read_facts(self, question: Question) -> Facts:
-        if len(question.event_ids) >= LARGE:
-            self.expected.goes(question.tenant_id, by_itself=True)
-        else:
+        if len(question.event_ids) < LARGE:
             try:
                 answer = await self._questions.ask(question)
             except NoTurn as error:

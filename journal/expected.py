@@ -9,6 +9,8 @@ from types import TracebackType
 
 from ves.records import Uuid
 
+LARGE = 256
+"""Events of a group that goes by itself: what a transaction costs is spread over many already."""
 SHARE = 8
 """An eighth of what is on its way is worth waiting for: as it comes at the rate at which it is answered, that
 takes about an eighth of the time that each of it is under way anyway."""
@@ -124,7 +126,9 @@ class Request:
         self._events = 0
 
     def has(self, events: int) -> None:
-        """It was read."""
+        """It was read. One that is large makes a group that goes by itself."""
+        if events >= LARGE and self._tenant_id is not None:
+            self._expected.goes(self._tenant_id, by_itself=True)
         self._expected._learns(self._unread, events)
         self._expected._changes(self._tenant_id, unread=-self._unread, events=events)
         self._unread, self._events = 0, events

@@ -91,8 +91,14 @@ async def test_nobody_waits_for_a_tenant_whose_groups_go_by_themselves(
         with ExitStack() as expected, trio.fail_after(30):
             for group in (small, large):
                 expected.enter_context(journal.expecting(group.fence.tenant_id, 1_000)).has(16)
-            assert await journal.append(small) == Stored(), "its question was large"
             assert await journal.append(large) == Stored()
+            assert await journal.append(small) == Stored()
+        ones, others = small.fence.tenant_id, large.fence.tenant_id
+        assert await journal.append(await decided(journal, others, uuid(), an_event())) == Stored()
+        with journal.expecting(ones, 1_000) as one, journal.expecting(others, 1_000) as other:
+            one.has(16)
+            other.has(16)
+            assert journal._appends.expected.worth_waiting_for(ones) > 0, "its newest group went with others"
 
 
 async def test_a_moved_group_is_left_out_and_the_others_are_stored(postgres: PostgresWorld) -> None:
