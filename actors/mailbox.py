@@ -328,10 +328,13 @@ class Inbox:
         try:
             first = await self._until_letter()
             if gathering_s and not first.lives_cost:
-                # No more than there is room for.
-                enough = min(letters_max, mailbox.letters_max)
-                if min(wanted(), enough) > mailbox.depth:
-                    await self._gather(wanted, enough, gathering_s)
+                room = min(letters_max, mailbox.letters_max)
+
+                def too_few() -> bool:
+                    return min(wanted(), room) > mailbox.depth
+
+                if too_few():
+                    await self._gather(too_few, gathering_s)
                     await self._until_letter()  # it may be somebody else's by now
             return self._pick_up(mailbox.pop())
         finally:
@@ -360,11 +363,11 @@ class Inbox:
             # A kill that comes together with a letter must find the letter in the mailbox, not in hand.
             await trio.lowlevel.checkpoint_if_cancelled()
 
-    async def _gather(self, wanted: Callable[[], int], enough: int, seconds: float) -> None:
-        """Returns when so many have come, or it is no use to wait any longer."""
+    async def _gather(self, too_few: Callable[[], bool], seconds: float) -> None:
+        """Returns when they are not too few any more, or it is no use to wait any longer."""
         mailbox = self._mailbox
         with trio.move_on_after(seconds):
-            while min(wanted(), enough) > mailbox.depth:
+            while too_few():
                 if mailbox.closed or self._stop or self._resumed is not None:
                     return
                 await mailbox.wait(self)

@@ -14,6 +14,7 @@ from journal import appends
 from journal.aio import open_loop
 from journal.append import GoAlone
 from journal.embedded import EmbeddedPostgres
+from journal.expected import LARGE
 from journal.locks import tenant_lock
 from journal.port import Group, Moved, Stored
 from journal.postgres import PostgresJournal, open_journal
@@ -87,7 +88,7 @@ async def test_nobody_waits_for_a_tenant_whose_groups_go_by_themselves(
     monkeypatch.setattr(appends, "_GATHERING_S", 60)
     async with open_loop(), open_journal(server.app_dsn, node_id=uuid(), limits=LIMITS) as journal:
         small = await decided(journal, uuid(), uuid(), an_event())
-        large = await decided(journal, uuid(), uuid(), *(an_event() for _ in range(appends.LARGE)))
+        large = await decided(journal, uuid(), uuid(), *(an_event() for _ in range(LARGE)))
         with ExitStack() as expected, trio.fail_after(30):
             for group in (small, large):
                 expected.enter_context(journal.expecting(group.fence.tenant_id, 1_000)).has(16)

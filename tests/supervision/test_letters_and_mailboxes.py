@@ -469,14 +469,14 @@ async def test_who_is_killed_while_it_gathers_has_begun_nothing(autojump_clock, 
     mailbox, ref = address("patient")
     answers: list[int] = []
 
-    async def ask(n: int) -> None:
-        answers.append(await ref.ask(Echo(n), deadline_s=10))
+    async def ask() -> None:
+        answers.append(await ref.ask(Echo(1), deadline_s=10))
 
     async with trio.open_nursery() as callers:
         with trio.CancelScope() as life:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(gathered, Inbox(mailbox), wanted, [])
-                callers.start_soon(ask, 1)
+                callers.start_soon(ask)
                 await wait_all_tasks_blocked()
                 ref.tell(Echo(2))  # wakes the reader, and in the same moment it is killed
                 life.cancel()
